@@ -95,9 +95,37 @@ def _decompressed(raw: IO[bytes], suffix: str, stack: ExitStack) -> Any:
     if suffix == ".bz2":
         return stack.enter_context(bz2.BZ2File(raw))
     if suffix == ".zst":
-        reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-        return stack.enter_context(io.BufferedReader(reader))
+        return stack.enter_context(io.BufferedReader(_ZstdFrames(raw)))
     return raw
+
+
+class _ZstdFrames(io.RawIOBase):
+    """Frames one after another. zstandard's own reader takes a file that is cut short for one that ends."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self.raw = raw
+        self.frame: Any = None
+        self.compressed = b""
+        self.plain = memoryview(b"")  # sliced many times
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self.plain:
+            self.compressed = self.compressed or self.raw.read(2**17)
+            if not self.compressed:
+                if self.frame is not None:
+                    raise EOFError("it ends in the middle of a frame")
+                return 0
+            if self.frame is None:
+                self.frame = zstandard.ZstdDecompressor().decompressobj()
+            self.plain, self.compressed = memoryview(self.frame.decompress(self.compressed)), b""
+            if self.frame.eof:
+                self.compressed, self.frame = self.frame.unused_data, None
+        size = min(len(buffer), len(self.plain))
+        buffer[:size], self.plain = self.plain[:size], self.plain[size:]
+        return size
 
 
 def _json_lines(path: str, field: str | None) -> Iterator[Text]:
