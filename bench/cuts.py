@@ -1,0 +1,177 @@
+"""A split of the corpus as one flat vector of bytes with its cuts, and the windows that a model is given.
+
+Legend: N bytes of all documents, D documents, P patches or tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from models.batch import Windows
+from patchers import Patcher
+from patchers.errors import BenchError
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """Where a patcher cuts documents; `ids` has one token a start where the patcher has a vocabulary and the model wants it."""
+
+    starts: np.ndarray
+    """(N,) bool."""
+    ids: np.ndarray | None = None
+    """(P,) int32, in the order of the starts."""
+
+
+@dataclass(frozen=True)
+class CutDocuments:
+    """Documents laid end to end with their cuts."""
+
+    data: np.ndarray
+    """(N,) uint8."""
+    offsets: np.ndarray
+    """(D + 1,) int64."""
+    cuts: Cuts
+
+    @staticmethod
+    def of(docs: Sequence[bytes], cuts: Cuts) -> CutDocuments:
+        data = np.frombuffer(b"".join(docs), np.uint8)
+        offsets = np.concatenate(([0], np.cumsum([len(d) for d in docs], dtype=np.int64)))
+        assert len(cuts.starts) == len(data), (len(cuts.starts), len(data))
+        return CutDocuments(data, offsets, cuts)
+
+    @staticmethod
+    def uncut(docs: Sequence[bytes]) -> CutDocuments:
+        """Documents of one patch each, for models that look at no cut."""
+        starts = np.zeros(sum(len(d) for d in docs), bool)
+        starts[np.cumsum([0, *(len(d) for d in docs if d)])[:-1]] = True
+        return CutDocuments.of(docs, Cuts(starts))
+
+    @property
+    def bytes_per_patch(self) -> float:
+        return len(self.data) / max(1, int(self.cuts.starts.sum()))
+
+    def __post_init__(self) -> None:
+        # positions of the starts: which tokens lie in a window is a search in them
+        object.__setattr__(self, "_where", np.flatnonzero(self.cuts.starts) if self.cuts.ids is not None else None)
+
+    def windows(self, spans: np.ndarray) -> Windows:
+        """spans (W, 2) of begin and end in the flat vector, none across a document's end -> one batch."""
+        index = np.concatenate([np.arange(a, b) for a, b in spans])
+        starts, data = self.cuts.starts[index], self.data[index]
+        ends = np.empty(len(index), np.int8)
+        ends[:-1] = starts[1:]
+        lengths = spans[:, 1] - spans[:, 0]
+        last = lengths.cumsum() - 1
+        after = spans[:, 1]
+        at_document_end = np.isin(after, self.offsets, assume_unique=False)
+        ends[last] = np.where(at_document_end, -1, self.cuts.starts[np.minimum(after, len(self.data) - 1)])
+        ids = None
+        if self.cuts.ids is not None:
+            where: np.ndarray = self._where  # type: ignore[attr-defined]
+            first, end = np.searchsorted(where, spans[:, 0]), np.searchsorted(where, spans[:, 1])
+            ids = torch.from_numpy(np.concatenate([self.cuts.ids[a:b] for a, b in zip(first, end, strict=True)]).astype(np.int64))
+        return Windows(
+            data=torch.from_numpy(data.astype(np.int64)),
+            offsets=torch.from_numpy(np.concatenate(([0], lengths.cumsum()))),
+            starts=torch.from_numpy(starts),
+            ends=torch.from_numpy(ends),
+            ids=ids,
+        )
+
+
+def cut(patcher: Patcher, docs: Sequence[bytes], with_ids: bool = False) -> Cuts:
+    """Segment documents; raises BenchError if a patcher answers with the wrong shape or type."""
+    if with_ids:
+        encode = getattr(patcher, "encode", None)
+        if encode is None:
+            raise BenchError(f"patcher {patcher.name!r} has no vocabulary; a token_lm row needs one that has, such as bpe")
+        pairs = [encode(d) for d in docs]
+        ids = np.concatenate([p[0] for p in pairs]) if pairs else np.zeros(0, np.int32)
+        each = [p[1] for p in pairs]
+    else:
+        ids, each = None, patcher.segment_many(docs)
+    for d, s in zip(docs, each, strict=True):
+        if not isinstance(s, np.ndarray) or s.dtype != np.bool_ or s.shape != (len(d),) or (len(d) and not s[0]):
+            raise BenchError(
+                f"patcher {patcher.name!r} gave {getattr(s, 'dtype', type(s).__name__)} of shape {getattr(s, 'shape', '?')} for a document of {len(d)} bytes;"
+                f" wanted a bool array of shape ({len(d)},) whose first element is true"
+            )
+    return Cuts(np.concatenate(each) if each else np.zeros(0, bool), ids)
+
+
+def cut_cached(patcher: Patcher, docs: Sequence[bytes], docs_fingerprint: str, cache: Path, with_ids: bool = False) -> Cuts:
+    """`cut`, computed once for the same patcher and the same documents: one bit a byte on disk."""
+    key = hashlib.sha256(f"{patcher.fingerprint()}:{docs_fingerprint}:{with_ids}".encode()).hexdigest()[:24]
+    path = cache / "cuts" / f"{patcher.name}-{key}.npz"
+    size = sum(len(d) for d in docs)
+    if path.exists():
+        with np.load(path, allow_pickle=False) as held:
+            starts = np.unpackbits(held["starts"], count=size).astype(bool)
+            return Cuts(starts, held["ids"] if with_ids else None)
+    cuts = cut(patcher, docs, with_ids)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    arrays = {"starts": np.packbits(cuts.starts)} | ({"ids": cuts.ids} if cuts.ids is not None else {})
+    with part.open("wb") as file:
+        np.savez(file, **arrays)
+    part.replace(path)
+    return cuts
+
+
+def training_spans(offsets: np.ndarray, window: int) -> np.ndarray:
+    """Every document in pieces of at most `window` bytes: (W, 2)."""
+    pieces = [
+        np.stack((begins := np.arange(a, b, window), np.minimum(begins + window, b)), 1)
+        for a, b in zip(offsets[:-1], offsets[1:], strict=True)
+    ]
+    return np.concatenate(pieces) if pieces else np.zeros((0, 2), np.int64)
+
+
+def batches(spans: np.ndarray, batch_bytes: int, total_bytes: int, seed: int) -> Iterator[np.ndarray]:
+    """Batches of spans until `total_bytes` are read: each epoch shuffled by (seed, epoch), each batch filled up to `batch_bytes`.
+
+    What a batch holds depends on the lengths of the windows alone, so every segmenter reads the same bytes in the same order.
+    """
+    lengths = spans[:, 1] - spans[:, 0]
+    read, held, epoch = 0, 0, 0
+    batch: list[int] = []
+    while True:
+        for i in np.random.default_rng([seed, epoch]).permutation(len(spans)):
+            if batch and held + lengths[i] > batch_bytes:
+                yield spans[batch]
+                read += held
+                batch, held = [], 0
+                if read >= total_bytes:
+                    return
+            batch.append(int(i))
+            held += int(lengths[i])
+        epoch += 1
+
+
+@dataclass(frozen=True)
+class ScoringSpan:
+    """A window of a document and which of its bytes it scores: data[begin:end], from `score` on."""
+
+    document: int
+    begin: int
+    score: int
+    end: int
+
+
+def scoring_spans(offsets: np.ndarray, window: int) -> list[ScoringSpan]:
+    """Windows that score every byte once, with half a window of context where a document is longer than a window."""
+    spans = []
+    half = window // 2
+    for d, (a, b) in enumerate(zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)):
+        if a < b:
+            spans.append(ScoringSpan(d, a, a, min(a + window, b)))
+        for score in range(a + window, b, half):
+            spans.append(ScoringSpan(d, score - half, score, min(score + half, b)))
+    return spans

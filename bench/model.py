@@ -1,0 +1,120 @@
+"""What a task sees: a model that gives nats per byte, whatever its cuts or its vocabulary.
+
+Legend: T bytes of a batch of windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from bench.cuts import CutDocuments, cut, scoring_spans
+from models.harness import Harness
+from patchers import Patcher
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Per document, per byte."""
+
+    nats: list[np.ndarray]
+    """-ln p of each byte, boundary cost included, float64."""
+    flag_nats: list[np.ndarray] | None
+    """The part of it that is spent on boundaries, where they are priced."""
+
+
+class ByteModel(Protocol):
+    """What tasks are written against."""
+
+    def nats(self, docs: Sequence[bytes]) -> list[np.ndarray]:
+        """-ln p per byte of each document, float64, boundary cost included; context never crosses documents."""
+        ...
+
+    def score(self, docs: Sequence[bytes], mute_latent: bool = False) -> Scores:
+        """`nats` with the cost of boundaries apart; `mute_latent` replaces every latent output by BOS's."""
+        ...
+
+    @property
+    def has_latent(self) -> bool:
+        """Whether `mute_latent` means anything."""
+        ...
+
+
+@dataclass
+class CutModel:
+    """A trained model with the patcher that cuts its text.
+
+    Scores are computed in float32 whatever it was trained in, so that a document's score does not depend on its neighbours.
+    """
+
+    module: nn.Module
+    patcher: Patcher | None
+    """None where the model needs no cut (byte_lm)."""
+    window: int
+    """Bytes of context a window has, at most."""
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    batch_bytes: int = 16384
+    with_ids: bool = False
+    """Whether the model is over the patcher's tokens."""
+
+    @property
+    def has_latent(self) -> bool:
+        return isinstance(self.module, Harness)
+
+    def nats(self, docs: Sequence[bytes]) -> list[np.ndarray]:
+        return self.score(docs).nats
+
+    def score(self, docs: Sequence[bytes], mute_latent: bool = False) -> Scores:
+        corpus = cut_documents(self.patcher, docs, self.with_ids)
+        spans = scoring_spans(corpus.offsets, self.window)
+        nats = np.full(len(corpus.data), np.nan)
+        flags = np.full(len(corpus.data), np.nan)
+        seen = np.zeros(len(corpus.data), np.uint8)
+        priced = False
+        # windows of like length beside each other: less padding where a model pads
+        order = sorted(range(len(spans)), key=lambda i: spans[i].end - spans[i].begin)
+        arguments = {"mute_latent": True} if mute_latent else {}
+        with torch.inference_mode():
+            for picked in _fill(order, [s.end - s.begin for s in spans], self.batch_bytes):
+                batch = corpus.windows(np.array([(spans[i].begin, spans[i].end) for i in picked]))
+                prediction = self.module(batch.to(self.device), torch.float32, **arguments)
+                of_batch = prediction.nats.double().cpu().numpy()
+                of_flags = None if prediction.flag_nats is None else prediction.flag_nats.double().cpu().numpy()
+                at = 0
+                for i in picked:
+                    s = spans[i]
+                    here = slice(at + s.score - s.begin, at + s.end - s.begin)
+                    nats[s.score : s.end] = of_batch[here]
+                    seen[s.score : s.end] += 1
+                    if of_flags is not None:
+                        priced = True
+                        flags[s.score : s.end] = of_flags[here]
+                    at += s.end - s.begin
+        assert (seen == 1).all(), "every byte is scored exactly once"
+        cuts = corpus.offsets[1:-1]
+        return Scores(np.split(nats, cuts), np.split(flags, cuts) if priced else None)
+
+
+def cut_documents(patcher: Patcher | None, docs: Sequence[bytes], with_ids: bool) -> CutDocuments:
+    """Documents with their cuts; without a patcher every document is one patch, which no such model looks at."""
+    if patcher is not None:
+        return CutDocuments.of(docs, cut(patcher, docs, with_ids))
+    return CutDocuments.uncut(docs)
+
+
+def _fill(order: Sequence[int], lengths: Sequence[int], limit: int) -> list[list[int]]:
+    """Indices in batches of at most `limit` bytes (a longer one goes alone)."""
+    out: list[list[int]] = []
+    held = limit
+    for i in order:
+        if held + lengths[i] > limit:
+            out.append([])
+            held = 0
+        out[-1].append(i)
+        held += lengths[i]
+    return out

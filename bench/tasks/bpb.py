@@ -1,0 +1,53 @@
+"""Bits per byte of held-out documents (DESIGN section 6)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from bench.data import Document
+from bench.model import ByteModel
+from bench.tasks.base import Metric, TaskResult
+
+LATENT_GAIN_BYTES = 65_536
+"""How much text `latent_gain` is measured on; it needs no interval."""
+
+
+class BitsPerByte:
+    """Sum of -log2 p over all documents / their raw bytes; and per character, for text that is not ASCII.
+
+    Beside it `flag_bits_share`, the share of the bits that is spent on boundaries where these are priced, and `latent_gain`, the bits per byte lost
+    when every latent output is replaced by BOS's: near zero means that the big model is not used.
+    """
+
+    name: ClassVar[str] = "bpb"
+    version: ClassVar[int] = 1
+
+    def run(self, model: ByteModel, documents: Sequence[Document]) -> TaskResult:
+        scores = model.score([d.data for d in documents])
+        bits = [float(n.sum()) / math.log(2) for n in scores.nats]
+        assert all(len(n) == len(d.data) for n, d in zip(scores.nats, documents, strict=True))
+        metrics = {"bpb": Metric("bits/byte", [(d.id, b, len(d.data)) for d, b in zip(documents, bits, strict=True)])}
+        if not all(d.data.isascii() for d in documents):
+            characters = [sum((byte & 0xC0) != 0x80 for byte in d.data) for d in documents]
+            metrics["bpc"] = Metric(
+                "bits/character", [(d.id, b, c) for d, b, c in zip(documents, bits, characters, strict=True)]
+            )
+        values = {}
+        if scores.flag_nats is not None:
+            values["flag_bits_share"] = float(sum(f.sum() for f in scores.flag_nats) / sum(n.sum() for n in scores.nats))
+        if model.has_latent:
+            values["latent_gain"] = latent_gain(model, documents, scores.nats)
+        return TaskResult(metrics, values)
+
+
+def latent_gain(model: ByteModel, documents: Sequence[Document], nats: Sequence[np.ndarray]) -> float:
+    """Bits per byte lost on the first documents when the latent model tells nothing."""
+    count = 1 + int(np.searchsorted(np.cumsum([len(d.data) for d in documents]), LATENT_GAIN_BYTES))
+    some = [d.data for d in documents[:count]]
+    muted = model.score(some, mute_latent=True).nats
+    lost = sum(float(m.sum() - n.sum()) for m, n in zip(muted, nats[:count], strict=True))
+    return lost / math.log(2) / sum(map(len, some))

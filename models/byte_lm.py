@@ -1,0 +1,66 @@
+"""A byte transformer without patches: the `byte_lm` baseline, and what learned patchers read entropies from.
+
+Legend: T byte positions of all windows in one flat vector, W windows, D width, V outputs a position.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.batch import BOS, Windows
+from models.harness import Prediction
+from models.layers import Block, Linear, LocalMask, RMSNorm, Rope
+from models.ngrams import NgramEmbedding
+
+
+@dataclass(frozen=True)
+class ByteLMConfig:
+    """Sizes of a byte transformer with sliding-window attention."""
+
+    width: int = 192
+    layers: int = 3
+    heads: int = 6
+    window: int = 128
+    ngrams: tuple[int, ...] = ()
+    ngram_rows: int = 32768
+
+
+class ByteLM(nn.Module):
+    """Causal byte transformer: position p predicts byte p from BOS and the bytes before; what it sees ends `layers * window` bytes back."""
+
+    def __init__(self, config: ByteLMConfig, n_out: int = 256) -> None:
+        super().__init__()
+        c = self.config = config
+        self.byte = nn.Parameter(torch.empty(257, c.width))
+        self.ngrams = NgramEmbedding(c.ngrams, c.ngram_rows, c.width) if c.ngrams else None
+        self.blocks = nn.ModuleList(Block(c.width, c.heads) for _ in range(c.layers))
+        self.norm = RMSNorm(c.width)
+        self.head = Linear(c.width, n_out)
+
+    def logits(self, data: Tensor, offsets: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """data (T,) integer bytes, offsets (W + 1,): window w is data[offsets[w]:offsets[w + 1]] -> logits (T, V) in `dtype`."""
+        c = self.config
+        none = torch.zeros(len(data), dtype=torch.bool, device=data.device)
+        batch = Windows(data.long(), offsets, none, none)
+        positions = batch.positions()
+        x = F.embedding(batch.previous(), self.byte).to(dtype)
+        if self.ngrams is not None:
+            x = x + self.ngrams(batch.data, positions, dtype)
+        spare = -len(x) % c.window
+        x = F.pad(x, (0, 0, 0, spare))
+        rope = Rope(c.width // c.heads, F.pad(positions, (0, spare)), dtype)
+        mask = LocalMask(F.pad(batch.window_of(), (0, spare), value=-1), c.window, dtype)
+        for block in self.blocks:
+            x = block(x, rope, mask)
+        return self.head(self.norm(x[: len(data)]))
+
+    def forward(self, batch: Windows, dtype: torch.dtype = torch.float32) -> Prediction:
+        logits = self.logits(batch.data, batch.offsets, dtype)
+        return Prediction(F.cross_entropy(logits.float(), batch.data, reduction="none"))
+
+
+__all__ = ["BOS", "ByteLM", "ByteLMConfig"]

@@ -1,0 +1,94 @@
+"""Forward FLOPs from sizes and realised patches, a multiply-add counted as two (DESIGN section 7).
+
+What counts are matrix products and attention over the keys that are seen; lookups, norms and other pointwise work count as zero.
+
+Legend: N bytes of a window, W windows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.byte_lm import ByteLMConfig
+from models.harness import HarnessConfig
+from models.layers import swiglu_hidden
+from models.token_lm import TokenLMConfig
+
+COMPONENTS = ("latent", "local_encoder", "local_decoder", "cross_attention", "head")
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """What a data set's windows look like to a model."""
+
+    lengths: np.ndarray
+    """(W,) bytes of each window."""
+    patches: np.ndarray
+    """(W,) latent steps of each window (tokens, for a model over tokens)."""
+
+    @property
+    def bytes(self) -> int:
+        return int(self.lengths.sum())
+
+
+def seen_keys(lengths: np.ndarray, window: int | None = None) -> int:
+    """Pairs of query and key in causal attention over sequences of `lengths`, each query seeing at most `window` keys."""
+    n = lengths.astype(np.int64)
+    if window is None:
+        return int((n * (n + 1) // 2).sum())
+    short = np.minimum(n, window)
+    return int((short * (short + 1) // 2 + (n - short) * window).sum())
+
+
+def block_flops(width: int, layers: int, positions: int, pairs: int) -> float:
+    """Transformer blocks: four attention products and three of SwiGLU a position, scores and mixing a pair."""
+    per_position = 2 * (4 * width * width + 3 * width * swiglu_hidden(width))
+    return float(layers * (per_position * positions + 4 * width * pairs))
+
+
+def harness_flops(config: HarnessConfig, outputs: int, shapes: Shapes) -> dict[str, float]:
+    """Forward FLOPs of the harness over all windows together, by component; `outputs` is 256, or 512 where boundaries are priced."""
+    c, d, k = config, config.local_width, config.n_slots
+    n, p = shapes.bytes, int(shapes.patches.sum())
+    local = seen_keys(shapes.lengths, c.local_window)
+    cross = 0.0
+    pooled, given = d, d
+    if c.pool == "cross_attention":
+        pooled = k * d
+        cross += 2 * p * k * d * (d + d + d)  # the queries' expansion, their projection, and the one on the way out
+        cross += 2 * n * d * 2 * d + 4 * n * k * d  # keys and values of each byte; scores and mixing with its patch's slots
+    if c.inject == "cross_attention":
+        given = k * d
+        cross += c.decoder_layers * (2 * n * d * 2 * d + 2 * p * k * d * 2 * d + 4 * n * k * d)
+    bridges = sum(2 * p * w * c.latent_width for w in (pooled, given) if w != c.latent_width)
+    return {
+        "latent": block_flops(c.latent_width, c.latent_layers, p, seen_keys(shapes.patches)) + bridges,
+        "local_encoder": block_flops(d, c.encoder_layers, n, local),
+        "local_decoder": block_flops(d, c.decoder_layers, n, local),
+        "cross_attention": float(cross),
+        "head": 2.0 * n * d * outputs,
+    }
+
+
+def byte_lm_flops(config: ByteLMConfig, outputs: int, shapes: Shapes) -> dict[str, float]:
+    """Forward FLOPs of a byte transformer; it counts as a local decoder, since it runs at each byte."""
+    pairs = seen_keys(shapes.lengths, config.window)
+    return _only(
+        local_decoder=block_flops(config.width, config.layers, shapes.bytes, pairs),
+        head=2.0 * shapes.bytes * config.width * outputs,
+    )
+
+
+def token_lm_flops(config: TokenLMConfig, vocab_size: int, shapes: Shapes) -> dict[str, float]:
+    """Forward FLOPs of a transformer over tokens: all latent, and a head as wide as the vocabulary."""
+    tokens = int(shapes.patches.sum())
+    return _only(
+        latent=block_flops(config.width, config.layers, tokens, seen_keys(shapes.patches)),
+        head=2.0 * tokens * config.width * vocab_size,
+    )
+
+
+def _only(**parts: float) -> dict[str, float]:
+    return {name: parts.get(name, 0.0) for name in COMPONENTS}

@@ -1,0 +1,158 @@
+"""The one BLT-style model that every segmenter feeds: local byte encoder -> latent transformer over patches -> local byte decoder.
+
+Legend: T byte positions of all windows in one flat vector, P patches, D local width, K slots a patch, L latent width, V head width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.batch import Patches, Windows
+from models.layers import Block, Linear, LocalMask, RMSNorm, Rope
+from models.ngrams import NgramEmbedding, PatchStateEmbedding
+from models.packing import PackedTransformer
+from models.pooling import PatchQueries, PatchReader, pool
+
+Price = Literal["end", "start"]
+
+
+@dataclass(frozen=True)
+class HarnessConfig:
+    """Sizes of the harness (BLT, section 3); the defaults are those that the tuning sweep chose for small models."""
+
+    local_width: int = 64
+    local_heads: int = 2
+    encoder_layers: int = 1
+    decoder_layers: int = 2
+    local_window: int = 64
+    latent_width: int = 192
+    latent_heads: int = 4
+    latent_layers: int = 3
+    ngrams: tuple[int, ...] = (3, 4, 5, 6)
+    ngram_rows: int = 32768
+    patch_rows: int = 32768
+    pool: Literal["cross_attention", "max", "mean", "last"] = "cross_attention"
+    inject: Literal["cross_attention", "add"] = "cross_attention"
+    slots: int | None = None
+    """Slots a patch; by default latent_width / local_width where that is whole, else 1."""
+
+    @property
+    def n_slots(self) -> int:
+        whole = self.latent_width % self.local_width == 0
+        return self.slots or (self.latent_width // self.local_width if whole else 1)
+
+
+@dataclass
+class Prediction:
+    """What a model says of the bytes that it was given."""
+
+    nats: Tensor
+    """(T,) float32: -ln p of each byte, boundary cost included where boundaries are priced."""
+    flag_nats: Tensor | None = None
+    """(T,): the part of `nats` that is spent on boundaries."""
+    loss: Tensor | None = None
+    """Scalar to add to the mean of `nats` in training (a router's regulariser)."""
+
+
+class Harness(nn.Module):
+    """Sizes from a `HarnessConfig`; `price` says whether and how boundaries are predicted and paid for (DESIGN section 4)."""
+
+    def __init__(self, config: HarnessConfig, price: Price | None = None) -> None:
+        super().__init__()
+        c, d = config, config.local_width
+        self.config, self.price = config, price
+        self.byte = nn.Parameter(torch.empty(257, d))
+        self.ngrams = NgramEmbedding(c.ngrams, c.ngram_rows, d) if c.ngrams else None
+        self.patch_state = PatchStateEmbedding(c.patch_rows, d, knows_flag=price != "start")
+        self.encoder = nn.ModuleList(Block(d, c.local_heads) for _ in range(c.encoder_layers))
+        width = d
+        if c.pool == "cross_attention":
+            self.queries = PatchQueries(d, c.n_slots, c.local_heads)
+            width = c.n_slots * d
+        self.to_latent = nn.Identity() if width == c.latent_width else Linear(width, c.latent_width)
+        self.latent = PackedTransformer(c.latent_width, c.latent_layers, c.latent_heads)
+        read_width = d if c.inject == "add" else c.n_slots * d
+        self.from_latent = nn.Identity() if read_width == c.latent_width else Linear(c.latent_width, read_width)
+        if c.inject == "cross_attention":
+            self.readers = nn.ModuleList(PatchReader(d, c.local_heads) for _ in range(c.decoder_layers))
+        self.decoder = nn.ModuleList(Block(d, c.local_heads) for _ in range(c.decoder_layers))
+        self.norm = RMSNorm(d)
+        self.head = Linear(d, 512 if price else 256)
+
+    def embed(self, batch: Windows, starts: Tensor, dtype: torch.dtype) -> Tensor:
+        """(T, D): the byte before each position, the grams that end there, and what is known of the cut."""
+        positions = batch.positions()
+        x = F.embedding(batch.previous(), self.byte).to(dtype)
+        if self.ngrams is not None:
+            x = x + self.ngrams(batch.data, positions, dtype)
+        return x + self.patch_state(batch.data, starts, positions, dtype)
+
+    def states(self, batch: Windows, dtype: torch.dtype, mute_latent: bool = False) -> tuple[Tensor, Tensor]:
+        """Decoder states (T, D) and latent outputs (P, L). `mute_latent` puts BOS's latent output in the place of every other."""
+        c = self.config
+        starts = batch.starts.clone()
+        starts[batch.offsets[:-1]] = True
+        patches = Patches.of(starts, batch.offsets, late=self.price == "start")
+        x, spare = _pad(self.embed(batch, starts, dtype), c.local_window)
+        member = F.pad(patches.member, (0, spare), value=patches.count)
+        read = F.pad(patches.read, (0, spare))
+        rope = Rope(c.local_width // c.local_heads, F.pad(batch.positions(), (0, spare)), dtype)
+        mask = LocalMask(F.pad(batch.window_of(), (0, spare), value=-1), c.local_window, dtype)
+        for block in self.encoder:
+            x = block(x, rope, mask)
+        if c.pool == "cross_attention":
+            pooled = self.queries(x, member, patches.count).flatten(1)
+        else:
+            pooled = pool(x, member, patches.count, c.pool)
+        latent = self.latent(self.to_latent(pooled), patches.first.diff())
+        if mute_latent:
+            latent = latent.index_select(0, patches.first[:-1].repeat_interleave(patches.first.diff()))
+        given = self.from_latent(latent)
+        if c.inject == "add":
+            x = x + given.index_select(0, read)
+        slots = given.view(patches.count, c.n_slots, c.local_width) if c.inject == "cross_attention" else None
+        for layer, block in enumerate(self.decoder):
+            if slots is not None:
+                x = x + self.readers[layer](x, slots, read)
+            x = block(x, rope, mask)
+        return x[: len(batch.data)], latent
+
+    def logits(self, batch: Windows, dtype: torch.dtype = torch.float32, mute_latent: bool = False) -> Tensor:
+        """(T, V) in `dtype`: V = 256 bytes, or 512 = 256 bytes without the boundary flag, then 256 with it."""
+        states, _ = self.states(batch, dtype, mute_latent)
+        return self.head(self.norm(states))
+
+    def forward(self, batch: Windows, dtype: torch.dtype = torch.float32, mute_latent: bool = False) -> Prediction:
+        logits = self.logits(batch, dtype, mute_latent)
+        if self.price is None:
+            return Prediction(F.cross_entropy(logits.float(), batch.data, reduction="none"))
+        return priced(logits, batch, self.price)
+
+
+def priced(logits: Tensor, batch: Windows, price: Price) -> Prediction:
+    """Cost of byte and boundary together under logits (T, 512).
+
+    `price: end` predicts byte p with "its patch ends here"; at the end of a document nothing tells whether it does, so the flag there is
+    summed out, which is still a bound. `price: start` predicts byte p with "it starts a patch"; at the beginning of a window it always does.
+    """
+    flag = batch.ends.long() if price == "end" else batch.starts.long()
+    if price == "start":
+        flag = flag.clone()
+        flag[batch.offsets[:-1]] = 1
+    log_p = F.log_softmax(logits.float(), -1)
+    without = log_p.gather(1, batch.data[:, None])[:, 0]
+    with_flag = log_p.gather(1, batch.data[:, None] + 256)[:, 0]
+    either = torch.logaddexp(without, with_flag)
+    joint = torch.where(flag == 1, with_flag, torch.where(flag == 0, without, either))
+    return Prediction(-joint, either - joint)
+
+
+def _pad(x: Tensor, multiple: int) -> tuple[Tensor, int]:
+    """x (T, D) with zero rows up to a multiple, and how many."""
+    spare = -len(x) % multiple
+    return F.pad(x, (0, 0, 0, spare)), spare

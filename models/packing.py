@@ -1,0 +1,99 @@
+"""A transformer over flat sequences of very different lengths, with little padding.
+
+Legend: P positions (patches or tokens) of all sequences in one flat vector, D width, R rows, C row length.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.layers import Block, RMSNorm, Rope, RowMask
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Where each flat position lies in (R, C) rows that hold several sequences each."""
+
+    source: Tensor
+    """(R * C,): flat position at each place of a row; 0 at padding, which nothing reads."""
+    place: Tensor
+    """(P,): place of each flat position, row by row."""
+    sequence: Tensor
+    """(R, C): sequence id, -1 at padding."""
+    position: Tensor
+    """(R * C,): place in its own sequence, for rotary positions."""
+
+    @property
+    def waste(self) -> float:
+        """Share of places that are padding."""
+        return 1.0 - len(self.place) / len(self.source)
+
+
+def pack(lengths: np.ndarray, device: torch.device) -> Rows:
+    """Lay sequences of `lengths` (W,) into rows, longest first, each into the fullest row that still takes it (best fit).
+
+    The row length is the one, out of a few at least as long as the longest sequence, that wastes least; longer rows cost more
+    attention, so they are tried only up to twice the longest.
+    """
+    longest = int(lengths.max())
+    best: tuple[int, int, np.ndarray] | None = None
+    for capacity in dict.fromkeys(int(-(-longest * f // 8) * 8) for f in (1, 1.125, 1.25, 1.5, 2)):
+        begin, rows = _fill(lengths, capacity)
+        if best is None or rows * capacity < best[0] * best[1]:
+            best = rows, capacity, begin
+        if rows * capacity <= 1.03 * lengths.sum():
+            break
+    assert best is not None
+    rows, capacity, begin = best
+    sequence = np.full(rows * capacity, -1, np.int64)
+    ids = np.repeat(np.arange(len(lengths)), lengths)
+    position = np.arange(len(ids)) - np.repeat(lengths.cumsum() - lengths, lengths)
+    place = np.repeat(begin, lengths) + position
+    sequence[place] = ids
+    source = np.zeros(rows * capacity, np.int64)
+    source[place] = np.arange(len(ids))
+    at = np.zeros(rows * capacity, np.int64)
+    at[place] = position
+    as_tensor = [torch.from_numpy(a).to(device) for a in (source, place, sequence.reshape(rows, capacity), at)]
+    return Rows(*as_tensor)
+
+
+def _fill(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, int]:
+    """Best-fit decreasing: first place (W,) of each sequence and the number of rows."""
+    begin = np.zeros(len(lengths), np.int64)
+    free = np.empty(len(lengths), np.int64)
+    rows = 0
+    for w in np.argsort(-lengths, kind="stable"):
+        fits = np.flatnonzero(free[:rows] >= lengths[w])
+        if len(fits):
+            row = fits[free[fits].argmin()]
+        else:
+            row, rows = rows, rows + 1
+            free[row] = capacity
+        begin[w] = row * capacity + capacity - free[row]
+        free[row] -= lengths[w]
+    return begin, rows
+
+
+class PackedTransformer(nn.Module):
+    """Causal transformer over each of many flat sequences (blocks of `models.layers`), ending in a norm."""
+
+    def __init__(self, width: int, layers: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
+        self.norm = RMSNorm(width)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """x (P, D), lengths (W,) summing to P -> (P, D): position i of a sequence has seen positions 0..i of it."""
+        rows = pack(lengths.cpu().numpy(), x.device)
+        h = x.index_select(0, rows.source)
+        rope = Rope(x.shape[-1] // self.heads, rows.position, x.dtype)
+        mask = RowMask(rows.sequence, x.dtype)
+        for block in self.blocks:
+            h = block(h, rope, mask)
+        return self.norm(h.index_select(0, rows.place))

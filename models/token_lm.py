@@ -1,0 +1,54 @@
+"""The baseline with a vocabulary: an ordinary causal transformer over token ids.
+
+Legend: T bytes of all windows, P tokens, V vocabulary, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.batch import Windows
+from models.harness import Prediction
+from models.layers import Linear
+from models.packing import PackedTransformer
+
+
+@dataclass(frozen=True)
+class TokenLMConfig:
+    """Sizes of the token transformer; its vocabulary is the tokenizer's."""
+
+    width: int = 192
+    layers: int = 5
+    heads: int = 3
+
+
+class TokenLM(nn.Module):
+    """Transformer over tokens; input and output embeddings are separate, and symbol V is BOS."""
+
+    def __init__(self, config: TokenLMConfig, vocab_size: int) -> None:
+        super().__init__()
+        self.config, self.vocab_size = config, vocab_size
+        self.token = nn.Parameter(torch.empty(vocab_size + 1, config.width))
+        self.latent = PackedTransformer(config.width, config.layers, config.heads)
+        self.head = Linear(config.width, vocab_size)
+
+    def forward(self, batch: Windows, dtype: torch.dtype = torch.float32) -> Prediction:
+        """A token's nats stand at its first byte, 0 at its others; `batch.ids` has the token of every start.
+
+        A token that begins in a window belongs to it whole; bytes of a window that lie before its first token were predicted in the window
+        where that token began.
+        """
+        assert batch.ids is not None, "a model over tokens needs token ids"
+        at = batch.starts.nonzero()[:, 0]
+        counts = torch.bincount(batch.window_of()[at], minlength=len(batch.offsets) - 1)
+        counts = counts[counts > 0]
+        first = counts.cumsum(0) - counts
+        before = batch.ids.roll(1)
+        before[first] = self.vocab_size
+        states = self.latent(F.embedding(before, self.token).to(dtype), counts)
+        nats = F.cross_entropy(self.head(states).float(), batch.ids, reduction="none")
+        return Prediction(nats.new_zeros(len(batch.data)).index_copy(0, at, nats))
