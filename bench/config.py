@@ -330,5 +330,7 @@ def _patcher(mapping: Mapping[str, Any], place: Place) -> Patcher:
     try:
         return create(name, **options)
     except BenchError as error:
-        blamed = next((key for key in options if f"'{key}'" in str(error)), "name")
-        raise (place / blamed).error(str(error)) from error
+        text = str(error)
+        named = [key for key in options if f"'{key}'" in text]
+        blamed = min(named, key=lambda key: text.index(f"'{key}'"), default="name")
+        raise (place / blamed).error(text) from error

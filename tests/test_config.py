@@ -1,0 +1,427 @@
+"""Suites: strict YAML, typed, with errors that say where."""
+
+import ast
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench import config
+from bench.config import Suite, TrainConfig, load_suite, shipped_suites, suite_from_tree
+from bench.data import DataConfig
+from bench.sources import DatasetConfig
+from bench.strict_yaml import parse
+from models.byte_lm import ByteLMConfig
+from models.harness import HarnessConfig
+from models.token_lm import TokenLMConfig
+from patchers.errors import BenchError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+SUITE = """\
+data:
+  corpus: wiki-en
+train:
+  lr: 3e-4
+  bytes: 1_000_000
+bytes_per_patch: 4.5
+rows:
+  stride: {patcher: stride}
+  whitespace:
+    patcher: {name: whitespace}
+  bpe: {patcher: bpe}
+  bpe-leaky: {patcher: bpe, leaky: true}
+  tokens: {model: token_lm, patcher: {name: bpe, vocab: 300}, calibrate: false}
+  bytes: {model: byte_lm}
+"""
+
+
+def suite(text: str = SUITE, *overrides: str) -> Suite:
+    return suite_from_tree(parse(text, "mine.yaml"), "mine", overrides, ())
+
+
+def edited(old: str, new: str) -> str:
+    assert old in SUITE
+    return SUITE.replace(old, new)
+
+
+def message(text: str = SUITE, *overrides: str) -> str:
+    with pytest.raises(BenchError) as caught:
+        suite(text, *overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# --- what is read
+
+
+def test_numbers_and_defaults() -> None:
+    read = suite()
+    assert (read.name, read.seeds, read.tasks, read.match) == ("mine", (0,), ("bpb",), "placement")
+    train = read.row("stride").train
+    assert (train.lr, train.bytes) == (3e-4, 1_000_000)
+    assert isinstance(train.lr, float)
+    assert train.window == TrainConfig().window
+    assert read.data == DataConfig(corpus="wiki-en")
+
+
+def test_rows() -> None:
+    read = suite()
+    rows = {row.label: row for row in read.rows}
+    assert list(rows) == ["stride", "whitespace", "bpe", "bpe-leaky", "tokens", "bytes"]
+    assert {label: row.calibrate for label, row in rows.items()} == {
+        "stride": True,
+        "whitespace": False,  # has no knob
+        "bpe": True,
+        "bpe-leaky": True,
+        "tokens": False,
+        "bytes": False,
+    }
+    paid = {label for label, row in rows.items() if row.price is not None}
+    assert paid == {"bpe"}, (
+        "boundaries are paid for where they are not causal, not waived, and predicted at all"
+    )
+    assert rows["bpe"].price == config.DEFAULT_PRICE
+    assert rows["bpe-leaky"].leaky
+    assert rows["bytes"].patcher is None
+    assert [type(rows[label].sizes) for label in ("stride", "tokens", "bytes")] == [
+        HarnessConfig,
+        TokenLMConfig,
+        ByteLMConfig,
+    ]
+
+
+def test_a_row_overrides_its_training_and_its_sizes() -> None:
+    text = edited(
+        "  bytes: {model: byte_lm}\n",
+        "  bytes: {model: byte_lm, train: {lr: 0.5}, options: {width: 96}}\nbyte_lm: {layers: 7}\n",
+    )
+    row = suite(text).row("bytes")
+    assert row.train == dataclasses.replace(suite().row("bytes").train, lr=0.5)
+    assert row.sizes == ByteLMConfig(width=96, layers=7)
+
+
+def test_overrides() -> None:
+    read = suite(
+        SUITE + "  dot-4.5: {patcher: stride}\n",
+        "train.lr=1e-3",
+        "seeds=[0, 1]",
+        "rows.stride.calibrate=false",
+        "rows.stride.patcher.stride=6.5",  # the row's patcher is a bare name in the file
+        "rows.more.patcher=random",
+        "rows.more.train.lr=0.1",
+        "rows.dot-4.5.train.lr=0.2",
+        "model.pool=mean",
+    )
+    assert read.seeds == (0, 1)
+    assert read.row("stride").train.lr == 1e-3
+    assert read.row("stride").patcher_options() == {"name": "stride", "options": {"stride": 6.5}}
+    assert read.row("more").train.lr == 0.1
+    assert read.row("dot-4.5").train.lr == 0.2
+    assert read.row("stride").sizes == HarnessConfig(pool="mean")
+
+
+def test_a_source_on_the_command_line_replaces_the_one_in_the_file() -> None:
+    assert suite(SUITE, "data.files=~/a*.txt").data == DataConfig(files=("~/a*.txt",))
+    with_files = edited("corpus: wiki-en", "files: [a.jsonl]\n  field: text")
+    assert suite(with_files, "data.corpus=wiki-fr").data == DataConfig(corpus="wiki-fr")
+    assert suite(with_files, "data.files=[b.jsonl]").data == DataConfig(files=("b.jsonl",), field="text")
+    dataset = suite(
+        with_files, "data.dataset.path=org/name", "data.dataset.streaming=true", "data.max_bytes=9"
+    )
+    assert dataset.data.dataset == DatasetConfig("org/name", streaming=True)
+    assert "wanted exactly one of" in message(SUITE, "data.files=a", "data.corpus=wiki-fr")
+
+
+def test_suites_that_ship_load_by_name() -> None:
+    assert {"quick", "standard"} <= set(shipped_suites())
+    for name in shipped_suites():
+        read = load_suite(name)
+        assert read.name == name
+        assert json.loads(json.dumps(read.resolved())) == read.resolved()
+
+
+def test_suites_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "quick"  # a file of that name goes before the suite that ships
+    path.write_text(SUITE)
+    assert load_suite(str(path)).row("tokens")
+    monkeypatch.chdir(tmp_path)
+    assert load_suite("quick").row("tokens")
+
+
+def test_plugins_are_loaded_before_patchers_are_asked_for(tmp_path: Path) -> None:
+    plugin = tmp_path / "halves.py"
+    plugin.write_text(
+        "import numpy as np\n"
+        "from patchers import Patcher, register\n"
+        "@register('config-test-halves')\n"
+        "class Halves(Patcher):\n"
+        "    def segment(self, data):\n"
+        "        starts = np.zeros(len(data), bool)\n"
+        "        starts[:1] = True\n"
+        "        return starts\n"
+    )
+    text = edited("{patcher: stride}", "{patcher: config-test-halves}")
+    assert "unknown patcher" in message(text)
+    read = suite(f"plugins: [{plugin}]\n{text}").row("stride")
+    assert read.patcher is not None
+    assert read.patcher.name == "config-test-halves"
+    assert "plugins.0" in message(f"plugins: [{tmp_path}/none.py]\n{text}")
+
+
+def test_run_config_is_what_the_numbers_depend_on() -> None:
+    base = suite()
+    same = suite(SUITE, "train.checkpoint_seconds=5", "seeds=[3]", "rows.more.patcher=random", "tasks=[bpb]")
+    assert base.run_config("stride") == same.run_config("stride")
+    for override in ("train.lr=1", "model.latent_width=384", "data.test=0.1", "bytes_per_patch=5"):
+        assert base.run_config("stride") != suite(SUITE, override).run_config("stride"), override
+    # What a row does not use does not make it another run.
+    assert base.run_config("tokens") == suite(SUITE, "bytes_per_patch=5", "model.slots=2").run_config(
+        "tokens"
+    )
+    assert base.run_config("whitespace") == suite(SUITE, "bytes_per_patch=5").run_config("whitespace")
+
+
+def test_a_size_taken_from_a_row_is_part_of_what_a_run_is() -> None:
+    text = edited("bytes_per_patch: 4.5", "bytes_per_patch: words")
+    text += "  words: {patcher: {name: words, every: 1}}\n"
+    base = suite(text)
+    assert not base.row("words").calibrate
+    size = base.run_config("stride")["bytes_per_patch"]
+    assert size["row"] == "words"
+    assert size["patcher"]["name"] == "words"
+    assert base.run_config("stride") != suite(text, "rows.words.patcher.every=2").run_config("stride")
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("  lr: 3e-4", "  lrr: 3e-4", "mine.yaml, line 4: train.lrr: unknown key, did you mean 'lr'?"),
+        ("train:", "trian:", "mine.yaml, line 3: trian: unknown key, did you mean 'train'?"),
+        ("3e-4", "fast", 'mine.yaml, line 4: train.lr: wanted a number, got "fast"'),
+        ("3e-4", '"3e-4"', 'line 4: train.lr: wanted a number, got "3e-4"'),
+        ("3e-4", "true", "line 4: train.lr: wanted a number, got true"),
+        ("3e-4", "-1", "line 4: train.lr: wanted greater than 0, got -1"),
+        ("3e-4", "", "line 4: train.lr: wanted a number, got null"),
+        ("1_000_000", "1.5", "line 5: train.bytes: wanted a whole number, got 1.5"),
+        ("1_000_000", "100\n  window: 99999", "line 6: train.window: batch_bytes is 16384 and window 99999"),
+        ("wiki-en", "wiki-eng", "line 2: data.corpus: unknown corpus 'wiki-eng', did you mean 'wiki-en'?"),
+        ("corpus: wiki-en", "test: 0.1", "line 1: data: got no source, wanted exactly one of"),
+        ("corpus: wiki-en", "dataset: {name: x}", "line 2: data.dataset: missing key 'path'"),
+        ("corpus: wiki-en", "files: [3]", "line 2: data.files.0: wanted text, got 3"),
+        ("data:\n  corpus: wiki-en\n", "", "mine.yaml, line 1: missing key 'data'"),
+        (
+            "{patcher: stride}",
+            "{patcher: strid}",
+            "rows.stride.patcher.name: unknown patcher 'strid', did you",
+        ),
+        (
+            "{name: whitespace}",
+            "{name: whitespace, size: 3}",
+            "line 10: rows.whitespace.patcher.size: patcher",
+        ),
+        (
+            "{name: whitespace}",
+            "{names: whitespace}",
+            "rows.whitespace.patcher.name: wanted a patcher's name",
+        ),
+        ("{patcher: stride}", "{}", "line 8: rows.stride: a harness needs a patcher"),
+        ("{patcher: stride}", "stride", 'line 8: rows.stride: wanted keys and values, got "stride"'),
+        (
+            "{patcher: stride}",
+            "{patcher: stride, price: end}",
+            "rows.stride.price: only a harness whose patcher",
+        ),
+        (
+            "{patcher: stride}",
+            "{patcher: stride, leaky: true}",
+            "rows.stride.leaky: only a harness whose patcher",
+        ),
+        ("leaky: true", "leaky: true, price: end", "line 12: rows.bpe-leaky.leaky: a leaky row leaves"),
+        ("{patcher: bpe}", "{patcher: bpe, price: both}", "rows.bpe.price: wanted 'end' or 'start', got"),
+        (
+            "{patcher: stride}",
+            "{patcher: {name: stride, stride: 8}}",
+            "stride.patcher.stride: calibration to",
+        ),
+        (
+            "{patcher: stride}",
+            "{patcher: stride, train: {lr: x}}",
+            "line 8: rows.stride.train.lr: wanted a num",
+        ),
+        ("{patcher: stride}", "{patcher: stride, options: {wdith: 3}}", "rows.stride.options.wdith: unknown"),
+        ("model: byte_lm", "model: byte_lm, patcher: stride", "rows.bytes.patcher: a byte_lm has no patches"),
+        ("{name: bpe, vocab: 300}", "stride", "rows.tokens.patcher: a token_lm needs a patcher with a vocab"),
+        ("  stride:", "  a/b:", "line 8: rows.a/b: 'a/b' cannot name files"),
+        (
+            "4.5",
+            "strides",
+            "line 6: bytes_per_patch: wanted a number of at least 1 or a row that has a patcher",
+        ),
+        ("4.5", "bytes", "bytes_per_patch: wanted a number of at least 1 or a row that has a patcher"),
+        ("4.5", "0.5", "line 6: bytes_per_patch: wanted greater than or equal to 1 or text, got 0.5"),
+        ("4.5", "4.5\ntasks: [bpd]", "line 7: tasks.0: unknown task 'bpd', did you mean 'bpb'?"),
+        ("4.5", "4.5\nseeds: [0, 0]", "line 7: seeds: each seed counts once, got [0, 0]"),
+        ("4.5", "4.5\nseeds: [one]", 'line 7: seeds.0: wanted a whole number, got "one"'),
+        ("4.5", "4.5\nseeds: []", "line 7: seeds: wanted"),
+        ("4.5", "4.5\nseeds: 1", "line 7: seeds: wanted a list, got 1"),
+        (
+            "  bytes: 1_",
+            "  lr: 1\n  bytes: 1_",
+            "line 5: train.lr stands here and in line 4; keep one of them",
+        ),
+        ("4.5", "[4.5", "mine.yaml, line 7: not YAML: "),
+        ("4.5", "!!python/name:os.system x", "line 6: bytes_per_patch: the tag"),
+        ("4.5", "&a [*a]", "line 6: bytes_per_patch.0: an alias stands inside of what it repeats"),
+    ],
+)
+def test_errors_name_the_line_the_path_and_the_nearest(old: str, new: str, expected: str) -> None:
+    assert expected in message(edited(old, new))
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("train.lr=abc", "override 'train.lr=abc': train.lr: wanted a number, got \"abc\""),
+        ("train.lrr=1", "override 'train.lrr=1': train.lrr: unknown key, did you mean 'lr'?"),
+        ("train.batch_bytes=10", "override 'train.batch_bytes=10': train.batch_bytes: batch_bytes is 10"),
+        ("train", "override 'train' is not key=value"),
+        ("=3", "override '=3' is not key=value"),
+        ("train.lr.x=3", "override 'train.lr.x=3': train.lr is 0.0003, with no keys below it"),
+        ("seeds=[0", "override 'seeds=[0', line 1: not YAML"),
+        ("rows.x.y.z=3", "override 'rows.x.y.z=3': rows.x.y: unknown key"),
+        (
+            "rows.stride.patcher=nothing",
+            "override 'rows.stride.patcher=nothing': rows.stride.patcher.name: unk",
+        ),
+        ("rows.tokens.patcher.vocb=1", "rows.tokens.patcher.vocb: patcher 'bpe' has no option 'vocb'"),
+        (
+            "rows.tokens.patcher.vocab=many",
+            "rows.tokens.patcher.vocab: option 'vocab' of patcher 'bpe' must be",
+        ),
+    ],
+)
+def test_errors_name_the_override(override: str, expected: str) -> None:
+    assert expected in message(SUITE, override)
+
+
+@pytest.mark.parametrize("text", ["", "- a\n", "just text\n", "\x00"])
+def test_not_a_suite(text: str) -> None:
+    assert message(text).startswith("mine.yaml")
+
+
+def test_suites_that_are_not_there(tmp_path: Path) -> None:
+    (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9")
+    for name, expected in (
+        ("quik", "unknown suite 'quik', did you mean 'quick'?"),
+        (str(tmp_path / "mine.yaml"), "no suite at"),
+        ("mine.yaml", "no suite at mine.yaml (from"),
+        (str(tmp_path), "no suite at"),
+        (str(tmp_path / "latin.yaml"), "cannot read suite"),
+    ):
+        with pytest.raises(BenchError) as caught:
+            load_suite(name)
+        assert expected in str(caught.value)
+    with pytest.raises(BenchError, match="unknown row 'strid', did you mean 'stride'"):
+        suite().row("strid")
+
+
+# --- YAML's scalars
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3e-4", 3e-4),
+        ("1e3", 1000.0),
+        ("-2.5E+1", -25.0),
+        (".5", 0.5),
+        ("4.", 4.0),
+        ("1_000.5", 1000.5),
+        ("1_000", 1000),
+        ("-7", -7),
+        ("007", 7),
+        ("null", None),
+        ("~", None),
+        ("", None),
+        ("true", True),
+        ("False", False),
+        ("no", "no"),
+        ("on", "on"),
+        ("12:30", "12:30"),
+        ("2026-01-01", "2026-01-01"),
+        ("1e", "1e"),
+        ("-", [None]),
+        (".", "."),
+        ("'3'", "3"),
+        ("!!str 3", "3"),
+    ],
+)
+def test_scalars(text: str, value: Any) -> None:
+    read = parse(text, "x").value
+    assert read == value
+    assert type(read) is type(value)
+
+
+plain_keys = st.text("abcdefgh_-", min_size=1, max_size=5)
+basic = st.text(st.characters(max_codepoint=0xD7FF))  # JSON's escapes beyond are pairs, which YAML has not
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | basic,
+    lambda inside: st.lists(inside, max_size=3) | st.dictionaries(basic, inside, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(values)
+def test_json_is_read_as_json(value: Any) -> None:
+    assert parse(json.dumps(value), "x").value == value
+
+
+@given(st.dictionaries(plain_keys, values, max_size=4), st.lists(plain_keys, min_size=1, max_size=3), values)
+def test_an_override_sets_its_value_and_nothing_else(
+    tree: dict[str, Any], path: list[str], value: Any
+) -> None:
+    parsed = parse(json.dumps(tree), "x")
+    try:
+        parsed.override(f"{'.'.join(path)}={json.dumps(value)}")
+    except BenchError:
+        return  # something in the way that has no keys
+    inside, before = parsed.value, tree
+    for key in path[:-1]:
+        assert {k: v for k, v in inside.items() if k != key} == {k: v for k, v in before.items() if k != key}
+        inside, before = inside[key], before.get(key) or {}
+    assert inside == before | {path[-1]: value}
+
+
+# --- DESIGN 2, house rule 8
+
+
+CONFIGS = (TrainConfig, DataConfig, DatasetConfig, HarnessConfig, TokenLMConfig, ByteLMConfig)
+
+
+def attributes_read(text: str) -> set[str]:
+    """Names that code reads from something, `config.name`; declaring or setting a field is not reading it."""
+    return {
+        node.attr
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
+    }
+
+
+def test_every_config_field_is_read_by_code() -> None:
+    code = {"models": "models/*.py", "bench": "bench/**/*.py"}
+    read = {
+        name: set().union(*(attributes_read(path.read_text()) for path in ROOT.glob(pattern)))
+        for name, pattern in code.items()
+    }
+    for cls in CONFIGS:
+        package = cls.__module__.split(".")[0]
+        unread = {f.name for f in dataclasses.fields(cls)} - read[package]
+        assert not unread, f"{cls.__name__} has fields that no code in {package} reads: {sorted(unread)}"
