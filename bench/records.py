@@ -1,0 +1,388 @@
+"""Records: one JSON file a run (a row at a seed), which holds all that tables, plots and reports need.
+
+`results/SUITE/runs/RUN_ID.json`, where the run id names what the run is: its config, seed, data and task
+versions. So running again finds what is done, and a changed config is another run. A file is written whole or
+not at all, and carries the SHA-256 of its content: what was damaged later is named, never believed. A failed
+run leaves a record too; it is repeated by the next `run`, one that is ok is not.
+
+Work on a run goes like this, in any number of processes on one results folder:
+
+    with claim(results, suite, run_id) as mine:     # False: another process is at it
+        if mine and not done(find(results, suite, run_id)):
+            write(results, train_and_score(...))
+"""
+
+import hashlib
+import json
+import math
+import os
+import platform
+import re
+import secrets
+import subprocess
+from collections.abc import Container, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from bench import __version__
+from patchers.errors import BenchError
+
+Record = dict[str, Any]
+
+SCHEMA = 1
+# The order in which a file shows its parts; what is not named here follows, sorted.
+ORDER = (
+    *(
+        "schema",
+        "run_id",
+        "suite",
+        "row",
+        "row_index",
+        "seed",
+        "status",
+        "error",
+        "config",
+        "data",
+        "patcher",
+    ),
+    *("parameters", "flops", "cost", "audits", "environment", "tasks", "loss_curve", "checksum"),
+)
+LIBRARIES = ("torch", "numpy", "tokenizers", "tiktoken", "numba")
+CODE = ("bench", "models", "patchers", "pyproject.toml")
+
+
+# --- what a run is called
+
+
+def run_id(
+    row: str,
+    seed: int,
+    run_config: Mapping[str, Any],
+    data_fingerprint: str,
+    task_versions: Mapping[str, int],
+) -> str:
+    """`ROW-sSEED-HASH`: 12 hex digits of the SHA-256 of everything that the run's numbers depend on."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}", row):
+        raise BenchError(f"row {row!r} cannot name a file; use up to 100 letters, digits and . _ + -")
+    what = {
+        "config": run_config,
+        "seed": seed,
+        "data": data_fingerprint,
+        "tasks": task_versions,
+        "schema": SCHEMA,
+    }
+    return f"{row}-s{seed}-{_sha256(_plain(what))[:12]}"
+
+
+def canonical(value: Any) -> bytes:
+    """The one way to write a JSON value: UTF-8, keys sorted, no blanks. Raises ValueError for NaN."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _bytes(text)
+
+
+def _sha256(value: Any) -> str:
+    return hashlib.sha256(canonical(value)).hexdigest()
+
+
+# --- files
+
+
+def run_path(results: Path, suite: str, run_id: str) -> Path:
+    return results / suite / "runs" / f"{run_id}.json"
+
+
+def write(results: Path, record: Mapping[str, Any]) -> Path:
+    """Check a record, add its schema and checksum, and put it in its place, whole or not at all.
+
+    Numbers that are not finite become null (JSON has no NaN). Raises BenchError when the record lacks
+    something that it must have, and when the folder cannot be written.
+    """
+    body = _plain({**record, "schema": SCHEMA})
+    body.pop("checksum", None)
+    wrong = complaint(body)
+    if wrong:
+        raise BenchError(f"the record of run {body.get('run_id')} cannot be written: {wrong}")
+    body["checksum"] = _sha256(body)
+    path = run_path(results, body["suite"], body["run_id"])
+    write_atomic(path, _bytes(_layout(body) + "\n"))
+    return path
+
+
+def read(path: Path) -> Record:
+    """A record, verified. Raises BenchError, naming the file and what to do, for one that is not as it was
+    written, was written by another version, or is not what its name says."""
+    again = "delete it and run the suite again, which repeats this run only"
+    try:
+        record = json.loads(path.read_bytes().decode())
+        checksum = record.pop("checksum", None) if isinstance(record, dict) else None
+        intact = checksum == _sha256(record)
+    except OSError as error:
+        raise BenchError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise BenchError(f"{path} is damaged ({error}): {again}") from error
+    if not isinstance(record, dict) or not isinstance(record.get("schema"), int):
+        raise BenchError(f"{path} is not a record of patchbench: move it out of the results folder")
+    if record["schema"] != SCHEMA:
+        raise BenchError(
+            f"{path} has schema {record['schema']}, this patchbench ({__version__}) reads schema {SCHEMA}: "
+            "use the version that wrote it, or move it away and run the suite again"
+        )
+    if not intact:
+        raise BenchError(f"{path} is damaged (its content does not have its checksum): {again}")
+    wrong = complaint(record)
+    if wrong:
+        raise BenchError(f"{path} is incomplete ({wrong}): {again}")
+    if record["run_id"] != path.stem:
+        raise BenchError(f"{path} holds run {record['run_id']}: a copy or renamed; delete it or name it back")
+    return record
+
+
+def find(results: Path, suite: str, run_id: str) -> Record | None:
+    """The record of a run, None when there is none yet."""
+    path = run_path(results, suite, run_id)
+    return read(path) if path.exists() else None
+
+
+def done(record: Record | None) -> bool:
+    """Whether a run needs no more work: failed ones are tried again."""
+    return record is not None and record["status"] == "ok"
+
+
+def load_all(results: Path, suite: str, run_ids: Container[str] | None = None) -> list[Record]:
+    """All records of a suite, or those among `run_ids`, in the order of rows and seeds; none is no error."""
+    paths = sorted((results / suite / "runs").glob("*.json"))
+    records = [read(path) for path in paths if run_ids is None or path.stem in run_ids]
+    return sorted(records, key=lambda r: (r.get("row_index", math.inf), r["row"], r["seed"], r["run_id"]))
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file so that it has its old content or its new one, whenever the machine stops."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise BenchError(
+            f"cannot write {path}: {error.strerror or error}; make room or choose another folder with "
+            "--results; what was finished before is kept"
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last. Not every system can open a folder."""
+    with suppress(PermissionError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def claim(results: Path, suite: str, run_id: str, wait: float = 0.0) -> Iterator[bool]:
+    """Whether this process has the run to itself, until the block ends.
+
+    Waits up to `wait` seconds (-1: for ever). The lock is the operating system's, on a file: it is gone when
+    its owner is, however the owner ended. After True, look for the record once more: another process may have
+    finished the run in the meantime.
+    """
+    path = results / suite / "locks" / f"{run_id}.lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=wait)
+            mine = True
+        except Timeout:
+            mine = False
+    except OSError as error:
+        raise BenchError(
+            f"cannot write {path}: {error.strerror or error}; choose another folder with --results"
+        ) from error
+    if not mine:
+        yield False
+        return
+    try:
+        for left in (results / suite / "runs").glob(f"{run_id}.json.*.tmp"):
+            left.unlink(missing_ok=True)  # by an owner that was killed while it wrote
+        yield True
+    finally:
+        lock.release()
+
+
+# --- what a record must have
+
+REQUIRED: dict[str, type | tuple[type, ...]] = {
+    "run_id": str,
+    "suite": str,
+    "row": str,
+    "seed": int,
+    "config": dict,
+}
+REQUIRED_WHEN_OK: dict[str, type | tuple[type, ...]] = {
+    "data.name": str,
+    "data.fingerprint": str,
+    "data.splits.test.documents": int,
+    "data.splits.test.bytes": int,
+    "parameters.total": int,
+    "parameters.non_embedding": int,
+    "flops.per_byte.total": (int, float),
+    "flops.train": (int, float),
+    "cost.train_bytes": int,
+    "tasks": dict,
+    "audits": dict,
+    "environment": dict,
+}
+
+
+def complaint(record: Mapping[str, Any]) -> str | None:
+    """What is wrong with a record, in words; None when nothing is."""
+    ok = record.get("status") == "ok"
+    for name, wanted in {**REQUIRED, **(REQUIRED_WHEN_OK if ok else {})}.items():
+        value = dig(record, name)
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            return f"{name} is {value!r}"
+    if not ok:
+        error = record.get("error")
+        if record.get("status") != "failed":
+            return f"status is {record.get('status')!r}, wanted 'ok' or 'failed'"
+        if not isinstance(error, dict) or not all(isinstance(error.get(k), str) for k in ("kind", "message")):
+            return f"a failed run needs an error with kind and message, got {error!r}"
+        return None
+    for task, outcome in record["tasks"].items():
+        wrong = _task_complaint(outcome)
+        if wrong:
+            return f"tasks.{task}: {wrong}"
+    return None
+
+
+def _task_complaint(outcome: Any) -> str | None:
+    if not isinstance(outcome, dict) or not isinstance(outcome.get("version"), int):
+        return "a version is missing"
+    for name, metric in outcome.get("metrics", {}).items():
+        if not isinstance(metric, dict) or not isinstance(metric.get("lower_is_better"), bool):
+            return f"metrics.{name} does not say whether lower is better"
+        documents = metric.get("documents")
+        if not isinstance(documents, list) or not documents:
+            return f"metrics.{name} has no documents"
+        for entry in documents:
+            numbers = entry[1:] if isinstance(entry, list) and len(entry) == 3 else []
+            if not numbers or any(isinstance(n, bool) or not isinstance(n, int | float) for n in numbers):
+                return f"metrics.{name} has the document {entry!r}, wanted [id, total, count]"
+        if len({entry[0] for entry in documents}) < len(documents):
+            return f"metrics.{name} has a document twice"
+    return None
+
+
+def dig(record: Any, path: str) -> Any:
+    """The value at a dotted path, None where there is none."""
+    for key in path.split("."):
+        if not isinstance(record, Mapping):
+            return None
+        record = record.get(key)
+    return record
+
+
+# --- as JSON
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it: numpy numbers and arrays as Python's, tuples as lists, paths as text, NaN as null."""
+    if isinstance(value, Mapping):
+        assert all(isinstance(key, str) for key in value), f"keys of a record are text: {list(value)}"
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):  # numpy's float64 is one as well
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, str | int | None):  # before the rest: most values are
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    return _plain(value.tolist())  # numpy
+
+
+def _layout(value: Any, indent: str = "") -> str:
+    """JSON for people and for diffs: a line a key, a line a document."""
+    inner = indent + " "
+    if isinstance(value, dict) and value:
+        order = {key: place for place, key in enumerate(ORDER)} if not indent else {}
+        keys = sorted(value, key=lambda key: (order.get(key, len(order)), key))
+        items = [f"{inner}{_compact(key)}: {_layout(value[key], inner)}" for key in keys]
+        return "{\n" + ",\n".join(items) + f"\n{indent}}}"
+    if isinstance(value, list) and any(isinstance(item, list | dict) for item in value):
+        return "[\n" + ",\n".join(inner + _compact(item) for item in value) + f"\n{indent}]"
+    return _compact(value)
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True)
+
+
+def _bytes(text: str) -> bytes:
+    """UTF-8. Halves of surrogate pairs, as in the names of odd files, become JSON's escapes for them."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+# --- where it ran
+
+
+def environment(device: str = "cpu") -> dict[str, Any]:
+    """What a record says about the machine and the code; `device` as torch names it."""
+    import torch  # here, because tables are made without it
+
+    cpu = _cpu_name()
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "patchbench": __version__,
+        **{name: _installed(name) for name in LIBRARIES},
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else cpu,
+        "cpu": cpu,
+        "threads": torch.get_num_threads(),
+        **_code_state(Path(__file__).resolve().parent.parent),
+    }
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu_name() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _code_state(root: Path) -> dict[str, Any]:
+    """The commit of our code and whether it was changed since; both None where the code is not in git."""
+
+    def git(*arguments: str) -> str | None:
+        try:
+            answer = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, timeout=30)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return answer.stdout.decode(errors="replace").strip() if answer.returncode == 0 else None
+
+    # An environment inside somebody's own repository is not ours: is this file in git at all?
+    if git("ls-files", "--error-unmatch", "bench/records.py") is None:
+        return {"commit": None, "dirty": None}
+    changes = git("status", "--porcelain", "--", *CODE)
+    return {"commit": git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
