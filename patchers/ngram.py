@@ -1,4 +1,4 @@
-"""A byte model of interpolated counts that keeps nothing but the entropy of each context it has seen."""
+"""A byte model of counts that keeps nothing but one number for each context it has seen."""
 
 from __future__ import annotations
 
@@ -9,54 +9,72 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from patchers.base import as_array
+from patchers.base import Starts, as_array
+from patchers.byte_models import ModelOptions, Scores
 
-STEPS = 1024  # entropies are kept in steps of 2^-10 nats
+STEPS = 1024  # scores are kept in steps of 2^-10
 DISCOUNT = 0.75
+PRIOR = 2.0  # positions' worth of belief in what the shorter context says of a start
 LONGEST = 6  # bytes of context that a packed entry has room for
 _VALUE_BITS = 13  # 2^13 steps > ln 256 / 2^-10
 _BLOCK = 512
 
 
 class NgramModel:
-    """A hash table from a context, the last k <= order bytes, to the entropy of the byte after it.
+    """A hash table from a context, the last k <= order bytes, to the score of the byte after it.
 
-    With `reset` a context never reaches back across a newline.
+    The longest context that is known counts. With `reset: newline` none reaches back across a newline.
     """
 
+    grid = 1 / STEPS
+    tolerances: tuple[float, ...] = ()
     flops_per_byte = 0.0  # it looks up; nothing is multiplied
+    training_flops = 0.0
 
-    def __init__(self, learnt: Mapping[str, NDArray[Any]], order: int, reset: bool) -> None:
+    def __init__(self, learnt: Mapping[str, NDArray[Any]], options: ModelOptions) -> None:
         self._slots = build_table(learnt["entries"])
-        self._order, self._reset = order, reset
+        self._order, self._reset = options.order, options.reset == "newline"
 
     @staticmethod
-    def fit(docs: Sequence[bytes], order: int, least: int, reset: bool) -> dict[str, NDArray[Any]]:
-        return {"entries": fit_ngrams(docs, order, least, reset)}
+    def fit(
+        docs: Sequence[bytes], options: ModelOptions, seed: int, starts: Sequence[Starts] | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """Entropies of the next byte, or, given `starts`, probabilities that the next byte starts a patch."""
+        text, age = _joined(docs, options.reset == "newline")
+        if starts is None:
+            return {"entries": entropy_entries(text, age, options.order, options.least)}
+        return {"entries": start_entries(text, age, options.order, options.least, np.concatenate(starts))}
 
-    def entropies(self, docs: Sequence[bytes]) -> list[NDArray[np.int32]]:
-        """H_t of byte t given data[:t], int32 (len(doc),) a document, in steps of 2^-10 nats."""
-        return [_entropies(as_array(doc), self._slots, self._order, self._reset) for doc in docs]
+    def scores(self, docs: Sequence[bytes]) -> list[Scores]:
+        return [_scores(as_array(doc), self._slots, self._order, self._reset) for doc in docs]
+
+    def refine(self, doc: bytes, scores: Scores, wanted: NDArray[np.bool_], round_: int) -> Scores:
+        raise AssertionError("counts are exact")
 
     def stream(self) -> NgramStream:
         return NgramStream(self._slots, self._order, self._reset)
 
 
 class NgramStream:
-    """The same entropies byte by byte: `push(byte)` gives H of the byte after it."""
+    """The same scores byte by byte: `push(byte)` gives that of the byte after it."""
 
     def __init__(self, slots: NDArray[np.uint64], order: int, reset: bool) -> None:
         self._slots, self._order, self._reset = slots, order, reset
         self._context, self._known = 0, 0
-        self.first = int(_look_up(np.uint64(0), 0, slots))
+        self.first = float(_look_up(np.uint64(0), 0, slots))
 
-    def push(self, byte: int) -> int:
+    def push(self, byte: int) -> float:
         self._context = (self._context << 8 | byte) & ((1 << 8 * self._order) - 1)
         self._known = 0 if self._reset and byte == 10 else min(self._known + 1, self._order)
-        return int(_look_up(np.uint64(self._context), self._known, self._slots))
+        return float(_look_up(np.uint64(self._context), self._known, self._slots))
+
+    def exact(self, count: int) -> Any:
+        raise AssertionError("counts are exact")
 
 
-def fit_ngrams(docs: Sequence[bytes], order: int, least: int, reset: bool) -> NDArray[np.uint64]:
+def entropy_entries(
+    text: NDArray[np.uint8], age: NDArray[np.int64], order: int, least: int
+) -> NDArray[np.uint64]:
     """All contexts of up to `order` bytes that occur at least `least` times, each packed with its entropy.
 
     Absolute discounting, interpolated with the next shorter context down to the uniform distribution (Ney,
@@ -64,13 +82,12 @@ def fit_ngrams(docs: Sequence[bytes], order: int, least: int, reset: bool) -> ND
     bytes after c. The entropy needs p of the seen bytes only: the unseen ones share a = D T(c) / n(c) of the
     shorter context's p.
     """
-    text, age = _joined(docs, reset)
     lower_grams = np.arange(256, dtype=np.uint64)  # the uniform distribution, as an order below zero
     lower_p = np.full(256, 1 / 256)
     lower_contexts, lower_entropy = np.zeros(1, dtype=np.uint64), np.array([np.log(256)])
     entries = []
     for k in range(order + 1):
-        grams, counts = np.unique(_grams(text, age, k), return_counts=True)
+        grams, counts = np.unique(_grams(text, k)[age[k:] >= k], return_counts=True)
         first = np.flatnonzero(np.diff(grams >> np.uint64(8), prepend=np.uint64(1) << np.uint64(63)))
         total = np.add.reduceat(counts, first)
         kinds = np.diff(first, append=len(grams))
@@ -91,10 +108,41 @@ def fit_ngrams(docs: Sequence[bytes], order: int, least: int, reset: bool) -> ND
         rest_p = 1 - np.add.reduceat(below, first)
         rest_h = base - np.add.reduceat(-below * np.log(below), first)
         entropy = seen + share * np.maximum(rest_h, 0) - share * np.log(share) * np.maximum(rest_p, 0)
-        keys = contexts | np.uint64(k + 1) << np.uint64(8 * LONGEST)
-        entries.append(keys << np.uint64(_VALUE_BITS) | np.rint(entropy * STEPS).astype(np.uint64))
+        entries.append(_packed(contexts, k, entropy))
         lower_grams, lower_p, lower_contexts, lower_entropy = grams, p, contexts, entropy
     return np.concatenate(entries)
+
+
+def start_entries(
+    text: NDArray[np.uint8], age: NDArray[np.int64], order: int, least: int, starts: Starts
+) -> NDArray[np.uint64]:
+    """All contexts as above, each packed with the probability that the byte after it starts a patch.
+
+    p(c) = (starts after c + PRIOR p(c')) / (n(c) + PRIOR), from the shorter context c' down to one half. Byte
+    0 of a document starts a patch without being asked, so it is not counted.
+    """
+    lower_contexts, lower_p = np.zeros(1, dtype=np.uint64), np.array([0.5])
+    entries = [_packed(lower_contexts, 0, lower_p)]
+    for k in range(order + 1):
+        counted = age[k:] >= max(k, 1)
+        contexts, which, total = np.unique(
+            _grams(text, k)[counted] >> np.uint64(8), return_inverse=True, return_counts=True
+        )
+        begun = np.bincount(which, weights=starts[k:][counted], minlength=len(contexts))
+        keep = total >= (least if k else 1)
+        contexts, total, begun = contexts[keep], total[keep], begun[keep]
+        if len(contexts) == 0:
+            break
+        shorter = np.uint64((1 << 8 * max(k - 1, 0)) - 1)
+        below = lower_p[np.searchsorted(lower_contexts, contexts & shorter)]
+        lower_contexts, lower_p = contexts, (begun + PRIOR * below) / (total + PRIOR)
+        entries = [*(entries if k else []), _packed(contexts, k, lower_p)]
+    return np.concatenate(entries)
+
+
+def _packed(contexts: NDArray[np.uint64], k: int, scores: NDArray[np.float64]) -> NDArray[np.uint64]:
+    keys = contexts | np.uint64(k + 1) << np.uint64(8 * LONGEST)
+    return keys << np.uint64(_VALUE_BITS) | np.rint(scores * STEPS).astype(np.uint64)
 
 
 def _joined(docs: Sequence[bytes], reset: bool) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -109,12 +157,12 @@ def _joined(docs: Sequence[bytes], reset: bool) -> tuple[NDArray[np.uint8], NDAr
     return text, position - places[np.searchsorted(places, position, side="right") - 1]
 
 
-def _grams(text: NDArray[np.uint8], age: NDArray[np.int64], k: int) -> NDArray[np.uint64]:
-    """Each run of k + 1 bytes inside one context as a number, first byte highest."""
+def _grams(text: NDArray[np.uint8], k: int) -> NDArray[np.uint64]:
+    """Each run of k + 1 bytes as a number, first byte highest, for the bytes from k on as the last one."""
     grams = np.zeros(max(len(text) - k, 0), dtype=np.uint64)
     for i in range(k + 1):
         grams = grams << np.uint64(8) | text[i : len(text) - k + i]
-    return grams[age[k:] >= k]
+    return grams
 
 
 def build_table(entries: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -136,6 +184,11 @@ def _slot(key, size):  # type: ignore[no-untyped-def]
     return np.int64((key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(24)) & (size - 1)
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _value(entry):  # type: ignore[no-untyped-def]
+    return np.float64(entry & np.uint64((1 << _VALUE_BITS) - 1)) / STEPS
+
+
 @njit(cache=True, nogil=True)
 def _insert(entries, slots):  # type: ignore[no-untyped-def]
     for i in range(len(entries)):
@@ -147,21 +200,21 @@ def _insert(entries, slots):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _look_up(context, known, slots):  # type: ignore[no-untyped-def]
-    """The entropy of the longest context that is in the table; the empty one always is."""
+    """The score of the longest context that is in the table; the empty one always is."""
     while True:
         key = _key(context, known)
         at = _slot(key, len(slots))
         while slots[at] != 0:
             if slots[at] >> np.uint64(_VALUE_BITS) == key:
-                return np.int32(slots[at] & np.uint64((1 << _VALUE_BITS) - 1))
+                return _value(slots[at])
             at = (at + 1) & (len(slots) - 1)
         known -= 1
 
 
 @njit(cache=True, nogil=True)
-def _entropies(data, slots, order, reset):  # type: ignore[no-untyped-def]
+def _scores(data, slots, order, reset):  # type: ignore[no-untyped-def]
     """Block by block: the first loop only loads, so that many cache misses are under way at once."""
-    out = np.empty(len(data), dtype=np.int32)
+    out = np.empty(len(data), dtype=np.float64)
     contexts, lengths = np.empty(_BLOCK, dtype=np.uint64), np.empty(_BLOCK, dtype=np.int64)
     loaded = np.empty(_BLOCK, dtype=np.uint64)
     context, known = np.uint64(0), 0
@@ -174,7 +227,7 @@ def _entropies(data, slots, order, reset):  # type: ignore[no-untyped-def]
             known = 0 if reset and data[begin + i] == 10 else min(known + 1, order)
         for i in range(count):
             if loaded[i] >> np.uint64(_VALUE_BITS) == _key(contexts[i], lengths[i]):
-                out[begin + i] = np.int32(loaded[i] & np.uint64((1 << _VALUE_BITS) - 1))
+                out[begin + i] = _value(loaded[i])
             else:
                 out[begin + i] = _look_up(contexts[i], lengths[i], slots)
     return out

@@ -1,0 +1,276 @@
+"""The byte transformer as a score model, read so that no cut depends on rounding.
+
+The score of byte t is defined as what the model gives in float64 for the bytes in its reach, taken alone: the
+last `reach` bytes, or all bytes from where the context begins. Whatever is faster (long pieces, float32,
+bfloat16, a cache) is near that by a tolerance that tests measure; only where a decision is nearer still is
+the definition worked out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.batch import BOS
+from models.byte_lm import ByteLM, ByteLMConfig
+from models.flops import Shapes, byte_lm_flops
+from models.initialise import initialise
+from models.layers import Attention, Block, Rope
+from patchers.base import Starts, as_array
+from patchers.byte_models import ModelOptions, Scores
+
+PIECE = 1024  # bytes that are scored or trained on in one run
+BATCH = 16384  # bytes that are scored, or trained on, together
+MEMORY = 128  # positions back that a stream can give exact scores for
+TOLERANCE = {"bfloat16": 0.25, "float32": 2.5e-4}  # nats, or probability; five times what was ever measured
+
+
+class TransformerModel:
+    """A trained byte transformer: the entropy of its 256 outputs, or the probability of the second of two."""
+
+    grid = 0.0
+
+    def __init__(self, learnt: Mapping[str, NDArray[Any]], options: ModelOptions) -> None:
+        outputs = len(learnt["head.weight"])
+        self._model = ByteLM(config(options), outputs).eval()
+        self._model.load_state_dict({key: torch.from_numpy(np.array(value)) for key, value in learnt.items()})
+        self._by_line = options.reset == "newline"
+        self._dtypes = [torch.bfloat16, torch.float32] if options.dtype == "bfloat16" else [torch.float32]
+        self.tolerances = tuple(TOLERANCE[str(dtype).partition(".")[2]] for dtype in self._dtypes)
+        self.reach = options.layers * (options.window - 1) + 1
+        self.flops_per_byte = flops(options, outputs)
+        self.training_flops = 3 * self.flops_per_byte * options.train_bytes
+
+    @staticmethod
+    def fit(
+        docs: Sequence[bytes], options: ModelOptions, seed: int, starts: Sequence[Starts] | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """Weights after `train_bytes` bytes of next-byte prediction, or of predicting `starts`."""
+        model = train(docs, options, seed, starts)
+        return {key: value.numpy() for key, value in model.state_dict().items()}
+
+    def scores(self, docs: Sequence[bytes]) -> list[Scores]:
+        return self._scores(docs, self._dtypes[0])
+
+    def refine(self, doc: bytes, scores: Scores, wanted: NDArray[np.bool_], round_: int) -> Scores:
+        if round_ + 1 < len(self._dtypes):
+            return self._scores([doc], self._dtypes[round_ + 1])[0]
+        better = scores.copy()
+        begins = np.array(self._begins(doc))
+        places = np.flatnonzero(wanted)
+        lefts = np.maximum(begins[np.searchsorted(begins, places, side="right") - 1], places - self.reach)
+        per_run = max(1, BATCH // (self.reach + 1))
+        for at in range(0, len(places), per_run):
+            spans = zip(lefts[at : at + per_run], places[at : at + per_run], strict=True)
+            better[places[at : at + per_run]] = self.exact([doc[left:place] for left, place in spans])
+        return better
+
+    def exact(self, contexts: Sequence[bytes]) -> Scores:
+        """The score of the byte after each context, by the definition above."""
+        flat = self._run([context + b"\0" for context in contexts], torch.float64)
+        return flat[np.cumsum([len(context) + 1 for context in contexts]) - 1]
+
+    def stream(self) -> TransformerStream:
+        return TransformerStream(self, self._model, self._by_line)
+
+    def _begins(self, doc: bytes) -> list[int]:
+        """Where a context begins: byte 0, and after each newline with `reset: newline`."""
+        if not self._by_line:
+            return [0]
+        return [0, *(np.flatnonzero(as_array(doc[:-1]) == 10) + 1).tolist()]
+
+    def _scores(self, docs: Sequence[bytes], dtype: torch.dtype) -> list[Scores]:
+        out = [np.empty(len(doc)) for doc in docs]
+        batch: list[
+            tuple[int, int, int, int]
+        ] = []  # document, where its piece begins, is scored from, and ends
+        size = 0
+        for d, doc in enumerate(docs):
+            begins = self._begins(doc) if doc else []
+            for begin, end in zip(begins, [*begins[1:], len(doc)], strict=True):
+                for at in range(begin, end, PIECE):
+                    batch.append((d, max(begin, at - self.reach), at, min(at + PIECE, end)))
+                    size += batch[-1][3] - batch[-1][1]
+                    if size >= BATCH:
+                        self._score_batch(docs, batch, dtype, out)
+                        batch, size = [], 0
+        if batch:
+            self._score_batch(docs, batch, dtype, out)
+        return out
+
+    def _score_batch(
+        self,
+        docs: Sequence[bytes],
+        batch: list[tuple[int, int, int, int]],
+        dtype: torch.dtype,
+        out: list[Scores],
+    ) -> None:
+        flat = self._run([docs[d][left:end] for d, left, _, end in batch], dtype)
+        place = 0
+        for d, left, at, end in batch:
+            out[d][at:end] = flat[place + at - left : place + end - left]
+            place += end - left
+
+    def _run(self, pieces: Sequence[bytes], dtype: torch.dtype) -> Scores:
+        """The score of each byte of each piece, one after another; pieces know nothing of one another."""
+        assert torch.get_float32_matmul_precision() == "highest", "tolerances hold for full float32 products"
+        data = torch.from_numpy(np.frombuffer(b"".join(pieces), dtype=np.uint8).copy())
+        offsets = torch.tensor([0, *map(len, pieces)]).cumsum(0)
+        with torch.inference_mode():
+            return score(self._model.logits(data, offsets, dtype)).numpy().astype(np.float64)
+
+
+class TransformerStream:
+    """The same scores byte by byte, in float32, with a cache of the keys and values still in a window."""
+
+    def __init__(self, owner: TransformerModel, model: ByteLM, by_line: bool) -> None:
+        self._owner, self._model, self._by_line = owner, model, by_line
+        self._tail = b""
+        self._restart()
+        self.first = self._step(BOS)
+
+    def _restart(self) -> None:
+        self._position = 0
+        self._blocks = [block for block in self._model.blocks if isinstance(block, Block)]
+        self._caches = [KeyValues(block.attention, self._model.config) for block in self._blocks]
+
+    def push(self, byte: int) -> float:
+        self._tail = (self._tail + bytes([byte]))[-self._owner.reach - MEMORY :]
+        if self._by_line and byte == 10:
+            self._restart()
+            return self._step(BOS)
+        return self._step(byte)
+
+    def exact(self, count: int) -> Scores:
+        contexts = []
+        for back in range(count - 1, -1, -1):
+            context = self._tail[: len(self._tail) - back][-self._owner.reach :]
+            contexts.append(context[context.rfind(b"\n") + 1 :] if self._by_line else context)
+        return self._owner.exact(contexts)
+
+    @torch.inference_mode()
+    def _step(self, symbol: int) -> float:
+        model = self._model
+        x = model.byte[symbol : symbol + 1]
+        rope = FarRope(model.config.width // model.config.heads, self._position)
+        for block, cache in zip(self._blocks, self._caches, strict=True):
+            x = x + cache.attend(block.attention_norm(x), rope, self._position)
+            x = x + block.mlp(block.mlp_norm(x))
+        self._position += 1
+        return float(score(model.head(model.norm(x)))[0])
+
+
+class FarRope(Rope):
+    """Rope at one position with angles reckoned in float64: positions in a stream grow without end."""
+
+    def __init__(self, head_width: int, position: int) -> None:
+        self.half = head_width // 2
+        angles = position * 10_000.0 ** (-torch.arange(self.half, dtype=torch.float64) / self.half)
+        self.cos = torch.cat((angles.cos(), angles.cos())).float()[None, None]
+        self.sin = torch.cat((-angles.sin(), angles.sin())).float()[None, None]
+
+
+class KeyValues:
+    """Keys and values of one layer's window as a ring."""
+
+    def __init__(self, attention: Attention, sizes: ByteLMConfig) -> None:
+        self._attention = attention
+        self._keys = torch.zeros(sizes.heads, sizes.window, sizes.width // sizes.heads)
+        self._values = torch.zeros_like(self._keys)
+
+    def attend(self, x: Tensor, rope: Rope, position: int) -> Tensor:
+        """x (1, D), the normed state at `position` -> what attention adds to it."""
+        heads, window, width = self._keys.shape
+        qkv = self._attention.qkv(x).view(1, 3 * heads, width)
+        turned = rope.rotate(qkv[:, : 2 * heads])[0]
+        slot, count = position % window, min(position + 1, window)
+        self._keys[:, slot] = turned[heads:]
+        self._values[:, slot] = qkv[0, 2 * heads :]
+        scores = torch.bmm(self._keys[:, :count], turned[:heads, :, None])[:, :, 0] * width**-0.5
+        mixed = torch.bmm(scores.softmax(-1)[:, None], self._values[:, :count])
+        return self._attention.out(mixed.reshape(1, -1))
+
+
+def config(options: ModelOptions) -> ByteLMConfig:
+    return ByteLMConfig(options.width, options.layers, options.heads, options.window)
+
+
+def flops(options: ModelOptions, outputs: int) -> float:
+    """Forward FLOPs per byte in a long document."""
+    shapes = Shapes(np.array([1 << 20]), np.array([1]))
+    return sum(byte_lm_flops(config(options), outputs, shapes).values()) / shapes.bytes
+
+
+def score(logits: Tensor) -> Tensor:
+    """Entropy in nats of each row of 256 logits, or the probability of the second of two."""
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    if wide.shape[-1] == 2:
+        return torch.sigmoid(wide[:, 1] - wide[:, 0])
+    log_p = F.log_softmax(wide, -1)
+    return -(log_p.exp() * log_p).sum(-1)
+
+
+def train(docs: Sequence[bytes], options: ModelOptions, seed: int, starts: Sequence[Starts] | None) -> ByteLM:
+    """AdamW with warm-up and cosine over pieces of PIECE bytes in a seeded order, in float32."""
+    text = torch.from_numpy(np.frombuffer(b"".join(docs), dtype=np.uint8).copy())
+    goal = text.long() if starts is None else torch.from_numpy(np.concatenate(starts)).long()
+    model = ByteLM(config(options), 256 if starts is None else 2)
+    initialise(model, seed)
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim == 1]
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=options.lr, betas=(0.9, 0.95))
+    steps, size = max(1, options.train_bytes // BATCH), min(BATCH, options.train_bytes)
+    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(step, steps))
+    batches = batched(spans_of(docs, options.reset == "newline"), size, np.random.default_rng(seed))
+    for _, spans in zip(range(steps), batches, strict=False):
+        index = torch.cat([torch.arange(begin, end) for begin, end in spans])
+        offsets = torch.tensor([0, *(end - begin for begin, end in spans)]).cumsum(0)
+        loss = F.cross_entropy(model.logits(text[index], offsets), goal[index])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        rate.step()
+    return model
+
+
+def schedule(step: int, steps: int) -> float:
+    """Share of the learning rate: up over the first tenth, then a cosine down to a tenth."""
+    warm = max(1, steps // 10)
+    if step < warm:
+        return (step + 1) / warm
+    return 0.55 + 0.45 * math.cos(math.pi * (step - warm) / max(1, steps - warm))
+
+
+def spans_of(docs: Sequence[bytes], by_line: bool) -> NDArray[np.int64]:
+    """(begin, end) in the joined text of pieces of at most PIECE bytes that cross no document, or no line."""
+    lengths = [len(line) for doc in docs for line in (doc.splitlines(keepends=True) if by_line else [doc])]
+    ends = np.cumsum(lengths)
+    return np.array(
+        [
+            (at, min(at + PIECE, end))
+            for end, n in zip(ends, lengths, strict=True)
+            for at in range(end - n, end, PIECE)
+        ]
+    )
+
+
+def batched(spans: NDArray[np.int64], size: int, rng: np.random.Generator) -> Iterator[list[tuple[int, int]]]:
+    """Spans of exactly `size` bytes together, all of them in a new order each time round, without end."""
+    batch: list[tuple[int, int]] = []
+    room = size
+    while True:
+        for begin, end in spans[rng.permutation(len(spans))].tolist():
+            batch.append((begin, min(end, begin + room)))
+            room -= batch[-1][1] - begin
+            if room == 0:
+                yield batch
+                batch, room = [], size
