@@ -10,14 +10,13 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
 from bench.data import DataConfig
 from bench.strict_yaml import Place, Tree, dataclass_from_mapping, parse
+from bench.suites import find_suite
 from bench.tasks import TASKS
 from models.byte_lm import ByteLMConfig
 from models.harness import HarnessConfig, Price
@@ -29,6 +28,12 @@ from patchers.registry import nearest
 ModelKind = Literal["harness", "token_lm", "byte_lm"]
 Sizes = HarnessConfig | TokenLMConfig | ByteLMConfig
 Match = Literal["placement", "bytes"]
+
+MODELS: dict[ModelKind, type[Sizes]] = {
+    "harness": HarnessConfig,
+    "token_lm": TokenLMConfig,
+    "byte_lm": ByteLMConfig,
+}
 
 DEFAULT_PRICE: Price = "start"
 """Of the two bounds that price boundaries, the one that came out tighter."""
@@ -201,34 +206,17 @@ def plain(value: Any) -> Any:
 # --- from YAML
 
 
-def shipped_suites() -> dict[str, Path]:
-    """The suites that come with patchbench, by name."""
-    folder = Path(str(resources.files("bench") / "configs"))
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-
-
 def load_suite(name: str, overrides: Sequence[str] = (), plugins: Sequence[str] = ()) -> Suite:
     """Read a suite by path or by the name of one that ships, apply `key=value` overrides, and check it.
 
     Raises BenchError for all that a user can mend; a plug-in's own exception is its own.
     """
-    path = _suite_path(name)
+    path = find_suite(name)
     try:
         tree = parse(path.read_text(encoding="utf-8"), path.name)
     except (OSError, UnicodeDecodeError) as error:
         raise BenchError(f"cannot read suite {name}: {error}") from error
     return suite_from_tree(tree, path.stem, overrides, plugins)
-
-
-def _suite_path(name: str) -> Path:
-    path, shipped = Path(name).expanduser(), shipped_suites()
-    if path.is_file():
-        return path
-    if name in shipped:
-        return shipped[name]
-    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
-        raise BenchError(f"no suite at {name} (from {Path.cwd()}); check the path")
-    raise BenchError(f"unknown suite {name!r}{nearest(name, list(shipped))}; there are: {', '.join(shipped)}")
 
 
 def suite_from_tree(tree: Tree, stem: str, overrides: Sequence[str], plugins: Sequence[str]) -> Suite:

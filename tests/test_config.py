@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import config
-from bench.config import Suite, TrainConfig, load_suite, shipped_suites, suite_from_tree
+from bench.config import Suite, TrainConfig, load_suite, suite_from_tree
 from bench.data import DataConfig
 from bench.sources import DatasetConfig
 from bench.strict_yaml import parse
+from bench.suites import purpose, shipped_suites
 from models.byte_lm import ByteLMConfig
 from models.harness import HarnessConfig
 from models.token_lm import TokenLMConfig
@@ -139,9 +140,10 @@ def test_a_source_on_the_command_line_replaces_the_one_in_the_file() -> None:
 
 def test_suites_that_ship_load_by_name() -> None:
     assert {"quick", "standard"} <= set(shipped_suites())
-    for name in shipped_suites():
+    for name, path in shipped_suites().items():
         read = load_suite(name)
         assert read.name == name
+        assert purpose(path), "a suite begins with a comment that says what it is for"
         assert json.loads(json.dumps(read.resolved())) == read.resolved()
 
 

@@ -1,0 +1,95 @@
+"""What `patchbench run` shows: a line for each run that is done, and a bar where people look.
+
+Both go to standard error, so that standard output has the result alone. Without a terminal there is no bar.
+"""
+
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+
+class Trained(Protocol):
+    """How far a training is."""
+
+    bytes: int
+    curve: list[list[float]]
+
+
+class Display(AbstractContextManager["Display"]):
+    """Listens to a suite (`bench.run.Listener`). Counts what was run and what failed."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+        self.bars = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TaskProgressColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self.task: TaskID | None = None  # the one line of the bar
+        self.learning = False
+        self.title = ""
+        self.ran = 0
+        self.failed = 0
+
+    def __enter__(self) -> Self:
+        self.bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bars.stop()
+
+    def line(self, message: str) -> None:
+        """A line that stays, with or without a terminal."""
+        self.console.print(message, markup=False)
+
+    def say(self, message: str) -> None:
+        """What is going on; it is gone with the next."""
+        self._show(f"{self.title}  {message}".strip(), None, 0)
+        self.learning = False
+
+    def run_begins(self, run_id: str, number: int, total: int) -> None:
+        self.title = f"[{number}/{total}] {run_id}"
+
+    def trained(self, progress: Trained, total_bytes: int) -> None:
+        bits = f"  {progress.curve[-1][2]:.2f} bpb" if progress.curve else ""
+        if self.learning and self.task is not None:
+            self.bars.update(self.task, description=self.title + bits, completed=progress.bytes)
+        else:  # a new bar, so that the rate is that of these steps alone
+            self._show(self.title + bits, total_bytes, progress.bytes)
+            self.learning = True
+
+    def _show(self, description: str, total: int | None, completed: int) -> None:
+        if self.task is not None:
+            self.bars.remove_task(self.task)
+        self.task = self.bars.add_task(description, total=total, completed=completed)
+
+    def run_ends(self, record: dict[str, Any]) -> None:
+        self.ran += 1
+        if record["status"] != "ok":
+            self.failed += 1
+            self.line(f"{self.title} failed: {record['error']['kind']}: {record['error']['message']}")
+            return
+        seconds = record["cost"]["train_seconds"] + record["cost"]["score_seconds"]
+        metrics = (
+            (name, metric["documents"]) for task in record["tasks"].values() for name, metric in task["metrics"].items()
+        )
+        values = [f"{name} {sum(d[1] for d in docs) / sum(d[2] for d in docs):.3f}" for name, docs in metrics]
+        self.line(f"{self.title} done: {', '.join(values)} ({seconds:.0f} s)")

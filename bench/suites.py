@@ -1,0 +1,35 @@
+"""Where suites are: a path, or the name of one that ships."""
+
+from importlib import resources
+from pathlib import Path
+
+from patchers.errors import BenchError
+from patchers.registry import nearest
+
+
+def shipped_suites() -> dict[str, Path]:
+    """The suites that come with patchbench, by name."""
+    folder = Path(str(resources.files("bench") / "configs"))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find_suite(name: str) -> Path:
+    """A file of that name, else the suite that ships under it. Raises BenchError for neither."""
+    path, shipped = Path(name).expanduser(), shipped_suites()
+    if path.is_file():
+        return path
+    if name in shipped:
+        return shipped[name]
+    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+        raise BenchError(f"no suite at {name} (from {Path.cwd()}); check the path")
+    raise BenchError(f"unknown suite {name!r}{nearest(name, list(shipped))}; there are: {', '.join(shipped)}")
+
+
+def purpose(path: Path) -> str:
+    """What a suite says of itself: the comment that it begins with."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.lstrip("# "))
+    return " ".join(lines)

@@ -1,0 +1,238 @@
+"""The command line: what goes wrong is one line and exit code 2; what goes right is on standard output."""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from bench import __version__, cli
+from bench.cli import main
+from bench.progress import Display
+
+TINY = """\
+# Small enough for a test.
+data: {files: [texts.jsonl], field: text, calibration: 0.2, test: 0.2}
+model: {local_width: 16, local_heads: 1, encoder_layers: 1, decoder_layers: 1, local_window: 16,
+        latent_width: 32, latent_heads: 1, latent_layers: 1, ngrams: [3], ngram_rows: 64, patch_rows: 64}
+train: {bytes: 4000, batch_bytes: 1000, window: 200, dtype: float32}
+bytes_per_patch: 4
+rows:
+  stride: {patcher: stride}
+  random: {patcher: random}
+"""
+
+Called = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Called:
+    """Run the command in a folder with a tiny suite; exit code, standard output, standard error."""
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    lines = (json.dumps({"text": f"{i} green bottles are standing on the wall, " * 3}) for i in range(60))
+    (tmp_path / "texts.jsonl").write_text("\n".join(lines))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args: str) -> tuple[int, str, str]:
+        code = main(args)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def replace(old: str, new: str) -> None:
+    path = Path("tiny.yaml")
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def nothing() -> None:
+    pass
+
+
+def empty_corpus() -> None:
+    Path("texts.jsonl").write_text("\n")
+
+
+def one_document() -> None:
+    Path("texts.jsonl").write_text('{"text": "alone"}\n')
+
+
+def damaged_archive() -> None:
+    Path("texts.txt.xz").write_bytes(b"no archive")
+
+
+MISTAKES: list[tuple[str, Callable[[], None], tuple[str, ...], str]] = [
+    (
+        "unknown patcher",
+        lambda: replace("{patcher: stride}", "{patcher: stripe}"),
+        (),
+        "tiny.yaml, line 8: rows.stride.patcher.name: unknown patcher 'stripe', did you mean 'stride'?",
+    ),
+    (
+        "misspelt key",
+        lambda: replace("window: 200", "widnow: 200"),
+        (),
+        "tiny.yaml, line 5: train.widnow: unknown key, did you mean 'window'?",
+    ),
+    ("wrong type", lambda: replace("4000", "lots"), (), 'line 5: train.bytes: wanted a whole number, got "lots"'),
+    ("override", nothing, ("train.lr=fast",), "override 'train.lr=fast': train.lr: wanted a number, got \"fast\""),
+    ("no override", nothing, ("fast",), "override 'fast' is not key=value"),
+    ("missing file", lambda: replace("texts.jsonl", "text.jsonl"), (), "no file matches 'text.jsonl'"),
+    ("empty corpus", empty_corpus, (), "texts.jsonl holds no text"),
+    ("small corpus", one_document, (), "texts.jsonl is too small"),
+    ("damaged file", damaged_archive, ("data.files=texts.txt.xz", "data.field=null"), "cannot read texts.txt.xz"),
+    ("missing plug-in", nothing, ("--plugin", "none.py"), "no plug-in file at none.py"),
+    ("results under a file", nothing, ("--results", "tiny.yaml/deep"), "cannot write to the results folder"),
+    ("results is a file", nothing, ("--results", "tiny.yaml"), "cannot write to the results folder tiny.yaml"),
+    ("unknown option", nothing, ("--result", "x"), "No such option"),
+]
+
+
+def is_one_error_line(err: str) -> bool:
+    return err.startswith("patchbench: error: ") and err.count("\n") == 1 and err.endswith("\n")
+
+
+@pytest.mark.parametrize(("change", "args", "expected"), [m[1:] for m in MISTAKES], ids=[m[0] for m in MISTAKES])
+def test_a_mistake_is_one_line_and_exit_code_2(
+    call: Called, change: Callable[[], None], args: tuple[str, ...], expected: str
+) -> None:
+    change()
+    code, out, err = call("run", "tiny.yaml", *args)
+    assert code == 2
+    assert out == ""
+    assert expected in err
+    assert is_one_error_line(err)
+    assert not list(Path().glob("results/*/runs/*"))
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["run"], "Missing argument 'SUITE'. See patchbench run --help."),
+        (["run", "quik"], "unknown suite 'quik', did you mean 'quick'?"),
+        (["run", "none.yaml"], "no suite at none.yaml"),
+        (["rnu", "quick"], "No such command 'rnu'"),
+        (["list"], "Missing argument"),
+        (["list", "patcher"], "'patcher' is not one of 'patchers', 'models', 'tasks', 'corpora', 'suites'"),
+        (["table", "quick"], "no records of suite 'quick' in results, which has records of: no suite"),
+        (["table"], "no records in results"),
+        (["table", "--format", "word"], "'word' is not one of"),
+    ],
+)
+def test_a_wrong_call_is_one_line_and_exit_code_2(call: Called, args: list[str], expected: str) -> None:
+    code, out, err = call(*args)
+    assert (code, out) == (2, "")
+    assert expected in err
+    assert is_one_error_line(err)
+
+
+def test_other_exceptions_are_not_swallowed(call: Called, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("broken.py").write_text("raise RuntimeError('the plug-in itself')")
+    with pytest.raises(RuntimeError, match="the plug-in itself"):
+        call("list", "patchers", "--plugin", "broken.py")
+
+
+def test_the_keyboard_stops_without_a_traceback(call: Called, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop() -> list[dict[str, Any]]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_corpora", stop)
+    code, _, err = call("list", "corpora")
+    assert code == 130
+    assert is_one_error_line(err)
+
+
+def test_help_and_version(call: Called) -> None:
+    code, out, _ = call("--help")
+    assert code == 0
+    for command in ("run", "plan", "table", "list"):
+        assert f" {command} " in out
+        assert call(command, "--help")[0] == 0
+    assert call() == (0, out, "")
+    assert call("--version") == (0, f"patchbench {__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("what", "some"),
+    [
+        ("patchers", {"stride", "whitespace", "entropy", "bpe"}),
+        ("models", {"harness", "token_lm", "byte_lm"}),
+        ("tasks", {"bpb"}),
+        ("corpora", {"wiki-en", "python-stdlib"}),
+        ("suites", {"quick", "standard"}),
+    ],
+)
+def test_list(call: Called, what: str, some: set[str]) -> None:
+    code, out, err = call("list", what, "--json")
+    assert (code, err) == (0, "")
+    listed = json.loads(out)
+    assert some <= {entry["name"] for entry in listed}
+    assert all(len(entry) > 1 for entry in listed)
+    code, out, err = call("list", what)
+    assert (code, err) == (0, "")
+    heading, *lines = out.splitlines()
+    assert len(lines) == len(listed), "one line each where there is no terminal"
+    assert heading.split()[0] == "name"
+
+
+def test_list_shows_plugins(call: Called) -> None:
+    Path("mine.py").write_text(
+        "from patchers import Patcher, register\n"
+        "@register('cli-test-mine')\n"
+        "class Mine(Patcher):\n"
+        "    def segment(self, data): ...\n"
+    )
+    assert "cli-test-mine" in call("list", "patchers", "--plugin", "mine.py")[1]
+
+
+def record(**others: Any) -> dict[str, Any]:
+    return {
+        "status": "ok",
+        "error": None,
+        "cost": {"train_seconds": 50.0, "score_seconds": 2.2},
+        "tasks": {"bpb": {"metrics": {"bpb": {"documents": [["a", 10, 4], ["b", 10, 4]]}}}},
+    } | others
+
+
+class Trained:
+    def __init__(self, read: int) -> None:
+        self.bytes = read
+        self.curve = [[0, read, 7.5, 1e-3]]
+
+
+def shown(display: Display) -> None:
+    with display:
+        display.say("reading texts")
+        display.run_begins("stride-s0-abc", 1, 2)
+        display.trained(Trained(100), 200)
+        display.trained(Trained(150), 200)
+        display.say("scoring")
+        display.run_ends(record())
+        display.run_begins("[bold]-s0-abc", 2, 2)  # no markup of rich's
+        display.run_ends(record(status="failed", error={"kind": "diverged", "message": "at step 3"}))
+        display.line("end")
+    assert (display.ran, display.failed) == (2, 1)
+
+
+def test_display_without_a_terminal_is_a_line_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    shown(Display())
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines() == [
+        "[1/2] stride-s0-abc done: bpb 2.500 (52 s)",
+        "[2/2] [bold]-s0-abc failed: diverged: at step 3",
+        "end",
+    ]
+
+
+def test_display_on_a_terminal_has_a_bar() -> None:
+    file = io.StringIO()
+    shown(Display(Console(file=file, force_terminal=True, width=120)))
+    for part in ("reading texts", "stride-s0-abc  7.50 bpb", "scoring", "done: bpb 2.500"):
+        assert part in file.getvalue()
