@@ -109,6 +109,7 @@ def run(
     from bench.config import load_suite
     from bench.progress import Display
     from bench.run import run_suite
+    from bench.table import build, render
 
     config = load_suite(suite, overrides or [], plugin or [])
     _check_writable(results)
@@ -116,7 +117,7 @@ def run(
         records = run_suite(config, results, display).records
         if display.ran == 0:
             display.line(f"nothing to do: all {len(records)} runs are done (delete a record to repeat its run)")
-    _print_table(records, Format.terminal)
+    print(render(build(records), Format.terminal.value))
     return 1 if display.failed else 0
 
 
@@ -137,9 +138,12 @@ def table(
     rows: Annotated[str, typer.Option(metavar="A,B", help="These rows, in this order.")] = "",
     columns: Annotated[str, typer.Option(metavar="A,B", help="These columns, in this order.")] = "",
     reference: Annotated[str | None, typer.Option(metavar="ROW", help="The row to take differences to.")] = None,
+    sort: Annotated[str | None, typer.Option(metavar="COLUMN", help="-COLUMN for the largest first.")] = None,
+    group: Annotated[str | None, typer.Option(metavar="COLUMN", help="Rows with the same words together.")] = None,
 ) -> None:
     """Print the tables of records that are there; train nothing."""
     from bench.records import load_all
+    from bench.table import build, render
 
     present = sorted({path.parent.parent.name for path in results.glob("*/runs/*.json")})
     wanted = present if suite is None else [suite]
@@ -150,7 +154,8 @@ def table(
             f"`patchbench run {suite or 'quick'} --results {results}`"
         )
     for name in wanted:
-        _print_table(load_all(results, name), format, _words(rows), _words(columns), reference)
+        made = build(load_all(results, name), _words(rows), _words(columns), reference, sort, group=group)
+        print(render(made, format.value))
 
 
 @app.command(name="list")
@@ -251,15 +256,3 @@ def _check_writable(folder: Path) -> None:
         raise BenchError(
             f"cannot write to the results folder {folder}: {error.strerror}; choose another with --results DIR"
         ) from error
-
-
-def _print_table(
-    records: list[dict[str, Any]],
-    format: Format,
-    rows: list[str] | None = None,
-    columns: list[str] | None = None,
-    reference: str | None = None,
-) -> None:
-    from bench.table import build, render
-
-    print(render(build(records, rows=rows, columns=columns, reference=reference), format.value))

@@ -80,6 +80,7 @@ class Display(AbstractContextManager["Display"]):
         if self.task is not None:
             self.bars.remove_task(self.task)
         self.task = self.bars.add_task(description, total=total, completed=completed)
+        self.bars.refresh()
 
     def run_ends(self, record: dict[str, Any]) -> None:
         self.ran += 1

@@ -12,6 +12,7 @@ from rich.console import Console
 from bench import __version__, cli
 from bench.cli import main
 from bench.progress import Display
+from bench.table import FORMATS
 
 TINY = """\
 # Small enough for a test.
@@ -200,6 +201,51 @@ def record(**others: Any) -> dict[str, Any]:
     } | others
 
 
+def test_run_then_nothing_to_do_then_tables(call: Called) -> None:
+    code, out, err = call("run", "tiny.yaml")
+    assert code == 0, err
+    assert [line.split(" done: ")[0][:14] for line in err.splitlines()] == ["[1/2] stride-s", "[2/2] random-s"]
+    assert "stride" in out
+    assert "random" in out
+    made = {path: path.stat().st_mtime_ns for path in Path("results/tiny/runs").glob("*.json")}
+    assert len(made) == 2
+
+    assert call("run", "tiny.yaml") == (
+        0,
+        out,
+        "nothing to do: all 2 runs are done (delete a record to repeat its run)\n",
+    )
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+
+    code, again, err = call("table", "tiny")
+    assert (code, err) == (0, "")
+    assert again == out
+    for format in cli.Format:
+        code, out, err = call("table", "--format", format.value)
+        assert (code, err) == (0, "")
+        assert "stride" in out
+    lines = call("table", "--format", "csv", "--rows", "random,stride", "--columns", "row,bpb", "--reference", "random")
+    assert [line.split(",")[0] for line in lines[1].splitlines()[-2:]] == ["random", "stride"]
+    code, out, err = call("table", "tiny", "--columns", "bbp")
+    assert (code, out) == (2, "")
+    assert is_one_error_line(err)
+    code, out, err = call("table", "tinny")
+    assert "no records of suite 'tinny' in results, which has records of: tiny" in err
+
+
+def test_a_failed_run_is_exit_code_1_and_no_number(call: Called) -> None:
+    code, out, err = call("run", "tiny.yaml", "rows.random.train.lr=1e9")
+    assert code == 1
+    assert "random-s0-" in err
+    assert " failed: " in err
+    assert "Traceback" not in err
+    assert "stride" in out
+
+
+def test_formats_are_those_of_tables() -> None:
+    assert {format.value for format in cli.Format} == set(FORMATS)
+
+
 class Trained:
     def __init__(self, read: int) -> None:
         self.bytes = read
@@ -233,6 +279,6 @@ def test_display_without_a_terminal_is_a_line_a_run(capsys: pytest.CaptureFixtur
 
 def test_display_on_a_terminal_has_a_bar() -> None:
     file = io.StringIO()
-    shown(Display(Console(file=file, force_terminal=True, width=120)))
+    shown(Display(Console(file=file, force_terminal=True, width=120, highlight=False)))
     for part in ("reading texts", "stride-s0-abc  7.50 bpb", "scoring", "done: bpb 2.500"):
         assert part in file.getvalue()
