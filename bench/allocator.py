@@ -1,8 +1,8 @@
-"""glibc's allocator, told to keep what it has.
+"""Glibc's allocator, told to keep what it has.
 
-PyTorch on CPU allocates every activation anew; by default glibc maps blocks above 128 KB afresh from the kernel and gives them
-back at once, so each step pays a page fault for each 4 KB. With the thresholds raised a training step takes about half
-the time (bench/perf/step.py measures it with and without).
+PyTorch on CPU allocates every activation anew; by default glibc maps blocks above 128 KB afresh from the kernel and
+gives them back at once, so each step pays a page fault for each 4 KB. With the thresholds raised a training step
+takes about half the time (bench/perf/step.py measures it with and without).
 """
 
 from __future__ import annotations
@@ -19,4 +19,11 @@ def keep_memory() -> bool:
         return False
     libc = ctypes.CDLL(None)
     settings = {_M_MMAP_THRESHOLD: 1 << 30, _M_TRIM_THRESHOLD: (1 << 31) - 1, _M_TOP_PAD: 1 << 26}
-    return all([libc.mallopt(option, value) == 1 for option, value in settings.items()])
+    answers = [libc.mallopt(option, value) for option, value in settings.items()]
+    return answers == [1] * len(settings)
+
+
+def release_memory() -> None:
+    """Give back what is free, as between two runs, whose peaks would add up otherwise."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)

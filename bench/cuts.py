@@ -6,6 +6,7 @@ Legend: N bytes of all documents, D documents, P patches or tokens.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,10 +22,12 @@ from patchers.errors import BenchError
 
 @dataclass(frozen=True)
 class Cuts:
-    """Where a patcher cuts documents; `ids` has one token a start where the patcher has a vocabulary and the model wants it."""
+    """Where a patcher cuts documents; `ids` has one token a start where the patcher has a vocabulary and the model
+    wants it."""
 
     starts: np.ndarray
     """(N,) bool."""
+
     ids: np.ndarray | None = None
     """(P,) int32, in the order of the starts."""
 
@@ -35,8 +38,10 @@ class CutDocuments:
 
     data: np.ndarray
     """(N,) uint8."""
+
     offsets: np.ndarray
     """(D + 1,) int64."""
+
     cuts: Cuts
 
     @staticmethod
@@ -62,7 +67,7 @@ class CutDocuments:
         object.__setattr__(self, "_where", np.flatnonzero(self.cuts.starts) if self.cuts.ids is not None else None)
 
     def windows(self, spans: np.ndarray) -> Windows:
-        """spans (W, 2) of begin and end in the flat vector, none across a document's end -> one batch."""
+        """Spans (W, 2) of begin and end in the flat vector, none across a document's end -> one batch."""
         index = np.concatenate([np.arange(a, b) for a, b in spans])
         starts, data = self.cuts.starts[index], self.data[index]
         ends = np.empty(len(index), np.int8)
@@ -76,7 +81,9 @@ class CutDocuments:
         if self.cuts.ids is not None:
             where: np.ndarray = self._where  # type: ignore[attr-defined]
             first, end = np.searchsorted(where, spans[:, 0]), np.searchsorted(where, spans[:, 1])
-            ids = torch.from_numpy(np.concatenate([self.cuts.ids[a:b] for a, b in zip(first, end, strict=True)]).astype(np.int64))
+            ids = torch.from_numpy(
+                np.concatenate([self.cuts.ids[a:b] for a, b in zip(first, end, strict=True)]).astype(np.int64)
+            )
         return Windows(
             data=torch.from_numpy(data.astype(np.int64)),
             offsets=torch.from_numpy(np.concatenate(([0], lengths.cumsum()))),
@@ -91,22 +98,29 @@ def cut(patcher: Patcher, docs: Sequence[bytes], with_ids: bool = False) -> Cuts
     if with_ids:
         encode = getattr(patcher, "encode", None)
         if encode is None:
-            raise BenchError(f"patcher {patcher.name!r} has no vocabulary; a token_lm row needs one that has, such as bpe")
+            raise BenchError(
+                f"patcher {patcher.name!r} has no vocabulary; a token_lm row needs one that has, such as bpe"
+            )
         pairs = [encode(d) for d in docs]
         ids = np.concatenate([p[0] for p in pairs]) if pairs else np.zeros(0, np.int32)
         each = [p[1] for p in pairs]
     else:
         ids, each = None, patcher.segment_many(docs)
-    for d, s in zip(docs, each, strict=True):
-        if not isinstance(s, np.ndarray) or s.dtype != np.bool_ or s.shape != (len(d),) or (len(d) and not s[0]):
+    for doc, starts in zip(docs, each, strict=True):
+        if not isinstance(starts, np.ndarray) or starts.dtype != np.bool_ or starts.shape != (len(doc),):
+            given = f"{getattr(starts, 'dtype', type(starts).__name__)} of shape {getattr(starts, 'shape', '?')}"
             raise BenchError(
-                f"patcher {patcher.name!r} gave {getattr(s, 'dtype', type(s).__name__)} of shape {getattr(s, 'shape', '?')} for a document of {len(d)} bytes;"
-                f" wanted a bool array of shape ({len(d)},) whose first element is true"
+                f"patcher {patcher.name!r} gave {given} for a document of {len(doc)} bytes; "
+                f"wanted a bool array of shape ({len(doc)},)"
             )
+        if len(doc) and not starts[0]:
+            raise BenchError(f"patcher {patcher.name!r} gave a document whose first byte starts no patch")
     return Cuts(np.concatenate(each) if each else np.zeros(0, bool), ids)
 
 
-def cut_cached(patcher: Patcher, docs: Sequence[bytes], docs_fingerprint: str, cache: Path, with_ids: bool = False) -> Cuts:
+def cut_cached(
+    patcher: Patcher, docs: Sequence[bytes], docs_fingerprint: str, cache: Path, with_ids: bool = False
+) -> Cuts:
     """`cut`, computed once for the same patcher and the same documents: one bit a byte on disk."""
     key = hashlib.sha256(f"{patcher.fingerprint()}:{docs_fingerprint}:{with_ids}".encode()).hexdigest()[:24]
     path = cache / "cuts" / f"{patcher.name}-{key}.npz"
@@ -129,15 +143,16 @@ def training_spans(offsets: np.ndarray, window: int) -> np.ndarray:
     """Every document in pieces of at most `window` bytes: (W, 2)."""
     pieces = [
         np.stack((begins := np.arange(a, b, window), np.minimum(begins + window, b)), 1)
-        for a, b in zip(offsets[:-1], offsets[1:], strict=True)
+        for a, b in itertools.pairwise(offsets)
     ]
     return np.concatenate(pieces) if pieces else np.zeros((0, 2), np.int64)
 
 
 def batches(spans: np.ndarray, batch_bytes: int, total_bytes: int, seed: int) -> Iterator[np.ndarray]:
-    """Batches of spans until `total_bytes` are read: each epoch shuffled by (seed, epoch), each batch filled up to `batch_bytes`.
+    """Batches of up to `batch_bytes` until `total_bytes` are read; each epoch is shuffled by (seed, epoch).
 
-    What a batch holds depends on the lengths of the windows alone, so every segmenter reads the same bytes in the same order.
+    What a batch holds depends on the lengths of the windows alone, so every segmenter reads the same bytes in the
+    same order.
     """
     lengths = spans[:, 1] - spans[:, 0]
     read, held, epoch = 0, 0, 0
@@ -169,7 +184,7 @@ def scoring_spans(offsets: np.ndarray, window: int) -> list[ScoringSpan]:
     """Windows that score every byte once, with half a window of context where a document is longer than a window."""
     spans = []
     half = window // 2
-    for d, (a, b) in enumerate(zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)):
+    for d, (a, b) in enumerate(itertools.pairwise(offsets.tolist())):
         if a < b:
             spans.append(ScoringSpan(d, a, a, min(a + window, b)))
         for score in range(a + window, b, half):

@@ -24,6 +24,7 @@ class Scores:
 
     nats: list[np.ndarray]
     """-ln p of each byte, boundary cost included, float64."""
+
     flag_nats: list[np.ndarray] | None
     """The part of it that is spent on boundaries, where they are priced."""
 
@@ -49,14 +50,17 @@ class ByteModel(Protocol):
 class CutModel:
     """A trained model with the patcher that cuts its text.
 
-    Scores are computed in float32 whatever it was trained in, so that a document's score does not depend on its neighbours.
+    Scores are computed in float32 whatever it was trained in, so that a document's score does not depend on its
+    neighbours.
     """
 
     module: nn.Module
     patcher: Patcher | None
     """None where the model needs no cut (byte_lm)."""
+
     window: int
     """Bytes of context a window has, at most."""
+
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     batch_bytes: int = 16384
     with_ids: bool = False

@@ -47,6 +47,7 @@ class Progress:
     seconds: float = 0.0
     curve: list[list[float]] = field(default_factory=list)
     """[step, bytes, bits per byte of the batch, learning rate] at each logged step."""
+
     busy_seconds: float = 0.0
     """Of `seconds`, those inside forward, backward and optimizer."""
 
@@ -56,7 +57,8 @@ Report = Callable[[Progress, int], None]
 
 
 def learning_rate(config: TrainConfig, read: int) -> float:
-    """Linear warm-up, then half a cosine down to `min_lr_ratio`, in bytes read, so that it does not depend on the batch count."""
+    """Linear warm-up, then half a cosine down to `min_lr_ratio`, in bytes read, so that it does not depend on the
+    batch count."""
     share = min(1.0, read / config.bytes)
     if share < config.warmup:
         return config.lr * (share / config.warmup)
@@ -91,7 +93,7 @@ def train(
     progress = Progress()
     if checkpoint is not None and checkpoint.exists():
         progress = load_checkpoint(checkpoint, model, optimizer)
-    forward: Trainable = torch.compile(model, dynamic=True) if config.compile else model  # type: ignore[assignment]
+    forward: Trainable = torch.compile(model, dynamic=True) if config.compile else model
     spans = training_spans(corpus.offsets, config.window)
     saved = time.perf_counter()
     for number, picked in enumerate(batches(spans, config.batch_bytes, config.bytes, seed)):
@@ -101,10 +103,12 @@ def train(
         batch = corpus.windows(picked)
         rate = learning_rate(config, progress.bytes + len(batch.data) // 2)
         busy = time.perf_counter()
-        bits = _step(forward, model, optimizer, batch.to(device), rate, config)
+        bits = train_step(forward, model, optimizer, batch.to(device), rate, config)
         progress.busy_seconds += time.perf_counter() - busy
         if not math.isfinite(bits) or bits > DIVERGED_BITS:
-            raise TrainingFailed(number, f"loss {bits:.4g} bits per byte at step {number}; lower train.lr (it is {config.lr:g})")
+            raise TrainingFailed(
+                number, f"loss {bits:.4g} bits per byte at step {number}; lower train.lr (it is {config.lr:g})"
+            )
         progress.step = number + 1
         progress.bytes += len(batch.data)
         if number % config.log_every == 0 or progress.bytes >= config.bytes:
@@ -121,8 +125,13 @@ def train(
     return progress
 
 
-def _step(
-    forward: Trainable, model: nn.Module, optimizer: torch.optim.Optimizer, batch: Windows, rate: float, config: TrainConfig
+def train_step(
+    forward: Trainable,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Windows,
+    rate: float,
+    config: TrainConfig,
 ) -> float:
     """One update; the mean bits per byte of the batch before it."""
     prediction = forward(batch, DTYPES[config.dtype])
@@ -177,4 +186,3 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
         if optimizer is not None:
             torch.set_rng_state(held.get_tensor("rng"))
         return Progress(**json.loads(held.metadata()["progress"]))
-

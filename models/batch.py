@@ -23,12 +23,17 @@ class Windows:
 
     data: Tensor
     """(T,) int64: the bytes to predict, 0..255."""
+
     offsets: Tensor
     """(W + 1,) int64: window w is data[offsets[w]:offsets[w + 1]]; no window is empty."""
+
     starts: Tensor
     """(T,) bool: the byte begins a patch, as the whole document was cut (a window may begin inside a patch)."""
+
     ends: Tensor
-    """(T,) int8: 1 where the byte is the last of its patch, 0 where not, -1 at the end of a document, where no byte has told it."""
+    """(T,) int8: 1 where the byte is the last of its patch, 0 where not, -1 at the end of a document, where no byte
+    has told it."""
+
     ids: Tensor | None = None
     """(P,) int64: the token at each start, for models over tokens."""
 
@@ -59,26 +64,31 @@ class Windows:
 
 @dataclass(frozen=True)
 class Patches:
-    """The index convention of DESIGN section 3, in one place, for starts that are true at the beginning of every window.
+    """The index convention of DESIGN section 3, in one place; starts are true at the beginning of every window.
 
-    Patch ids count over all windows: patch `first[w]` is BOS of window w, and a window with n starts has n patches that anybody
+    Patch ids count over all windows: patch `first[w]` is BOS of window w, and a window with n starts has n patches
+    that anybody
     reads (the patch that is still open at the end of a window is read by no position, so it is not made).
     """
 
     read: Tensor
-    """(T,): the newest patch that position p may read: the one that ends at byte p - 1 if p starts a patch, else the one before the open one."""
+    """(T,): the newest patch that position p may read: the one that ends at byte p - 1 if p starts a patch, else the
+    one before the open one.
+    """
     member: Tensor
     """(T,): the patch that position p (holding byte p - 1) belongs to; `count` where that patch is never complete."""
+
     first: Tensor
     """(W + 1,): patches of window w are first[w]..first[w + 1] - 1."""
+
     count: int
 
     @staticmethod
     def of(starts: Tensor, offsets: Tensor, late: bool = False) -> Patches:
         """Derive all ids from starts (T,).
 
-        `late`: the decoder does not know `starts[p]` when it predicts byte p (`price: start`), so it reads the last patch that is
-        complete by `starts[:p]`.
+        `late`: the decoder does not know `starts[p]` when it predicts byte p (`price: start`), so it reads the last
+        patch that is complete by `starts[:p]`.
         """
         total = starts.cumsum(0)
         count = int(total[-1])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from models.batch import BOS, Windows
 from models.harness import Prediction
-from models.layers import Block, Linear, LocalMask, RMSNorm, Rope
+from models.layers import Block, Linear, LocalMask, RMSNorm, Rope, wide
 from models.ngrams import NgramEmbedding
 
 
@@ -27,22 +27,27 @@ class ByteLMConfig:
     window: int = 128
     ngrams: tuple[int, ...] = ()
     ngram_rows: int = 32768
+    byte_std: float = 0.5
+    ngram_std: float = 0.1
 
 
 class ByteLM(nn.Module):
-    """Causal byte transformer: position p predicts byte p from BOS and the bytes before; what it sees ends `layers * window` bytes back."""
+    """Causal byte transformer: position p predicts byte p from BOS and the bytes before; what it sees ends `layers *
+    window` bytes back."""
 
     def __init__(self, config: ByteLMConfig, n_out: int = 256) -> None:
         super().__init__()
         c = self.config = config
+        self.lookup_std = {"byte": c.byte_std}
         self.byte = nn.Parameter(torch.empty(257, c.width))
-        self.ngrams = NgramEmbedding(c.ngrams, c.ngram_rows, c.width) if c.ngrams else None
+        self.ngrams = NgramEmbedding(c.ngrams, c.ngram_rows, c.width, c.ngram_std) if c.ngrams else None
         self.blocks = nn.ModuleList(Block(c.width, c.heads) for _ in range(c.layers))
         self.norm = RMSNorm(c.width)
         self.head = Linear(c.width, n_out)
 
     def logits(self, data: Tensor, offsets: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """data (T,) integer bytes, offsets (W + 1,): window w is data[offsets[w]:offsets[w + 1]] -> logits (T, V) in `dtype`."""
+        """Data (T,) integer bytes, offsets (W + 1,): window w is data[offsets[w]:offsets[w + 1]] -> logits (T, V) in
+        `dtype`."""
         c = self.config
         none = torch.zeros(len(data), dtype=torch.bool, device=data.device)
         batch = Windows(data.long(), offsets, none, none)
@@ -60,7 +65,7 @@ class ByteLM(nn.Module):
 
     def forward(self, batch: Windows, dtype: torch.dtype = torch.float32) -> Prediction:
         logits = self.logits(batch.data, batch.offsets, dtype)
-        return Prediction(F.cross_entropy(logits.float(), batch.data, reduction="none"))
+        return Prediction(F.cross_entropy(wide(logits), batch.data, reduction="none"))
 
 
 __all__ = ["BOS", "ByteLM", "ByteLMConfig"]

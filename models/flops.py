@@ -1,6 +1,7 @@
 """Forward FLOPs from sizes and realised patches, a multiply-add counted as two (DESIGN section 7).
 
-What counts are matrix products and attention over the keys that are seen; lookups, norms and other pointwise work count as zero.
+What counts are matrix products and attention over the keys that are seen; lookups, norms and other pointwise work
+count as zero.
 
 Legend: N bytes of a window, W windows.
 """
@@ -25,6 +26,7 @@ class Shapes:
 
     lengths: np.ndarray
     """(W,) bytes of each window."""
+
     patches: np.ndarray
     """(W,) latent steps of each window (tokens, for a model over tokens)."""
 
@@ -34,7 +36,8 @@ class Shapes:
 
 
 def seen_keys(lengths: np.ndarray, window: int | None = None) -> int:
-    """Pairs of query and key in causal attention over sequences of `lengths`, each query seeing at most `window` keys."""
+    """Pairs of query and key in causal attention over sequences of `lengths`, each query seeing at most `window`
+    keys."""
     n = lengths.astype(np.int64)
     if window is None:
         return int((n * (n + 1) // 2).sum())
@@ -49,7 +52,8 @@ def block_flops(width: int, layers: int, positions: int, pairs: int) -> float:
 
 
 def harness_flops(config: HarnessConfig, outputs: int, shapes: Shapes) -> dict[str, float]:
-    """Forward FLOPs of the harness over all windows together, by component; `outputs` is 256, or 512 where boundaries are priced."""
+    """Forward FLOPs of the harness over all windows together, by component; `outputs` is 256, or 512 where
+    boundaries are priced."""
     c, d, k = config, config.local_width, config.n_slots
     n, p = shapes.bytes, int(shapes.patches.sum())
     local = seen_keys(shapes.lengths, c.local_window)
@@ -58,7 +62,9 @@ def harness_flops(config: HarnessConfig, outputs: int, shapes: Shapes) -> dict[s
     if c.pool == "cross_attention":
         pooled = k * d
         cross += 2 * p * k * d * (d + d + d)  # the queries' expansion, their projection, and the one on the way out
-        cross += 2 * n * d * 2 * d + 4 * n * k * d  # keys and values of each byte; scores and mixing with its patch's slots
+        cross += (
+            2 * n * d * 2 * d + 4 * n * k * d
+        )  # keys and values of each byte; scores and mixing with its patch's slots
     if c.inject == "cross_attention":
         given = k * d
         cross += c.decoder_layers * (2 * n * d * 2 * d + 2 * p * k * d * 2 * d + 4 * n * k * d)

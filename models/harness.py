@@ -1,6 +1,7 @@
-"""The one BLT-style model that every segmenter feeds: local byte encoder -> latent transformer over patches -> local byte decoder.
+"""The one BLT-style model that every segmenter feeds: local byte encoder, latent transformer, local byte decoder.
 
-Legend: T byte positions of all windows in one flat vector, P patches, D local width, K slots a patch, L latent width, V head width.
+Legend: T byte positions of all windows in one flat vector, P patches, D local width, K slots a patch, L latent
+width, V head width.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.batch import Patches, Windows
-from models.layers import Block, Linear, LocalMask, RMSNorm, Rope
+from models.layers import Block, Linear, LocalMask, RMSNorm, Rope, wide
 from models.ngrams import NgramEmbedding, PatchStateEmbedding
 from models.packing import PackedTransformer
 from models.pooling import PatchQueries, PatchReader, pool
@@ -41,6 +42,11 @@ class HarnessConfig:
     slots: int | None = None
     """Slots a patch; by default latent_width / local_width where that is whole, else 1."""
 
+    byte_std: float = 0.5
+    """Standard deviation of the initial byte embeddings."""
+
+    ngram_std: float = 0.1
+
     @property
     def n_slots(self) -> int:
         whole = self.latent_width % self.local_width == 0
@@ -53,21 +59,25 @@ class Prediction:
 
     nats: Tensor
     """(T,) float32: -ln p of each byte, boundary cost included where boundaries are priced."""
+
     flag_nats: Tensor | None = None
     """(T,): the part of `nats` that is spent on boundaries."""
+
     loss: Tensor | None = None
     """Scalar to add to the mean of `nats` in training (a router's regulariser)."""
 
 
 class Harness(nn.Module):
-    """Sizes from a `HarnessConfig`; `price` says whether and how boundaries are predicted and paid for (DESIGN section 4)."""
+    """Sizes from a `HarnessConfig`; `price` says whether and how boundaries are predicted and paid for (DESIGN
+    section 4)."""
 
     def __init__(self, config: HarnessConfig, price: Price | None = None) -> None:
         super().__init__()
         c, d = config, config.local_width
         self.config, self.price = config, price
+        self.lookup_std = {"byte": c.byte_std}
         self.byte = nn.Parameter(torch.empty(257, d))
-        self.ngrams = NgramEmbedding(c.ngrams, c.ngram_rows, d) if c.ngrams else None
+        self.ngrams = NgramEmbedding(c.ngrams, c.ngram_rows, d, c.ngram_std) if c.ngrams else None
         self.patch_state = PatchStateEmbedding(c.patch_rows, d, knows_flag=price != "start")
         self.encoder = nn.ModuleList(Block(d, c.local_heads) for _ in range(c.encoder_layers))
         width = d
@@ -93,7 +103,10 @@ class Harness(nn.Module):
         return x + self.patch_state(batch.data, starts, positions, dtype)
 
     def states(self, batch: Windows, dtype: torch.dtype, mute_latent: bool = False) -> tuple[Tensor, Tensor]:
-        """Decoder states (T, D) and latent outputs (P, L). `mute_latent` puts BOS's latent output in the place of every other."""
+        """Decoder states (T, D) and latent outputs (P, L).
+
+        `mute_latent` puts BOS's latent output in the place of every other.
+        """
         c = self.config
         starts = batch.starts.clone()
         starts[batch.offsets[:-1]] = True
@@ -130,21 +143,22 @@ class Harness(nn.Module):
     def forward(self, batch: Windows, dtype: torch.dtype = torch.float32, mute_latent: bool = False) -> Prediction:
         logits = self.logits(batch, dtype, mute_latent)
         if self.price is None:
-            return Prediction(F.cross_entropy(logits.float(), batch.data, reduction="none"))
+            return Prediction(F.cross_entropy(wide(logits), batch.data, reduction="none"))
         return priced(logits, batch, self.price)
 
 
 def priced(logits: Tensor, batch: Windows, price: Price) -> Prediction:
     """Cost of byte and boundary together under logits (T, 512).
 
-    `price: end` predicts byte p with "its patch ends here"; at the end of a document nothing tells whether it does, so the flag there is
-    summed out, which is still a bound. `price: start` predicts byte p with "it starts a patch"; at the beginning of a window it always does.
+    `price: end` predicts byte p with "its patch ends here"; at the end of a document nothing tells whether it does,
+    so the flag there is summed out, which is still a bound. `price: start` predicts byte p with "it starts a patch";
+    at the beginning of a window it always does.
     """
     flag = batch.ends.long() if price == "end" else batch.starts.long()
     if price == "start":
         flag = flag.clone()
         flag[batch.offsets[:-1]] = 1
-    log_p = F.log_softmax(logits.float(), -1)
+    log_p = F.log_softmax(wide(logits), -1)
     without = log_p.gather(1, batch.data[:, None])[:, 0]
     with_flag = log_p.gather(1, batch.data[:, None] + 256)[:, 0]
     either = torch.logaddexp(without, with_flag)
@@ -153,6 +167,6 @@ def priced(logits: Tensor, batch: Windows, price: Price) -> Prediction:
 
 
 def _pad(x: Tensor, multiple: int) -> tuple[Tensor, int]:
-    """x (T, D) with zero rows up to a multiple, and how many."""
+    """X (T, D) with zero rows up to a multiple, and how many."""
     spare = -len(x) % multiple
     return F.pad(x, (0, 0, 0, spare)), spare

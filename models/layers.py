@@ -1,9 +1,10 @@
 """Building blocks that every model here shares: norms, rotary positions, attention, SwiGLU.
 
-Legend: T positions (bytes, patches or tokens in one flat vector), D width, H heads, E head width, W window, B blocks or rows, S keys.
+Legend: T positions (bytes, patches or tokens in one flat vector), D width, H heads, E head width, W window, B blocks
+or rows, S keys.
 
-Everything computes in the dtype of its input; parameters stay float32 and are cast where they are used, so that one module
-serves float32 scoring and bfloat16 training.
+Everything computes in the dtype of its input; parameters stay float32 and are cast where they are used, so that one
+module serves float32 scoring and bfloat16 training.
 """
 
 from __future__ import annotations
@@ -49,7 +50,10 @@ class _RMSNorm(torch.autograd.Function):
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square norm over the last axis (Zhang & Sennrich 2019, eq. 4)."""
+    """Root-mean-square norm over the last axis (Zhang & Sennrich 2019, eq.
+
+    4).
+    """
 
     def __init__(self, width: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -57,12 +61,12 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = _RMSNorm.apply(x, self.weight, self.eps)  # type: ignore[no-untyped-call]
+        out: Tensor = _RMSNorm.apply(x, self.weight, self.eps)
         return out
 
 
 class _SwiGLU(torch.autograd.Function):
-    """silu(gate) * up over the two halves of the last axis, the gradient written straight into one tensor."""
+    """Silu(gate) * up over the two halves of the last axis, the gradient written straight into one tensor."""
 
     @staticmethod
     def forward(ctx: Any, both: Tensor) -> Tensor:
@@ -83,7 +87,10 @@ class _SwiGLU(torch.autograd.Function):
 
 
 class SwiGLU(nn.Module):
-    """down(silu(gate(x)) * up(x)) (Shazeer 2020, eq. 6); the hidden width makes it as large as a 4x MLP."""
+    """Down(silu(gate(x)) * up(x)) (Shazeer 2020, eq.
+
+    6); the hidden width makes it as large as a 4x MLP.
+    """
 
     def __init__(self, width: int, hidden: int | None = None) -> None:
         super().__init__()
@@ -92,7 +99,7 @@ class SwiGLU(nn.Module):
         self.down = Linear(self.hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden: Tensor = _SwiGLU.apply(self.gate_up(x))  # type: ignore[no-untyped-call]
+        hidden: Tensor = _SwiGLU.apply(self.gate_up(x))
         return self.down(hidden)
 
 
@@ -102,9 +109,10 @@ def swiglu_hidden(width: int) -> int:
 
 
 class Rope:
-    """Rotary tables for given positions (Su et al. 2021, eq. 34), theta 10,000.
+    """Rotary tables for given positions (Su et al.
 
-    `rope(positions (T,), dtype)` gives cos and sin of shape (T, 1, E), laid out for the rotate-half form.
+    2021, eq. 34), theta 10,000.     `rope(positions (T,), dtype)` gives cos and sin of shape (T, 1, E), laid out for
+    the rotate-half form.
     """
 
     def __init__(self, head_width: int, positions: Tensor, dtype: torch.dtype) -> None:
@@ -116,8 +124,8 @@ class Rope:
         self.sin = torch.cat((-angles.sin(), angles.sin()), -1)[:, None].to(dtype)
 
     def rotate(self, x: Tensor) -> Tensor:
-        """x (T, n, E) turned by its position's angles."""
-        out: Tensor = _Rotate.apply(x, self.cos, self.sin, self.half)  # type: ignore[no-untyped-call]
+        """X (T, n, E) turned by its position's angles."""
+        out: Tensor = _Rotate.apply(x, self.cos, self.sin, self.half)
         return out
 
 
@@ -138,9 +146,9 @@ class _Rotate(torch.autograd.Function):
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     """Softmax attention under an additive bias.
 
-    q (B, H, L, E), k and v (B, H, S, E), bias (B, 1, L, S) with 0 where a key is seen and -inf elsewhere -> (B, H, L, E).
-    On a GPU this is SDPA. On a CPU three plain products are two to three times faster forward and backward than SDPA with a mask
-    (bench/perf/layers.py measures it).
+    q (B, H, L, E), k and v (B, H, S, E), bias (B, 1, L, S) with 0 where a key is seen and -inf elsewhere -> (B, H,
+    L, E). On a GPU this is SDPA. On a CPU three plain products are two to three times faster forward and backward
+    than SDPA with a mask (bench/perf/layers.py measures it).
     """
     if q.is_cuda or not torch.is_grad_enabled():
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
@@ -148,14 +156,19 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     return torch.softmax(scores.add_(bias), -1) @ v
 
 
-class LocalMask:
-    """Which keys a position sees in windowed attention, in blocks of one window against itself and the block before: O(T * W).
+def wide(logits: Tensor) -> Tensor:
+    """Logits as probabilities are taken from them: float32 in training, float64 in scoring, where sums are exact."""
+    return logits.float() if torch.is_grad_enabled() else logits.double()
 
-    Position i sees j iff they lie in the same sequence and 0 <= i - j < window.
+
+class LocalMask:
+    """Which keys a position sees in windowed attention: blocks of a window against themselves and the one before.
+
+    Position i sees j iff they lie in the same sequence and 0 <= i - j < window. O(T * W).
     """
 
     def __init__(self, sequence: Tensor, window: int, dtype: torch.dtype) -> None:
-        """sequence (T,): id of the sequence that a position belongs to; T is a multiple of the window."""
+        """Sequence (T,): id of the sequence that a position belongs to; T is a multiple of the window."""
         self.window = window
         own = sequence.view(-1, window)
         before = torch.cat((torch.full_like(own[:1], -2), own[:-1]))
@@ -167,7 +180,7 @@ class LocalMask:
         self.bias = torch.zeros(seen.shape, dtype=dtype, device=sequence.device).masked_fill_(~seen, -math.inf)[:, None]
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q, k, v (T, H, E) -> (T, H * E)."""
+        """Q, k, v (T, H, E) -> (T, H * E)."""
         t, h, e = q.shape
         blocks = t // self.window
 
@@ -184,14 +197,14 @@ class RowMask:
     """Full causal attention within rows of packed sequences: position i sees j <= i of the same sequence."""
 
     def __init__(self, sequence: Tensor, dtype: torch.dtype) -> None:
-        """sequence (R, C): id of the sequence at each place of a row; padding has an id of its own."""
+        """Sequence (R, C): id of the sequence at each place of a row; padding has an id of its own."""
         self.rows, self.length = sequence.shape
         causal = torch.ones(self.length, self.length, dtype=torch.bool, device=sequence.device).tril()
         seen = causal & (sequence[:, :, None] == sequence[:, None, :])
         self.bias = torch.zeros(seen.shape, dtype=dtype, device=sequence.device).masked_fill_(~seen, -math.inf)[:, None]
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q, k, v (R * C, H, E) -> (R * C, H * E)."""
+        """Q, k, v (R * C, H, E) -> (R * C, H * E)."""
         t, h, e = q.shape
         rows = [x.view(self.rows, self.length, h, e).transpose(1, 2) for x in (q, k, v)]
         return attend(rows[0], rows[1], rows[2], self.bias).transpose(1, 2).reshape(t, h * e)

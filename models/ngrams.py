@@ -1,6 +1,6 @@
-"""Hash embeddings: of the last n bytes (BLT, section 3.2.1, eq. 2-4) and of the open patch so far.
+"""Hash embeddings: of the last n bytes (BLT, section 3.2.1, eq.
 
-Legend: T positions in one flat vector, G gram sizes, D width.
+2-4) and of the open patch so far. Legend: T positions in one flat vector, G gram sizes, D width.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ def prime_below(n: int) -> int:
 def gram_rows(data: Tensor, positions: Tensor, sizes: Sequence[int], rows: int) -> Tensor:
     """Row of the table for each position and gram size.
 
-    data (T,) int64: the byte that each position predicts; positions (T,): its place in its window. Position p holds bytes 0..p-1 of its
-    window, so an n-gram fits iff p >= n. -> (T, G) int64, rows g * rows..(g + 1) * rows - 1 for size g, and G * rows (padding) where
+    data (T,) int64: the byte that each position predicts; positions (T,): its place in its window. Position p holds
+    bytes 0..p-1 of its
+    window, so an n-gram fits iff p >= n. -> (T, G) int64, rows g * rows..(g + 1) * rows - 1 for size g, and G * rows
+    (padding) where
     the gram does not fit.
     """
     out = torch.empty(len(data), len(sizes), dtype=torch.int64, device=data.device)
@@ -34,7 +36,9 @@ def gram_rows(data: Tensor, positions: Tensor, sizes: Sequence[int], rows: int) 
     power = 1
     done = 0
     for column, n in enumerate(sizes):
-        for back in range(done + 1, n + 1):  # the hash of n bytes is that of n - 1 with one older byte in front: sum of byte * a^(back-1)
+        for back in range(
+            done + 1, n + 1
+        ):  # the hash of n bytes is that of n - 1 with one older byte in front: sum of byte * a^(back-1)
             older = data.roll(back)
             value = value + (older + 1) * power
             power = (power * _MULTIPLIER) & _MASK
@@ -45,31 +49,38 @@ def gram_rows(data: Tensor, positions: Tensor, sizes: Sequence[int], rows: int) 
 
 
 class NgramEmbedding(nn.Module):
-    """Sum of one embedding per gram size; grams that do not fit in the window are left out. Tables have a prime number of rows."""
+    """Sum of one embedding per gram size; grams that do not fit in the window are left out.
 
-    def __init__(self, sizes: Sequence[int], rows: int, width: int) -> None:
+    Tables have a prime number of rows.
+    """
+
+    def __init__(self, sizes: Sequence[int], rows: int, width: int, std: float) -> None:
         super().__init__()
+        self.lookup_std = {"table": std}
         self.sizes = tuple(sorted(sizes))
         self.rows = prime_below(rows)
         self.table = nn.Parameter(torch.zeros(len(self.sizes) * self.rows + 1, width))
 
     def forward(self, data: Tensor, positions: Tensor, dtype: torch.dtype) -> Tensor:
-        """data (T,), positions (T,) -> (T, D)."""
+        """Data (T,), positions (T,) -> (T, D)."""
         rows = gram_rows(data, positions, self.sizes, self.rows)
         return F.embedding_bag(rows, self.table, mode="sum", padding_idx=len(self.sizes) * self.rows).to(dtype)
 
 
 def open_patch_rows(data: Tensor, starts: Tensor, positions: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-    """What is known at each position of the patch that its last byte lies in: how many bytes of it have been read, and their hash.
+    """The patch of the newest byte at each position: how many bytes of it have been read, and their hash.
 
-    data (T,), starts (T,) true at each window's beginning, positions (T,). Position p has read bytes up to p - 1; its open patch runs from
-    the last start before p to byte p - 1. -> (length (T,), row (T,)), both 0 at position 0 of a window, where nothing has been read.
+    data (T,), starts (T,) true at each window's beginning, positions (T,). Position p has read bytes up to p - 1; its
+    open patch runs from
+    the last start before p to byte p - 1. -> (length (T,), row (T,)), both 0 at position 0 of a window, where nothing
+    has been read.
     """
     t = torch.arange(len(data), device=data.device)
     last = torch.where(starts, t, 0).cummax(0).values  # start of the patch of byte p
     begin = torch.cat((last[:1], last[:-1]))  # start of the patch of byte p - 1
     length = torch.where(positions == 0, 0, t - begin)
-    # prefix[p] = sum over bytes j < p of (byte + 1) * a^j modulo 2^64 (int64 wraps); a patch's hash is the difference, shifted to exponent 0
+    # prefix[p] = sum over bytes j < p of (byte + 1) * a^j modulo 2^64 (int64 wraps); a patch's hash is the
+    # difference, shifted to exponent 0
     powers, inverses = _powers(len(data) + 1, data.device)
     prefix = F.pad(((data + 1) * powers[:-1]).cumsum(0), (1, 0))
     value = (prefix[t] - prefix[t - length]) * inverses[t - length]
@@ -81,7 +92,8 @@ _POWERS: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
 
 def _powers(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """a^0..a^(n-1) and their inverses modulo 2^64, as wrapping int64; grown on demand and kept, since every batch asks for them."""
+    """a^0..a^(n-1) and their inverses modulo 2^64, as wrapping int64; grown on demand and kept, since every batch
+    asks for them."""
     have = _POWERS.get(device)
     if have is None or len(have[0]) < n:
         size = max(n, 1 << 15)
@@ -98,10 +110,10 @@ def _powers(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 class PatchStateEmbedding(nn.Module):
-    """What the cut tells: the start flag, the place in the patch, and a hash of the open patch's bytes (DESIGN section 5).
+    """What the cut tells (DESIGN section 5): the start flag, the place in the patch, the open patch's bytes hashed.
 
-    With the hash the decoder can know that "ation" is a whole token. All tables start at zero, so that an untrained model
-    does not depend on the cut.
+    With the hash the decoder can know that "ation" is a whole token. All tables start at zero, so that an untrained
+    model does not depend on the cut.
     """
 
     max_length = 24
@@ -115,7 +127,10 @@ class PatchStateEmbedding(nn.Module):
         self.patch = nn.Parameter(torch.zeros(self.rows, width))
 
     def forward(self, data: Tensor, starts: Tensor, positions: Tensor, dtype: torch.dtype) -> Tensor:
-        """data, starts, positions (T,) -> (T, D). `starts[p]` itself is read only if the model knows it before it predicts byte p."""
+        """Data, starts, positions (T,) -> (T, D).
+
+        `starts[p]` itself is read only if the model knows it before it predicts byte p.
+        """
         length, row = open_patch_rows(data, starts, positions, self.rows)
         x = F.embedding(length.clamp(max=self.max_length), self.length) + F.embedding(row, self.patch)
         if self.knows_flag:

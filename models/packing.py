@@ -20,8 +20,10 @@ class Rows:
 
     source: Tensor
     """(R * C,): flat position at each place of a row; 0 at padding, which nothing reads."""
+
     place: Tensor
     """(P,): place of each flat position, row by row."""
+
     sequence: Tensor
     """(R, C): sequence id, -1 at padding."""
     position: Tensor
@@ -34,10 +36,10 @@ class Rows:
 
 
 def pack(lengths: np.ndarray, device: torch.device) -> Rows:
-    """Lay sequences of `lengths` (W,) into rows, longest first, each into the fullest row that still takes it (best fit).
+    """Lay sequences of `lengths` (W,) into rows: longest first, each into the fullest row that still takes it.
 
-    The row length is the one, out of a few at least as long as the longest sequence, that wastes least; longer rows cost more
-    attention, so they are tried only up to twice the longest.
+    The row length is the one, out of a few at least as long as the longest sequence, that wastes least; longer rows
+    cost more attention, so they are tried only up to twice the longest.
     """
     longest = int(lengths.max())
     best: tuple[int, int, np.ndarray] | None = None
@@ -89,7 +91,7 @@ class PackedTransformer(nn.Module):
         self.norm = RMSNorm(width)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """x (P, D), lengths (W,) summing to P -> (P, D): position i of a sequence has seen positions 0..i of it."""
+        """X (P, D), lengths (W,) summing to P -> (P, D): position i of a sequence has seen positions 0..i of it."""
         rows = pack(lengths.cpu().numpy(), x.device)
         h = x.index_select(0, rows.source)
         rope = Rope(x.shape[-1] // self.heads, rows.position, x.dtype)

@@ -12,12 +12,15 @@ from models.layers import Linear, RMSNorm
 
 
 def segment_sum(x: Tensor, member: Tensor, count: int) -> Tensor:
-    """x (T, D), member (T,) in 0..count, where `count` is dropped -> (count, D)."""
+    """X (T, D), member (T,) in 0..count, where `count` is dropped -> (count, D)."""
     return x.new_zeros(count + 1, *x.shape[1:]).index_add(0, member, x)[:count]
 
 
 def segment_max(x: Tensor, member: Tensor, count: int) -> Tensor:
-    """Per-segment maximum of x (T, D) -> (count, D). Every segment has a member."""
+    """Per-segment maximum of x (T, D) -> (count, D).
+
+    Every segment has a member.
+    """
     index = member[:, None].expand_as(x)
     return x.new_zeros(count + 1, x.shape[1]).scatter_reduce(0, index, x, "amax", include_self=False)[:count]
 
@@ -29,7 +32,7 @@ def last_of(member: Tensor, count: int) -> Tensor:
 
 
 def pool(x: Tensor, member: Tensor, count: int, how: str) -> Tensor:
-    """x (T, D) -> (P, D) by `max`, `mean` or `last`."""
+    """X (T, D) -> (P, D) by `max`, `mean` or `last`."""
     if how == "last":
         return x.index_select(0, last_of(member, count))
     if how == "mean":
@@ -40,7 +43,8 @@ def pool(x: Tensor, member: Tensor, count: int, how: str) -> Tensor:
 
 
 class PatchQueries(nn.Module):
-    """Cross-attention pooling (BLT, section 3.2.2): K queries a patch, made from its max-pooled bytes, attend to its own bytes."""
+    """Cross-attention pooling (BLT, section 3.2.2): K queries a patch, made from its max-pooled bytes, attend to its
+    own bytes."""
 
     def __init__(self, width: int, slots: int, heads: int) -> None:
         super().__init__()
@@ -50,7 +54,7 @@ class PatchQueries(nn.Module):
         self.query, self.key_value, self.out = Linear(width, width), Linear(width, 2 * width), Linear(width, width)
 
     def forward(self, x: Tensor, member: Tensor, count: int) -> Tensor:
-        """x (T, D), member (T,) -> (P, K, D)."""
+        """X (T, D), member (T,) -> (P, K, D)."""
         t, d = x.shape
         e = d // self.heads
         slots = self.expand(pool(x, member, count, "max")).view(count, self.slots, d)
@@ -69,7 +73,8 @@ class PatchQueries(nn.Module):
 
 
 class PatchReader(nn.Module):
-    """Decoder cross-attention (BLT, section 3.3.1): each byte attends to the K slots of the one patch that it may read."""
+    """Decoder cross-attention (BLT, section 3.3.1): each byte attends to the K slots of the one patch that it may
+    read."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -78,12 +83,14 @@ class PatchReader(nn.Module):
         self.query, self.key_value, self.out = Linear(width, width), Linear(width, 2 * width), Linear(width, width)
 
     def forward(self, x: Tensor, slots: Tensor, read: Tensor) -> Tensor:
-        """x (T, D), slots (P, K, D), read (T,) -> the addition to x, (T, D)."""
+        """X (T, D), slots (P, K, D), read (T,) -> the addition to x, (T, D)."""
         t, d = x.shape
         p, k, _ = slots.shape
         e = d // self.heads
         query = self.query(self.query_norm(x)).view(t, 1, self.heads, e)
-        both = self.key_value(self.slot_norm(slots)).view(p, k * 2 * d).index_select(0, read).view(t, k, 2, self.heads, e)
+        both = (
+            self.key_value(self.slot_norm(slots)).view(p, k * 2 * d).index_select(0, read).view(t, k, 2, self.heads, e)
+        )
         key, value = both.unbind(2)
         weight = torch.softmax((query * key).sum(-1) * e**-0.5, 1)  # (T, K, H)
         return self.out((weight.unsqueeze(-1) * value).sum(1).reshape(t, d))

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from models.batch import Windows
 from models.harness import Prediction
-from models.layers import Linear
+from models.layers import Linear, wide
 from models.packing import PackedTransformer
 
 
@@ -24,6 +24,7 @@ class TokenLMConfig:
     width: int = 192
     layers: int = 5
     heads: int = 3
+    token_std: float = 0.1
 
 
 class TokenLM(nn.Module):
@@ -32,6 +33,7 @@ class TokenLM(nn.Module):
     def __init__(self, config: TokenLMConfig, vocab_size: int) -> None:
         super().__init__()
         self.config, self.vocab_size = config, vocab_size
+        self.lookup_std = {"token": config.token_std}
         self.token = nn.Parameter(torch.empty(vocab_size + 1, config.width))
         self.latent = PackedTransformer(config.width, config.layers, config.heads)
         self.head = Linear(config.width, vocab_size)
@@ -39,8 +41,8 @@ class TokenLM(nn.Module):
     def forward(self, batch: Windows, dtype: torch.dtype = torch.float32) -> Prediction:
         """A token's nats stand at its first byte, 0 at its others; `batch.ids` has the token of every start.
 
-        A token that begins in a window belongs to it whole; bytes of a window that lie before its first token were predicted in the window
-        where that token began.
+        A token that begins in a window belongs to it whole; bytes of a window that lie before its first token were
+        predicted in the window where that token began.
         """
         assert batch.ids is not None, "a model over tokens needs token ids"
         at = batch.starts.nonzero()[:, 0]
@@ -50,5 +52,5 @@ class TokenLM(nn.Module):
         before = batch.ids.roll(1)
         before[first] = self.vocab_size
         states = self.latent(F.embedding(before, self.token).to(dtype), counts)
-        nats = F.cross_entropy(self.head(states).float(), batch.ids, reduction="none")
+        nats = F.cross_entropy(wide(self.head(states)), batch.ids, reduction="none")
         return Prediction(nats.new_zeros(len(batch.data)).index_copy(0, at, nats))

@@ -1,4 +1,7 @@
-"""The tasks by name. Nothing here names a patcher, and a task sees a `ByteModel`, never tokens or patches."""
+"""The tasks by name.
+
+Nothing here names a patcher, and a task sees a `ByteModel`, never tokens or patches.
+"""
 
 from bench.tasks.base import Metric, Task, TaskResult
 from bench.tasks.bpb import BitsPerByte

@@ -1,4 +1,4 @@
-"""What a task is: it gets a byte model and documents, and gives sums per document, so that one aggregator serves all."""
+"""What a task is: it gets a byte model and documents, and gives sums per document, which one aggregator adds up."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ class Metric:
     unit: str
     documents: list[tuple[str, float, float]]
     """(document id, total, count): the metric is sum(total) / sum(count)."""
+
     lower_is_better: bool = True
 
     @property

@@ -19,8 +19,9 @@ LATENT_GAIN_BYTES = 65_536
 class BitsPerByte:
     """Sum of -log2 p over all documents / their raw bytes; and per character, for text that is not ASCII.
 
-    Beside it `flag_bits_share`, the share of the bits that is spent on boundaries where these are priced, and `latent_gain`, the bits per byte lost
-    when every latent output is replaced by BOS's: near zero means that the big model is not used.
+    Beside it `flag_bits_share`, the share of the bits that is spent on boundaries where these are priced, and
+    `latent_gain`, the bits per byte lost when every latent output is replaced by BOS's: near zero means that the big
+    model is not used.
     """
 
     name: ClassVar[str] = "bpb"
@@ -38,7 +39,9 @@ class BitsPerByte:
             )
         values = {}
         if scores.flag_nats is not None:
-            values["flag_bits_share"] = float(sum(f.sum() for f in scores.flag_nats) / sum(n.sum() for n in scores.nats))
+            values["flag_bits_share"] = float(
+                sum(f.sum() for f in scores.flag_nats) / sum(n.sum() for n in scores.nats)
+            )
         if model.has_latent:
             values["latent_gain"] = latent_gain(model, documents, scores.nats)
         return TaskResult(metrics, values)

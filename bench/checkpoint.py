@@ -1,0 +1,78 @@
+"""A trained model on disk: weights, sizes and the fitted patcher, enough to score and to generate; no pickle."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from bench.config import Row, Suite
+from bench.model import CutModel
+from models.byte_lm import ByteLM, ByteLMConfig
+from models.harness import Harness, HarnessConfig
+from models.token_lm import TokenLM, TokenLMConfig
+from patchers import Patcher, load
+from patchers.errors import BenchError
+
+FORMAT = 1
+
+
+def save_model(folder: Path, suite: Suite, row: Row, patcher: Patcher | None, model: nn.Module) -> None:
+    """Write `model.json`, `model.safetensors` and the patcher into `folder`, whole or not at all."""
+    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    header = {
+        "format": FORMAT,
+        "suite": suite.name,
+        "row": row.label,
+        "kind": row.model,
+        "sizes": dataclasses.asdict(row.sizes),
+        "price": row.price,
+        "leaky": row.leaky,
+        "window": row.train.window,
+        "vocab_size": model.vocab_size if isinstance(model, TokenLM) else None,
+        "patcher": patcher is not None,
+    }
+    (part / "model.json").write_text(json.dumps(header, indent=1) + "\n")
+    save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, part / "model.safetensors")
+    if patcher is not None:
+        patcher.save(part / "patcher")
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
+
+
+def load_model(folder: str | Path, device: torch.device | None = None) -> CutModel:
+    """The model that a run left in `results/SUITE/checkpoints/RUN_ID`.
+
+    Raises BenchError when the folder holds no such model.
+    """
+    folder = Path(folder)
+    try:
+        header = json.loads((folder / "model.json").read_text())
+        weights = load_file(folder / "model.safetensors")
+    except (OSError, ValueError) as error:
+        raise BenchError(
+            f"{folder} holds no trained model ({error}); give a folder results/SUITE/checkpoints/RUN_ID"
+        ) from error
+    if header.get("format") != FORMAT:
+        raise BenchError(f"{folder} has format {header.get('format')}, this patchbench reads format {FORMAT}")
+    sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in header["sizes"].items()}
+    model: nn.Module
+    if header["kind"] == "harness":
+        model = Harness(HarnessConfig(**sizes), header["price"])
+    elif header["kind"] == "token_lm":
+        model = TokenLM(TokenLMConfig(**sizes), header["vocab_size"])
+    else:
+        model = ByteLM(ByteLMConfig(**sizes))
+    model.load_state_dict(weights)
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    patcher = load(folder / "patcher") if header["patcher"] else None
+    return CutModel(model.eval().to(device), patcher, header["window"], device, with_ids=header["kind"] == "token_lm")

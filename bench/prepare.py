@@ -1,0 +1,177 @@
+"""From a suite's row to what is trained: the fitted patcher, the cut corpus, the model, and what they cost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from bench.config import Row, Suite
+from bench.cuts import CutDocuments, Cuts, cut, cut_cached, training_spans
+from bench.data import Corpus, Data
+from models.byte_lm import ByteLM, ByteLMConfig
+from models.flops import Shapes, byte_lm_flops, harness_flops, token_lm_flops
+from models.harness import Harness, HarnessConfig
+from models.initialise import initialise
+from models.ngrams import NgramEmbedding, PatchStateEmbedding
+from models.token_lm import TokenLM, TokenLMConfig
+from patchers import Patcher, load
+
+PATCHER_SEED = 0
+"""Patchers are fitted once for all seeds of a suite: seeds vary the model, and rows stay paired."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A row ready to train."""
+
+    row: Row
+    patcher: Patcher | None
+    train: CutDocuments
+    bytes_per_patch: dict[str, float] | None
+    """Realised mean patch of each split; None without a patcher."""
+
+    @property
+    def with_ids(self) -> bool:
+        return self.row.model == "token_lm"
+
+
+def prepare(suite: Suite, row: Row, data: Data, cache: Path, say: Say) -> Prepared:
+    """Fit and calibrate the row's patcher and cut the corpus with it, or find both in the cache."""
+    if row.patcher is None:
+        return Prepared(row, None, CutDocuments.uncut(data.train.texts), None)
+    patcher = fitted(suite, row, data, cache, say)
+    with_ids = row.model == "token_lm"
+
+    def cuts(split: Corpus) -> Cuts:
+        return cut_cached(patcher, split.texts, split.fingerprint, cache, with_ids)
+
+    say(f"cutting with {patcher.name}")
+    train = CutDocuments.of(data.train.texts, cuts(data.train))
+    sizes = {"train": train.bytes_per_patch}
+    for name, split in (("calibration", data.calibration), ("test", data.test)):
+        sizes[name] = CutDocuments.of(split.texts, cuts(split)).bytes_per_patch
+    return Prepared(row, patcher, train, sizes)
+
+
+def fitted(suite: Suite, row: Row, data: Data, cache: Path, say: Say) -> Patcher:
+    """The row's patcher, fitted on the training split and calibrated on the calibration split."""
+    assert row.patcher is not None
+    size = wanted_size(suite, row, data, cache, say)
+    what = [row.patcher.fingerprint(), data.train.fingerprint, data.calibration.fingerprint, size, PATCHER_SEED]
+    key = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:24]
+    folder = cache / "patchers" / f"{row.patcher.name}-{key}"
+    if folder.exists():
+        return load(folder)
+    say(f"fitting {row.patcher.name}")
+    patcher = row.patcher.fit(data.train.texts, PATCHER_SEED)
+    if size is not None:
+        patcher = patcher.calibrate(data.calibration.texts, size)
+    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    patcher.save(part)
+    if not folder.exists():
+        part.rename(folder)
+    return patcher
+
+
+def wanted_size(suite: Suite, row: Row, data: Data, cache: Path, say: Say) -> float | None:
+    """The mean patch that a row is calibrated to: a number, another row's on the calibration split, or None."""
+    if not row.calibrate:
+        return None
+    if not isinstance(suite.bytes_per_patch, str):
+        return suite.bytes_per_patch
+    other = fitted(suite, suite.row(suite.bytes_per_patch), data, cache, say)
+    texts = data.calibration.texts
+    return CutDocuments.of(texts, cut(other, texts)).bytes_per_patch
+
+
+def make_model(row: Row, patcher: Patcher | None, seed: int) -> nn.Module:
+    """The row's model with its initial weights, which depend on the seed and the sizes alone."""
+    model: nn.Module
+    if isinstance(row.sizes, HarnessConfig):
+        model = Harness(row.sizes, row.price)
+    elif isinstance(row.sizes, TokenLMConfig):
+        model = TokenLM(row.sizes, vocab_size(patcher))
+    else:
+        model = ByteLM(row.sizes)
+    initialise(model, seed)
+    return model
+
+
+def vocab_size(patcher: Patcher | None) -> int:
+    size = getattr(patcher, "vocab_size", None)
+    assert isinstance(size, int), "the config has checked that a token_lm's patcher has a vocabulary"
+    return size
+
+
+def parameters(model: nn.Module) -> dict[str, int]:
+    """`total`; `non_embedding`, without what is looked up; `active`, with the rows that one byte looks up."""
+    total = sum(p.numel() for p in model.parameters())
+    looked_up, rows = 0, 0
+    for name, module in model.named_modules():
+        if isinstance(module, NgramEmbedding):
+            looked_up += module.table.numel()
+            rows += len(module.sizes) * module.table.shape[1]
+        elif isinstance(module, PatchStateEmbedding):
+            tables = list(module.parameters())
+            looked_up += sum(p.numel() for p in tables)
+            rows += sum(p.shape[1] for p in tables)
+        elif name == "":
+            own = list(module.parameters(recurse=False))
+            looked_up += sum(p.numel() for p in own)
+            rows += sum(p.shape[1] for p in own)
+    return {"total": total, "non_embedding": total - looked_up, "active": total - looked_up + rows}
+
+
+def flops(prepared: Prepared) -> dict[str, float]:
+    """Forward FLOPs per byte of training text by component, the patcher's included, and their total."""
+    row, corpus = prepared.row, prepared.train
+    spans = training_spans(corpus.offsets, row.train.window)
+    before = np.concatenate(([0], corpus.cuts.starts.cumsum()))
+    inside = before[spans[:, 1]] - before[spans[:, 0]]
+    forced = 0 if row.model == "token_lm" else ~corpus.cuts.starts[spans[:, 0]]
+    shapes = Shapes(spans[:, 1] - spans[:, 0], inside + forced)
+    parts: dict[str, float]
+    if isinstance(row.sizes, HarnessConfig):
+        parts = harness_flops(row.sizes, 512 if row.price else 256, shapes)
+    elif isinstance(row.sizes, TokenLMConfig):
+        parts = token_lm_flops(row.sizes, vocab_size(prepared.patcher), shapes)
+    else:
+        assert isinstance(row.sizes, ByteLMConfig)
+        parts = byte_lm_flops(row.sizes, 256, shapes)
+    per_byte = {name: value / shapes.bytes for name, value in parts.items()}
+    per_byte["patcher"] = prepared.patcher.flops_per_byte() if prepared.patcher else 0.0
+    return per_byte | {"total": sum(per_byte.values())}
+
+
+def training_flops(per_byte: dict[str, float], train_bytes: int) -> float:
+    """Three times the forward pass for what is trained, once for what only segments (DESIGN section 7)."""
+    return (3 * (per_byte["total"] - per_byte["patcher"]) + per_byte["patcher"]) * train_bytes
+
+
+def patcher_summary(prepared: Prepared) -> dict[str, Any]:
+    """What a record says about the cut."""
+    patcher, row = prepared.patcher, prepared.row
+    if patcher is None:
+        return {"name": None, "causal": True, "priced": None, "leaky": False, "fingerprint": None, "options": {}}
+    return {
+        "name": patcher.name,
+        "kind": patcher.kind,
+        "causal": patcher.causal,
+        "priced": row.price,
+        "leaky": row.leaky,
+        "fingerprint": patcher.fingerprint(),
+        "options": patcher.options(),
+        "bytes_per_patch": prepared.bytes_per_patch,
+    }

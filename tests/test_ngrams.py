@@ -1,0 +1,81 @@
+"""Hash embeddings against plain Python integers."""
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.ngrams import NgramEmbedding, PatchStateEmbedding, gram_rows, open_patch_rows, prime_below
+
+A = 6_364_136_223_846_793_005
+DOCS = st.lists(st.binary(min_size=1, max_size=30), min_size=1, max_size=5)
+
+
+def flat(docs: list[bytes]) -> tuple[torch.Tensor, torch.Tensor]:
+    data = torch.tensor(list(b"".join(docs)))
+    return data, torch.cat([torch.arange(len(d)) for d in docs])
+
+
+def signed(x: int) -> int:
+    x &= (1 << 64) - 1
+    return x - (1 << 64) if x >> 63 else x
+
+
+@given(DOCS)
+def test_gram_rows_equal_a_plain_loop(docs: list[bytes]) -> None:
+    sizes, rows = (1, 3, 4), 97
+    got = gram_rows(*flat(docs), sizes, rows)
+    want = []
+    for doc in docs:
+        for p in range(len(doc)):
+            line = []
+            for g, n in enumerate(sizes):
+                value = sum((doc[p - back] + 1) * pow(A, back - 1, 1 << 63) for back in range(1, n + 1) if p >= back)
+                line.append((value & ((1 << 63) - 1)) % rows + g * rows if p >= n else len(sizes) * rows)
+            want.append(line)
+    assert got.tolist() == want
+
+
+@given(DOCS, st.integers(0, 2**32 - 1))
+def test_open_patch_rows_equal_a_plain_loop(docs: list[bytes], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    starts = [np.concatenate(([True], rng.random(len(d) - 1) < 0.3)) for d in docs]
+    data, positions = flat(docs)
+    length, row = open_patch_rows(data, torch.from_numpy(np.concatenate(starts)), positions, 101)
+    want = []
+    for doc, s in zip(docs, starts, strict=True):
+        for p in range(len(doc)):
+            begin = max((i for i in range(p) if s[i]), default=0)
+            value = signed(sum((doc[j] + 1) * A ** (j - begin) for j in range(begin, p)))
+            mixed = value ^ ((value >> 29) & 0x7FFFFFFFF)
+            want.append((p - begin, (mixed & ((1 << 63) - 1)) % 100 + 1 if p > begin else 0))
+    assert list(zip(length.tolist(), row.tolist(), strict=True)) == want
+
+
+def test_a_gram_that_does_not_fit_adds_nothing() -> None:
+    table = NgramEmbedding((3, 5), 50, 8, std=0.1)
+    torch.nn.init.normal_(table.table)
+    out = table(*flat([b"abcdefg"]), torch.float32)
+    assert (out[:3] == 0).all()
+    assert (out[3:] != 0).any(1).all()
+    two = table(*flat([b"zzzz", b"abcdefg"]), torch.float32)
+    assert torch.equal(two[4:], out), "grams never reach into the document before"
+
+
+def test_tables_have_a_prime_number_of_rows() -> None:
+    assert [prime_below(n) for n in (2, 3, 4, 10, 100, 32768)] == [2, 3, 3, 7, 97, 32749]
+    assert NgramEmbedding((3, 4), 100, 8, std=0.1).table.shape == (2 * 97 + 1, 8)
+
+
+def test_the_flag_is_not_read_where_it_is_not_known() -> None:
+    data, positions = flat([b"abcdef"])
+    starts = torch.tensor([True, False, False, True, False, False])
+    for knows in (True, False):
+        state = PatchStateEmbedding(50, 4, knows_flag=knows)
+        for parameter in state.parameters():
+            torch.nn.init.normal_(parameter)
+        base = state(data, starts, positions, torch.float32)
+        flipped = starts.clone()
+        flipped[3] = False
+        moved = (state(data, flipped, positions, torch.float32) != base).any(1).nonzero()[:, 0].tolist()
+        assert moved[0] == (3 if knows else 4)
