@@ -1,0 +1,223 @@
+"""From records to rows that can be compared: what belongs together, what has a number, what may stand side by side.
+
+A row of a table is a row of a suite over all its seeds. A run that failed, or whose audits failed, has a reason
+in place of a number. Leaky rows are exempt from the audits (they are the marked exception, and fail by design).
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from bench.records import Record, dig
+from bench.stats import Scores
+from patchers.errors import BenchError
+
+# What must be the same in all rows of a table and in all seeds of a row; the versions of their tasks as well.
+COMPARABLE = (
+    *("data.fingerprint", "data.splits.train.fingerprint", "data.splits.calibration.fingerprint"),
+    *("data.splits.test.fingerprint", "config.train.window"),
+)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run has no number."""
+
+    seed: int
+    short: str
+    full: str
+
+
+@dataclass(frozen=True)
+class Runs:
+    """All runs of one row: those with numbers, by seed, and why the others have none."""
+
+    label: str
+    records: list[Record]
+    failures: list[Failure]
+    any_record: Record  # one with numbers where there is one
+
+    @property
+    def leaky(self) -> bool:
+        return is_leaky(self.any_record)
+
+    @property
+    def mark(self) -> Literal["leaky", "failed"] | None:
+        return "failed" if not self.records else "leaky" if self.leaky else None
+
+    @property
+    def seeds(self) -> list[int]:
+        return [record["seed"] for record in self.records]
+
+    def values(self, path: str) -> list[Any]:
+        """What stands at a dotted path, over the seeds that have something there."""
+        return [value for value in (dig(record, path) for record in self.records) if value is not None]
+
+
+def rows_of(records: Iterable[Record]) -> dict[str, Runs]:
+    """The records by row, in the suite's order. Raises BenchError where a row's records are not of one row."""
+    by_row: dict[str, list[Record]] = {}
+    for record in sorted(records, key=lambda r: r.get("row_index", math.inf)):
+        by_row.setdefault(record["row"], []).append(record)
+    return {label: _runs(label, found) for label, found in by_row.items()}
+
+
+def is_leaky(record: Record) -> bool:
+    return bool(dig(record, "config.leaky") or dig(record, "patcher.leaky"))
+
+
+def _runs(label: str, records: list[Record]) -> Runs:
+    records = sorted(records, key=lambda r: (r["seed"], r["run_id"]))
+    done: dict[int, Record] = {}
+    for record in records:
+        if record["status"] == "ok" and record is not done.setdefault(record["seed"], record):
+            other = done[record["seed"]]
+            raise BenchError(
+                f"row {label!r} has two records of seed {record['seed']}, {other['run_id']} and {record['run_id']}, "
+                f"that differ in {_what_differs(other, record)}: a table shows one of them; move the other away, or "
+                "give each a suite name or a row of its own"
+            )
+    good: list[Record] = []
+    failures: list[Failure] = []
+    for record in records:
+        failure = _failure(record)
+        if failure is None:
+            good.append(record)
+        elif record["status"] == "ok" or record["seed"] not in done:  # else it was mended since
+            failures.append(failure)
+    for record in good[1:]:
+        field = difference_at(good[0]["config"], record["config"])
+        if field is not None:
+            raise BenchError(
+                f"the seeds of row {label!r} do not belong together: config.{field} is "
+                f"{dig(good[0]['config'], field)!r} at seed {good[0]['seed']} and {dig(record['config'], field)!r} at "
+                f"seed {record['seed']}; run the row again at one of the two"
+            )
+    return Runs(label, good, failures, (good or records)[0])
+
+
+def _failure(record: Record) -> Failure | None:
+    if record["status"] == "failed":
+        error = record["error"]
+        step = "" if error.get("step") is None else f" at step {error['step']}"
+        short = f"{error['kind']}{step}"
+        return Failure(record["seed"], short, f"{short}: {shortened(error['message'])}")
+    for name, audit in {} if is_leaky(record) else (record.get("audits") or {}).items():
+        if not audit.get("passed"):
+            detail = shortened(str(audit.get("detail", "")))
+            return Failure(record["seed"], f"{name} audit", f"the {name} audit failed: {detail}")
+    return None
+
+
+def shortened(text: str, limit: int = 240) -> str:
+    """On one line, and not for ever."""
+    text = " ".join(text.split())
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+# --- what differs
+
+
+def check_comparable(records: Sequence[Record]) -> None:
+    """Raise a BenchError that names the first field in which two of the records differ and must not."""
+    for record in records[1:]:
+        first = records[0]
+        fields = [(path, dig(first, path), dig(record, path)) for path in COMPARABLE]
+        a, b = _versions(first), _versions(record)
+        fields += [(f"tasks.{task}.version", a[task], b[task]) for task in a if task in b]
+        for path, one, other in fields:
+            if one != other:
+                raise BenchError(
+                    f"rows {_name(first)} and {_name(record)} cannot be compared: {path} is {shortened(str(one), 16)} "
+                    f"in the first and {shortened(str(other), 16)} in the second; choose rows that agree with --rows, "
+                    "or run the others again"
+                )
+
+
+def _name(record: Record) -> str:
+    return f"{record['row']!r} (seed {record['seed']})"
+
+
+def _versions(record: Record) -> dict[str, int]:
+    return {task: outcome["version"] for task, outcome in (record.get("tasks") or {}).items()}
+
+
+def _what_differs(a: Record, b: Record) -> str:
+    field = difference_at(a["config"], b["config"])
+    if field is not None:
+        return f"config.{field}"
+    for path in COMPARABLE:
+        if dig(a, path) != dig(b, path):
+            return path
+    task = difference_at(_versions(a), _versions(b))
+    return "nothing but the run id" if task is None else f"tasks.{task}.version"
+
+
+def difference_at(a: Any, b: Any) -> str | None:
+    """The dotted path of the first thing that two JSON values differ in, None when they are equal."""
+    if not (isinstance(a, Mapping) and isinstance(b, Mapping)):
+        return None if a == b else ""
+    for key in sorted({*a, *b}):
+        if key not in a or key not in b:
+            return str(key)
+        below = difference_at(a[key], b[key])
+        if below is not None:
+            return f"{key}.{below}" if below else str(key)
+    return None
+
+
+# --- sums
+
+
+def metrics_of(rows: Iterable[Runs]) -> dict[str, dict[str, Any]]:
+    """`TASK.METRIC` -> one record's entry for it, for every metric that any of the rows has."""
+    found: dict[str, dict[str, Any]] = {}
+    for runs in rows:
+        for record in runs.records:
+            for task, outcome in record["tasks"].items():
+                for name, metric in outcome.get("metrics", {}).items():
+                    found.setdefault(f"{task}.{name}", metric)
+    return found
+
+
+def scores_of(metric: str, rows: Iterable[Runs]) -> dict[str, Scores]:
+    """Sums of a metric (`TASK.METRIC`) by row, seed and document, for the rows that have it.
+
+    Documents are in the order of their ids. Raises BenchError where rows have other documents, and where they
+    count the raw bytes of one differently: these are the same for all, so one of them was scored wrongly.
+    """
+    task, _, name = metric.partition(".")
+    path = f"tasks.{task}.metrics.{name}.documents"
+    out: dict[str, Scores] = {}
+    first: tuple[str, list[Any], np.ndarray] | None = None
+    for runs in rows:
+        sums: dict[int, np.ndarray] = {}  # (D, 2) totals and counts, by seed
+        for record in runs.records:
+            entry = dig(record["tasks"], f"{task}.metrics.{name}")
+            if entry is None:
+                continue
+            documents = sorted(entry["documents"], key=lambda document: str(document[0]))
+            ids = [document[0] for document in documents]
+            both = np.array([document[1:] for document in documents], dtype=np.float64)
+            sums[record["seed"]] = both
+            first = first or (_name(record), ids, both[:, 1])
+            cannot = f"rows {first[0]} and {_name(record)} cannot be compared: {path}"
+            if ids != first[1]:
+                same = len({*ids} & {*first[1]})
+                raise BenchError(
+                    f"{cannot} are {len(first[1])} in the first and {len(ids)} in the second, {same} of them the same; "
+                    "run both again on the same data"
+                )
+            if entry.get("unit") == "bits/byte" and not np.array_equal(both[:, 1], first[2]):
+                at = int(np.flatnonzero(both[:, 1] != first[2])[0])
+                raise BenchError(
+                    f"{cannot} have {first[2][at]:g} bytes in {ids[at]} in the first and {both[at, 1]:g} in the "
+                    "second; raw bytes are the same for all, so the one that counts them wrongly must be run again"
+                )
+        stacked = np.stack(list(sums.values())) if sums else np.zeros((0, 0, 2))
+        if len(stacked) and stacked[:, :, 1].sum(axis=1).all():  # where nothing was counted there is no number
+            out[runs.label] = Scores(tuple(sums), stacked[:, :, 0], stacked[:, :, 1])
+    return out

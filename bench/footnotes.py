@@ -1,0 +1,102 @@
+"""What stands below a table: everything that one must know to read its numbers, from the records themselves."""
+
+from collections.abc import Iterable, Mapping
+
+from bench.comparison import Failure, Runs
+from bench.records import Record, dig
+
+BOLD = (
+    "Bold (*, where there is no bold): the best row, and every row that is not shown to be worse. Shown to be worse "
+    "is a row whose paired difference to the best has an interval without zero that reaches beyond the margin"
+)
+VERDICT = (
+    "Verdict: tie, the interval of the difference is within the margin; better or worse, it is not, and excludes "
+    "zero; undecided, it does neither. Margin"
+)
+FLOPS = (
+    "FLOPs: a multiply-add is two; forward per byte, patches as they fell in the training text, patcher included; "
+    "training is three times forward for what is trained."
+)
+PRICED = (
+    "Priced: boundaries that depend on later bytes are predicted along with the bytes, and their bits count; the "
+    "number bounds that of the text from above."
+)
+LEAKY = (
+    "The model is told where patches begin and does not pay for it, so that the number is too low; shown for "
+    "research, marked, never ranked."
+)
+BPB = "bpb: bits per raw byte of the test split, summed over its documents (micro-average)"
+BPC = "bpc: the same bits per character"
+
+
+def what_was_run(records: list[Record]) -> list[str]:
+    """Data, window, training, what was matched, and on what machine; the records are comparable."""
+    if not records:
+        return []
+    first = records[0]
+    test = first["data"]["splits"]["test"]
+    notes = [
+        f"Data: {first['data']['name']} ({first['data']['fingerprint'][:12]}); test split: {test['documents']:,} "
+        f"documents, {test['bytes']:,} bytes."
+    ]
+    window = dig(first, "config.train.window")
+    if window is not None:
+        notes.append(
+            f"Window: {window:,} bytes in training and scoring; long documents are scored by windows with half a "
+            "window of context, every byte once."
+        )
+    steps = {record["loss_curve"][-1][0] for record in records if record.get("loss_curve")}
+    trained = f"Trained on {_span(record['cost']['train_bytes'] for record in records)} bytes"
+    notes.append(trained + (f" in {_span(steps)} steps" if steps else "") + f"; {_matched(records)}.")
+    machines = {f"{dig(r, 'environment.device')}, {dig(r, 'environment.threads')} threads" for r in records}
+    text = "Measured on " + " and on ".join(sorted(machines))
+    notes.append(f"{text}: bytes/s of different machines do not compare." if len(machines) > 1 else f"{text}.")
+    return notes
+
+
+def _matched(records: list[Record]) -> str:
+    """What was made equal, in words."""
+    text = f"matched: {', '.join(sorted({str(dig(record, 'config.match')) for record in records}))}"
+    sizes = [dig(record, "config.bytes_per_patch") for record in records]
+    wanted = {
+        f"{size['row']}'s bytes/patch" if isinstance(size, Mapping) else f"{size} bytes/patch"
+        for size in sizes
+        if size is not None
+    }
+    free = dict.fromkeys(record["row"] for record, size in zip(records, sizes, strict=True) if size is None)
+    text += f", calibrated to {' and '.join(sorted(wanted))}" if wanted else ""
+    return text + (f" (not calibrated: {', '.join(free)})" if wanted and free else "")
+
+
+def intervals(rows: Iterable[Runs], resamples: int) -> str:
+    """What the intervals are over."""
+    seeds = {runs.label: runs.seeds for runs in rows if runs.records}
+    several = any(len(of_row) > 1 for of_row in seeds.values())
+    over = (
+        f"bootstrap over documents ({resamples:,} resamples), Student's t over seeds"
+        if several
+        else f"bootstrap over documents ({resamples:,} resamples); one seed says nothing about training noise"
+    )
+    usual = max(seeds.values(), key=lambda of_row: sum(other == of_row for other in seeds.values()))
+    others = [f"{label}: {', '.join(map(str, of_row))}" for label, of_row in seeds.items() if of_row != usual]
+    text = f"[95 %]: {over}. {_seeds(usual).capitalize()}"
+    return (
+        f"{text} ({'; '.join(others)}; differences are over the seeds that both rows have)." if others else f"{text}."
+    )
+
+
+def without_number(label: str, failures: list[Failure]) -> list[str]:
+    """One note a reason."""
+    reasons: dict[str, list[int]] = {}
+    for failure in failures:
+        reasons.setdefault(failure.full, []).append(failure.seed)
+    return [f"No number for {label}, {_seeds(seeds)}: {reason}" for reason, seeds in reasons.items()]
+
+
+def _span(numbers: Iterable[int]) -> str:
+    found = sorted(set(numbers))
+    return f"{found[0]:,}" if len(found) == 1 else f"{found[0]:,} to {found[-1]:,}"
+
+
+def _seeds(seeds: list[int]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"

@@ -1,0 +1,321 @@
+"""From records to a table: a pure function, which refuses to put side by side what cannot be compared.
+
+Rows that leak are marked and never ranked; a run that failed, or whose audits failed, gives its reason and no
+number. Bold is the best value, and every other one that its paired difference does not show to be worse.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from math import isnan
+from typing import Any, Literal
+
+import numpy as np
+
+from bench import footnotes
+from bench.comparison import Runs, check_comparable, metrics_of, rows_of, scores_of
+from bench.records import Record, dig
+from bench.render import FORMATS, Cell, Column, Row, Style, Table, render
+from bench.stats import MARGIN, RESAMPLES, Bootstrap, Estimate, Scores, best_rows, verdict
+from patchers.errors import BenchError
+from patchers.registry import nearest
+
+__all__ = ["COLUMNS", "DEFAULT", "FORMATS", "Cell", "Column", "Row", "Table", "build", "render"]
+
+# Numbers of a record, by column id: the title, how it is rounded, and where it is.
+NUMBERS: dict[str, tuple[str, Style, str]] = {
+    "bytes_per_patch": ("bytes/patch", "ratio", "patcher.bytes_per_patch.test"),
+    "parameters": ("parameters", "si", "parameters.total"),
+    "non_embedding": ("non-embedding", "si", "parameters.non_embedding"),
+    "active": ("active", "si", "parameters.active"),
+    "flops_per_byte": ("FLOPs/byte", "si", "flops.per_byte.total"),
+    "train_flops": ("train FLOPs", "si", "flops.train"),
+    "patcher_flops": ("patcher's training FLOPs", "si", "flops.patcher_training"),
+    "train_bytes": ("train bytes", "si", "cost.train_bytes"),
+    "train_bytes_per_second": ("train bytes/s", "si", "cost.train_bytes_per_second"),
+    "train_seconds": ("train seconds", "number", "cost.train_seconds"),
+    "score_seconds": ("score seconds", "number", "cost.score_seconds"),
+    "peak_memory": ("peak memory", "si", "cost.peak_memory_bytes"),
+    "flag_bits_share": ("bits on flags", "bits", "tasks.bpb.values.flag_bits_share"),
+    "latent_gain": ("latent gain", "bits", "tasks.bpb.values.latent_gain"),
+}
+# Words of a record: the title, and where they are.
+WORDS: dict[str, tuple[str, str]] = {
+    "model": ("model", "config.model.kind"),
+    "patcher": ("patcher", "patcher.name"),
+    "price": ("price", "patcher.priced"),
+    "match": ("match", "config.match"),
+}
+Against = Literal["value", "difference", "verdict"]
+# Metrics by their short names. Any other is TASK.METRIC; .difference or .verdict is against the reference row.
+METRICS: dict[str, tuple[str, Against]] = {
+    "bpb": ("bpb.bpb", "value"),
+    "bpc": ("bpb.bpc", "value"),
+    "difference": ("bpb.bpb", "difference"),
+    "verdict": ("bpb.bpb", "verdict"),
+}
+DEFAULT = (
+    *("row", "bytes_per_patch", "bpb", "bpc", "difference", "parameters", "non_embedding", "flops_per_byte"),
+    *("train_flops", "train_bytes_per_second", "seeds", "flags"),
+)
+COLUMNS = tuple(dict.fromkeys((*DEFAULT, *METRICS, *NUMBERS, *WORDS)))
+MARGINS = {"bits/byte": MARGIN}  # by unit; elsewhere nothing was fixed beforehand, and ties are the interval's
+
+
+def build(
+    records: Iterable[Record],
+    rows: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+    reference: str | None = None,
+    sort: str | None = None,
+    *,
+    group: str | None = None,
+    resamples: int = RESAMPLES,
+) -> Table:
+    """The table of these records.
+
+    `rows` and `columns` choose and order (by default all rows in the suite's order, and DEFAULT). Columns are
+    those of COLUMNS, `TASK.METRIC` with or without `.difference` or `.verdict`, and the dotted path of any number
+    in a record, such as `flops.per_byte.latent`. `reference` is the row that differences are taken to, by default
+    the first with a number that does not leak. `sort` is a column, with `-` before it for the largest first.
+    `group` puts together the rows that have the same words in a column (`model`, `patcher`, `match`, ...).
+
+    Raises BenchError for unknown names, and where rows cannot be compared, naming the field that differs.
+    """
+    content = _Content(list(records), rows, reference, resamples)
+    chosen = content.columns(columns)
+    cells = {label: [maker.cell(label) for maker in chosen] for label in content.shown}
+    for place, maker in enumerate(chosen):
+        for label in content.best(maker):
+            cells[label][place] = replace(cells[label][place], best=True)
+    out = [Row(label, tuple(cells[label]), None, content.runs[label].mark) for label in content.shown]
+    if sort is not None:
+        out = _sorted(out, content.column(sort.removeprefix("-")), descending=sort.startswith("-"))
+    if group is not None:
+        out = _grouped(out, content.column(group))
+    return Table(tuple(maker.column for maker in chosen), tuple(out), tuple(content.notes(chosen)))
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """A column and what fills it; `metric` and `against` where it shows a metric."""
+
+    column: Column
+    cell: Callable[[str], Cell]
+    metric: str | None = None
+    against: Against = "value"
+
+
+class _Content:
+    """Which rows are compared, and everything that is computed from their records once."""
+
+    def __init__(
+        self, records: list[Record], rows: Sequence[str] | None, reference: str | None, resamples: int
+    ) -> None:
+        if not records:
+            raise BenchError("there are no records to make a table of; make some with `patchbench run SUITE`")
+        self.runs = rows_of(records)
+        self.resamples = resamples
+        self.shown = [self._known(label) for label in dict.fromkeys(rows or self.runs)]
+        self.used = list(dict.fromkeys([*self.shown, *([self._known(reference)] if reference else [])]))
+        self.records = [record for label in self.used for record in self.runs[label].records]
+        check_comparable(self.records)
+        self.metrics = metrics_of(self.runs[label] for label in self.used)
+        self._scores: dict[str, dict[str, Scores]] = {}
+        self._bootstraps: dict[str, Bootstrap] = {}
+        if reference and not self.runs[reference].records:
+            why = self.runs[reference].failures[0].full
+            raise BenchError(
+                f"row {reference!r} has no number to take differences to ({why}); choose another reference"
+            )
+        ranked = [label for label in self.shown if self.runs[label].mark is None]
+        leaky = [label for label in self.shown if self.runs[label].mark == "leaky"]
+        self.reference = reference or next(iter(ranked + leaky), None)
+
+    def _known(self, label: str) -> str:
+        if label not in self.runs:
+            near = nearest(label, list(self.runs))
+            raise BenchError(f"unknown row {label!r}{near}; there are: {', '.join(self.runs)}")
+        return label
+
+    # --- numbers of metrics
+
+    def scores(self, metric: str) -> dict[str, Scores]:
+        if metric not in self._scores:
+            self._scores[metric] = scores_of(metric, [self.runs[label] for label in self.used])
+        return self._scores[metric]
+
+    def bootstrap(self, metric: str) -> Bootstrap:
+        if metric not in self._bootstraps:
+            self._bootstraps[metric] = Bootstrap(self.scores(metric), resamples=self.resamples)
+        return self._bootstraps[metric]
+
+    def margin(self, metric: str) -> float:
+        return MARGINS.get(self.metrics[metric].get("unit", ""), 0.0)
+
+    def difference(self, metric: str, label: str) -> Estimate | None:
+        has = self.scores(metric)
+        if self.reference is None or label not in has or self.reference not in has:
+            return None
+        return self.bootstrap(metric).difference(label, self.reference)
+
+    def best(self, maker: _Maker) -> list[str]:
+        """The rows whose cell in this column is in bold. Leaky rows are not asked; nor is a row that is alone."""
+        if maker.metric is None or maker.against != "value":
+            return []
+        has = self.scores(maker.metric)
+        ranked = [label for label in self.shown if self.runs[label].mark is None and label in has]
+        lower = self.metrics[maker.metric]["lower_is_better"]
+        margin = self.margin(maker.metric)
+        best = best_rows(self.bootstrap(maker.metric), ranked, margin=margin, lower_is_better=lower)
+        return best if len(ranked) > 1 else []
+
+    # --- columns
+
+    def columns(self, names: Sequence[str] | None) -> list[_Maker]:
+        has = {name for name, (metric, _) in METRICS.items() if metric in self.metrics}
+        default = [name for name in DEFAULT if name not in METRICS or name in has]
+        chosen = list(dict.fromkeys(["row", *names] if names and "row" not in names else names or default))
+        if "flags" not in chosen and any(self.runs[label].mark for label in self.shown):
+            chosen.append("flags")  # who leaks and who failed cannot be chosen away
+        return [self.column(name) for name in chosen]
+
+    def column(self, name: str) -> _Maker:
+        metric, against = METRICS.get(name, (name, "value"))
+        for suffix in ("difference", "verdict"):
+            if name.endswith(f".{suffix}"):
+                metric, against = name.removesuffix(f".{suffix}"), suffix
+        if metric in self.metrics:
+            return self._metric_column(name, metric, against)
+        if name == "row":
+            return _Maker(Column("row", "row", "text"), Cell)
+        if name == "seeds":
+            return _Maker(Column("seeds", "seeds", "count"), self._seeds)
+        if name == "flags":
+            return _Maker(Column("flags", "flags", "text"), lambda label: _text(_flags(self.runs[label])))
+        if name in WORDS:
+            title, path = WORDS[name]
+            return _Maker(Column(name, title, "text"), lambda label: _text([dig(self.runs[label].any_record, path)]))
+        title, style, path = NUMBERS.get(name, (name, "number", name))
+        if name in NUMBERS or any(_numbers(self.runs[label].values(path)) for label in self.used):
+            return _Maker(Column(name, title, style), lambda label: _mean(self.runs[label].values(path)))
+        if name in METRICS:
+            raise BenchError(f"none of the rows has a number for column {name!r}; choose other rows or columns")
+        names = [*COLUMNS, *(m for m in self.metrics if m not in ("bpb.bpb", "bpb.bpc"))]
+        raise BenchError(f"unknown column {name!r}{nearest(name, names)}; there are: {', '.join(names)}")
+
+    def _metric_column(self, name: str, metric: str, against: Against) -> _Maker:
+        short = {"bpb.bpb": "bpb", "bpb.bpc": "bpc"}.get(metric, metric)
+        about = "" if short == "bpb" else f" of {short}"
+        if against == "verdict":
+            column = Column(name, f"verdict{about}", "text")
+            return _Maker(column, lambda label: self._verdict(metric, label), metric, against)
+        if against == "difference":
+            column = Column(name, f"difference{about} to {self.reference}", "signed", interval=True)
+            return _Maker(column, lambda label: self._difference(metric, label), metric, against)
+        return _Maker(Column(name, short, "bits", interval=True), lambda label: self._value(metric, label), metric)
+
+    def _value(self, metric: str, label: str) -> Cell:
+        return _interval(self.bootstrap(metric).estimate(label)) if label in self.scores(metric) else Cell()
+
+    def _difference(self, metric: str, label: str) -> Cell:
+        difference = self.difference(metric, label)
+        return Cell(0.0, text="reference") if difference and label == self.reference else _interval(difference)
+
+    def _verdict(self, metric: str, label: str) -> Cell:
+        difference = self.difference(metric, label)
+        if difference is None or (self.runs[label].leaky and label != self.reference):
+            return Cell()
+        lower = self.metrics[metric]["lower_is_better"]
+        said = verdict(difference, margin=self.margin(metric), lower_is_better=lower)
+        return Cell("reference" if label == self.reference else said)
+
+    def _seeds(self, label: str) -> Cell:
+        count, failed = len(self.runs[label].records), len(self.runs[label].failures)
+        return Cell(count, text=f"{count} of {count + failed}" if failed else None)
+
+    # --- notes
+
+    def notes(self, chosen: list[_Maker]) -> list[str]:
+        """What a reader must know to read the numbers that are shown."""
+        runs = [self.runs[label] for label in self.used]
+        ids = {maker.column.id for maker in chosen}
+        metrics = {maker.metric: maker.against for maker in chosen if maker.metric is not None}
+        kinds = {maker.against for maker in chosen if maker.metric is not None}
+        margins = ", ".join(f"{value:g} {unit}" for unit, value in MARGINS.items())
+        notes = footnotes.what_was_run(self.records)
+        if "bpb.bpb" in metrics:
+            notes.append(f"{footnotes.BPB}{f'; {footnotes.BPC}' if 'bpb.bpc' in metrics else ''}.")
+        if kinds & {"value", "difference"} and self.records:
+            notes.append(footnotes.intervals(runs, self.resamples))
+        if kinds & {"difference", "verdict"}:
+            notes.append(f"Difference: row minus {self.reference}, paired by document and by seed.")
+        if "verdict" in kinds:
+            notes.append(f"{footnotes.VERDICT}: {margins}.")
+        if any(self.best(maker) for maker in chosen):
+            notes.append(f"{footnotes.BOLD} (fixed beforehand: {margins}).")
+        if any("flops" in name for name in ids):
+            notes.append(footnotes.FLOPS)
+        if leaky := [row.label for row in runs if row.leaky]:
+            notes.append(f"Leaky: {', '.join(leaky)}. {footnotes.LEAKY}")
+        if any(row.values("patcher.priced") for row in runs):
+            notes.append(footnotes.PRICED)
+        notes += [note for row in runs for note in footnotes.without_number(row.label, row.failures)]
+        if unaudited := [row.label for row in runs if any(not r.get("audits") for r in row.records)]:
+            notes.append(f"Not audited: {', '.join(unaudited)}.")
+        return notes
+
+
+# --- cells
+
+
+def _flags(runs: Runs) -> list[str]:
+    flags = ["leaky"] if runs.leaky else []
+    flags += [f"priced ({price})" for price in dict.fromkeys(runs.values("patcher.priced"))]
+    if runs.mark == "failed":
+        return [*flags, f"failed: {runs.failures[0].short}"]
+    if runs.failures:
+        flags.append(f"{len(runs.failures)} of {len(runs.failures) + len(runs.records)} seeds failed")
+    return flags
+
+
+def _text(words: Sequence[Any]) -> Cell:
+    text = ", ".join(str(word) for word in words if word is not None)
+    return Cell(text or None, text=None if text else "")
+
+
+def _interval(estimate: Estimate | None) -> Cell:
+    if estimate is None or isnan(estimate.value):
+        return Cell()
+    if isnan(estimate.low):
+        return Cell(estimate.value)
+    return Cell(estimate.value, estimate.low, estimate.high)
+
+
+def _numbers(values: Iterable[Any]) -> list[int | float]:
+    return [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+
+
+def _mean(values: Iterable[Any]) -> Cell:
+    """The mean over seeds; the value itself, exact, where all have the same."""
+    numbers = _numbers(values)
+    if not numbers:
+        return Cell()
+    return Cell(numbers[0] if len(set(numbers)) == 1 else float(np.mean(numbers)))
+
+
+# --- rows
+
+
+def _sorted(rows: list[Row], maker: _Maker, descending: bool) -> list[Row]:
+    """By a column; then what has nothing there, then leaky rows, which are not ranked, then failed ones."""
+    values: dict[str, Any] = {row.label: maker.cell(row.label).value for row in rows}
+    ranked = [row for row in rows if row.marked is None and values[row.label] is not None]
+    rest = [row for row in rows if row not in ranked]
+    ranked.sort(key=lambda row: values[row.label], reverse=descending)
+    return ranked + sorted(rest, key=lambda row: (None, "leaky", "failed").index(row.marked))
+
+
+def _grouped(rows: list[Row], maker: _Maker) -> list[Row]:
+    names = {row.label: str(maker.cell(row.label).value or "other") for row in rows}
+    order = list(dict.fromkeys(names.values()))
+    return sorted((replace(row, group=names[row.label]) for row in rows), key=lambda row: order.index(row.group or ""))
