@@ -179,9 +179,7 @@ def read(config: DataConfig) -> list[Document]:
             size = sum(len(piece.data) for piece in kept.values())
     if not kept:
         raise BenchError(f"{config.label} holds no text; wanted at least one document that is not empty")
-    documents = [
-        Document(digest.hex()[:16], piece.data, piece.title, piece.topic) for digest, piece in _in_order(kept)
-    ]
+    documents = [Document(digest.hex()[:16], piece.data, piece.title, piece.topic) for digest, piece in _in_order(kept)]
     if config.max_bytes is None:
         return documents
     return _first_bytes(documents, config.max_bytes, config.label, "max_bytes")

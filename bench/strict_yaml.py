@@ -152,9 +152,7 @@ def _value(node: yaml.Node, path: Path, tree: Tree, above: tuple[yaml.Node, ...]
     raise tree.at(*path).error(f"the tag {node.tag} means nothing here; write the plain value")
 
 
-def _items(
-    node: yaml.MappingNode, path: Path, tree: Tree, above: tuple[yaml.Node, ...]
-) -> Iterator[tuple[str, Any]]:
+def _items(node: yaml.MappingNode, path: Path, tree: Tree, above: tuple[yaml.Node, ...]) -> Iterator[tuple[str, Any]]:
     seen: dict[str, int] = {}
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1

@@ -83,9 +83,7 @@ def test_rows() -> None:
         "bytes": False,
     }
     paid = {label for label, row in rows.items() if row.price is not None}
-    assert paid == {"bpe"}, (
-        "boundaries are paid for where they are not causal, not waived, and predicted at all"
-    )
+    assert paid == {"bpe"}, "boundaries are paid for where they are not causal, not waived, and predicted at all"
     assert rows["bpe"].price == config.DEFAULT_PRICE
     assert rows["bpe-leaky"].leaky
     assert rows["bytes"].patcher is None
@@ -102,17 +100,17 @@ def test_a_row_overrides_its_training_and_its_sizes() -> None:
         "  bytes: {model: byte_lm, train: {lr: 0.5}, options: {width: 96}}\nbyte_lm: {layers: 7}\n",
     )
     row = suite(text).row("bytes")
-    assert row.train == dataclasses.replace(suite().row("bytes").train, lr=0.5)
+    assert row.train == TrainConfig(lr=0.5, bytes=1_000_000)
     assert row.sizes == ByteLMConfig(width=96, layers=7)
 
 
 def test_overrides() -> None:
     read = suite(
         SUITE + "  dot-4.5: {patcher: stride}\n",
+        "rows.stride.patcher.stride=6.5",  # the row's patcher is a bare name in the file
         "train.lr=1e-3",
         "seeds=[0, 1]",
         "rows.stride.calibrate=false",
-        "rows.stride.patcher.stride=6.5",  # the row's patcher is a bare name in the file
         "rows.more.patcher=random",
         "rows.more.train.lr=0.1",
         "rows.dot-4.5.train.lr=0.2",
@@ -131,9 +129,7 @@ def test_a_source_on_the_command_line_replaces_the_one_in_the_file() -> None:
     with_files = edited("corpus: wiki-en", "files: [a.jsonl]\n  field: text")
     assert suite(with_files, "data.corpus=wiki-fr").data == DataConfig(corpus="wiki-fr")
     assert suite(with_files, "data.files=[b.jsonl]").data == DataConfig(files=("b.jsonl",), field="text")
-    dataset = suite(
-        with_files, "data.dataset.path=org/name", "data.dataset.streaming=true", "data.max_bytes=9"
-    )
+    dataset = suite(with_files, "data.dataset.path=org/name", "data.dataset.streaming=true", "data.max_bytes=9")
     assert dataset.data.dataset == DatasetConfig("org/name", streaming=True)
     assert "wanted exactly one of" in message(SUITE, "data.files=a", "data.corpus=wiki-fr")
 
@@ -182,9 +178,7 @@ def test_run_config_is_what_the_numbers_depend_on() -> None:
     for override in ("train.lr=1", "model.latent_width=384", "data.test=0.1", "bytes_per_patch=5"):
         assert base.run_config("stride") != suite(SUITE, override).run_config("stride"), override
     # What a row does not use does not make it another run.
-    assert base.run_config("tokens") == suite(SUITE, "bytes_per_patch=5", "model.slots=2").run_config(
-        "tokens"
-    )
+    assert base.run_config("tokens") == suite(SUITE, "bytes_per_patch=5", "model.slots=2").run_config("tokens")
     assert base.run_config("whitespace") == suite(SUITE, "bytes_per_patch=5").run_config("whitespace")
 
 
@@ -387,9 +381,7 @@ def test_json_is_read_as_json(value: Any) -> None:
 
 
 @given(st.dictionaries(plain_keys, values, max_size=4), st.lists(plain_keys, min_size=1, max_size=3), values)
-def test_an_override_sets_its_value_and_nothing_else(
-    tree: dict[str, Any], path: list[str], value: Any
-) -> None:
+def test_an_override_sets_its_value_and_nothing_else(tree: dict[str, Any], path: list[str], value: Any) -> None:
     parsed = parse(json.dumps(tree), "x")
     try:
         parsed.override(f"{'.'.join(path)}={json.dumps(value)}")
