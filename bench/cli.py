@@ -127,7 +127,7 @@ def plan(suite: SuiteArgument, overrides: Overrides = None, plugin: Plugins = No
     from bench.config import load_suite
     from bench.plan import make_plan
 
-    print(make_plan(load_suite(suite, overrides or [], plugin or [])))
+    _show(make_plan(load_suite(suite, overrides or [], plugin or [])))
 
 
 @app.command()
@@ -179,9 +179,13 @@ def list_(what: Listed, as_json: AsJson = False, plugin: Plugins = None) -> None
         shown.add_column(key, overflow="fold")
     for row in rows:
         shown.add_row(*(Text(_cell(value)) for value in row.values()))
+    _show(shown)
+
+
+def _show(table: Table) -> None:
     terminal = Console(highlight=False)
     # A pipe has no width: what reads it gets whole lines.
-    (terminal if terminal.is_terminal else Console(width=1000, highlight=False)).print(shown)
+    (terminal if terminal.is_terminal else Console(width=1000, highlight=False)).print(table)
 
 
 def _cell(value: Any) -> str:

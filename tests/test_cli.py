@@ -233,6 +233,18 @@ def test_run_then_nothing_to_do_then_tables(call: Called) -> None:
     assert "no records of suite 'tinny' in results, which has records of: tiny" in err
 
 
+def test_plan_trains_nothing(call: Called, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.plan.PROBE_SECONDS", 0.0)
+    code, out, err = call("plan", "tiny.yaml", "seeds=[0,1,2]")
+    assert (code, err) == (0, "")
+    for part in ("tiny: 2 rows x 3 seeds", "stride", "random", "parameters", "train FLOPs"):
+        assert part in out
+    assert not Path("results").exists()
+    code, out, err = call("plan", "tiny.yaml", "train.bytes=none")
+    assert (code, out) == (2, "")
+    assert is_one_error_line(err)
+
+
 def test_a_failed_run_is_exit_code_1_and_no_number(call: Called) -> None:
     code, out, err = call("run", "tiny.yaml", "rows.random.train.lr=1e9")
     assert code == 1
