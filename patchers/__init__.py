@@ -1,25 +1,25 @@
 """Ways of cutting bytes into patches. A plug-in needs two of these names: `Patcher` and `register`."""
 
-from patchers import bpe, entropy, rules
+from patchers import bpe, bpe_predicted, entropy, lz, rules, unigram
 from patchers.base import Kind, Patcher, Starts, Stream, state
 from patchers.errors import BenchError
 from patchers.registry import GROUP, create, get, load, load_plugin, names, register
 
+BUILT_IN = (rules, entropy, bpe, bpe_predicted, unigram, lz)  # imported so that they register themselves
+
 __all__ = [
+    "BUILT_IN",
     "GROUP",
     "BenchError",
     "Kind",
     "Patcher",
     "Starts",
     "Stream",
-    "bpe",
     "create",
-    "entropy",
     "get",
     "load",
     "load_plugin",
     "names",
     "register",
-    "rules",
     "state",
 ]

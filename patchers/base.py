@@ -38,7 +38,7 @@ class Stream(Protocol):
 
 def state() -> Any:
     """A dataclass field for what `fit` learns: None, a JSON value, an array, or a dict of arrays."""
-    return dataclasses.field(default=None, repr=False, compare=False)
+    return dataclasses.field(default=None, repr=False, compare=False, kw_only=True)
 
 
 def as_array(data: bytes) -> NDArray[np.uint8]:
@@ -97,9 +97,7 @@ class Patcher(ABC):
 
     def router(self, width: int) -> Any:
         """In-model patchers only: an nn.Module from encoder states of that width to starts and gates."""
-        raise BenchError(
-            f"patcher '{self.name}' is of kind '{self.kind}': only the kind 'in-model' has a router"
-        )
+        raise BenchError(f"patcher '{self.name}' is of kind '{self.kind}': only the kind 'in-model' has a router")
 
     def flops_per_byte(self) -> float:
         """Forward FLOPs spent on one byte of text to segment it; 0 for rules."""
@@ -131,9 +129,7 @@ class Patcher(ABC):
         """The patcher that `save` wrote there. Raises BenchError when it is another one's or not readable."""
         header = read_header(folder)
         if header["name"] != cls.name:
-            raise BenchError(
-                f"{folder} holds patcher '{header['name']}', not '{cls.name}': use patchers.load(folder)"
-            )
+            raise BenchError(f"{folder} holds patcher '{header['name']}', not '{cls.name}': use patchers.load(folder)")
         values: dict[str, Any] = {**header["options"], **header["state"]}
         if header["arrays"]:
             with np.load(Path(folder) / "arrays.npz", allow_pickle=False) as arrays:
@@ -163,11 +159,7 @@ class Patcher(ABC):
                 continue
             if isinstance(value, np.ndarray):
                 arrays[field.name] = value
-            elif (
-                isinstance(value, Mapping)
-                and value
-                and all(isinstance(v, np.ndarray) for v in value.values())
-            ):
+            elif isinstance(value, Mapping) and value and all(isinstance(v, np.ndarray) for v in value.values()):
                 arrays.update({f"{field.name}/{part}": array for part, array in value.items()})
             else:
                 plain[field.name] = value

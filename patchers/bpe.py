@@ -2,131 +2,105 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
-from collections.abc import Iterable, Sequence
-from typing import ClassVar, Literal, Self
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar, Literal, Self
 
-import numpy as np
-from numpy.typing import NDArray
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, trainers
 
-from patchers.base import Kind, Patcher, Starts, state
-from patchers.calibration import bisect, check_size, total_bytes
 from patchers.encodings import Encoder, from_tokens, published
 from patchers.errors import BenchError
 from patchers.registry import register
+from patchers.tokens import byte_letters, readable, spelled, words_of_bytes
+from patchers.vocabulary import VocabularyPatcher
 
-LEARNT = 65536  # tokens that are learnt at least, so that calibration has room without training again
-# What cl100k_base does, without the possessive marks that only matter for speed.
-_PIECES = (
-    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s+$|\s*[\r\n]|\s+(?!\S)|\s"
-)
+# What a superword may hold: anything but digits, in groups of three, and the ends of lines.
+_SUPERWORDS = r"\p{N}{1,3}+|[^\r\n\p{N}]++[\r\n]*+|[\r\n]++"
+_STRETCH = re.compile(r"\d{1,3}|[^\r\n\d]+[\r\n]*|[\r\n]+")
+_RUN = 256  # tokens that superwords are learnt from in one piece, so that learning stays linear in a document
 
 
 @register("bpe")
-class BPE(Patcher):
-    """A start at each token's first byte (Sennrich et al. 2016; byte-level as in GPT-2, Radford et al. 2019).
+class BPE(VocabularyPatcher):
+    """Tokens of byte-level BPE (Sennrich et al. 2016; Radford et al. 2019).
 
-    Either `vocab` tokens learnt from the training documents, or a published `encoding`. Learning goes on to
-    65536 tokens (or until no pair is left that occurs twice) and `vocab` takes the first so many: the merges
-    of a smaller vocabulary are the first ones of a larger, so calibration trains nothing again. Text that is
-    learnt from is cut into words as cl100k_base does; what is no valid UTF-8 is left out of the learning.
-    With `encoding` there is no knob and `calibrate` returns the patcher as it is.
+    Either `vocab` tokens learnt from the training documents, which are cut into words as cl100k_base does, or
+    a published `encoding`, which has no knob: `calibrate` returns the patcher as it is.
     """
 
-    causal: ClassVar[bool] = False
-    kind: ClassVar[Kind] = "fitted"
-    knob: ClassVar[str | None] = "vocab"
-    source: ClassVar[str] = "tiktoken; BPE (Sennrich et al. 2016)"
-    vocab: int = 4096
+    source: ClassVar[str] = "tiktoken; byte-level BPE (Sennrich et al. 2016)"
     encoding: Literal["gpt2", "cl100k_base", "o200k_base"] | None = None
-    _tokens: NDArray[np.uint8] | None = state()  # bytes of all tokens after the first 256, one after another
-    _lengths: NDArray[np.int32] | None = state()
-
-    def __post_init__(self) -> None:
-        if self.vocab < 256:
-            raise BenchError(f"vocab must be at least 256, a token for each byte, got {self.vocab}")
-
-    def segment(self, data: bytes) -> Starts:
-        return self.encode(data)[1]
-
-    def encode(self, data: bytes) -> tuple[NDArray[np.int32], Starts]:
-        """Token ids, int32 (P,), and starts, bool (len(data),)."""
-        return self._encoder.encode(data)
-
-    @property
-    def vocab_size(self) -> int:
-        """How many ids there are; less than `vocab` where the training text had no more to merge."""
-        return self._encoder.vocab_size
 
     @functools.cached_property
     def _encoder(self) -> Encoder:
         if self.encoding is not None:
             return published(self.encoding)
-        return from_tokens(self.tokens()[: self.vocab])
-
-    def tokens(self) -> list[bytes]:
-        """Every token learnt, in order of rank; more than `vocab` where there were more to learn."""
-        if self._tokens is None or self._lengths is None:
-            raise BenchError("patcher 'bpe' has learnt no merges: call fit() first, or give it an encoding")
-        flat, ends = self._tokens.tobytes(), np.cumsum(self._lengths).tolist()
-        return [bytes([b]) for b in range(256)] + [
-            flat[a:b] for a, b in zip([0, *ends[:-1]], ends, strict=True)
-        ]
+        return self._encoder_of(self.tokens()[: self.vocab])
 
     def fit(self, docs: Sequence[bytes], seed: int = 0) -> Self:
         if self.encoding is not None:
             return self
-        learnt = learn(docs, max(LEARNT, self.vocab))
-        return dataclasses.replace(
-            self,
-            _tokens=np.frombuffer(b"".join(learnt), dtype=np.uint8),
-            _lengths=np.array([len(token) for token in learnt], dtype=np.int32),
-        )
+        merges = learn_merges(readable(docs), max(self.learnt, self.vocab), words_of_bytes(), byte_letters())
+        return self._with([spelled(token) for token in merges])
 
     def calibrate(self, docs: Sequence[bytes], bytes_per_patch: float) -> Self:
-        if self.encoding is not None:
-            return self
-        check_size(bytes_per_patch)
-        total, tokens = total_bytes(docs), self.tokens()
+        return self if self.encoding is not None else super().calibrate(docs, bytes_per_patch)
 
-        def size(vocab: int) -> float:
-            encoder = from_tokens(tokens[:vocab])
-            return total / sum(len(encoder.encode(doc)[0]) for doc in docs)
-
-        label = f"'bpe' with the {len(tokens)} tokens that its training text gave"
-        return dataclasses.replace(self, vocab=bisect(size, 256, len(tokens), bytes_per_patch, label))
+    def _encoder_of(self, tokens: list[bytes]) -> Encoder:
+        return from_tokens(tokens)
 
 
-def learn(docs: Iterable[bytes], vocab: int) -> list[bytes]:
-    """The tokens after the 256 bytes, in the order of their merges, at most `vocab` in all."""
+@register("superbpe")
+class SuperBPE(VocabularyPatcher):
+    """BPE inside words up to `transition` tokens, then merges across words (Liu et al. 2025, section 2).
+
+    The second stage still keeps lines apart and digits in groups of three. A `vocab` below `transition` has
+    no superwords yet.
+    """
+
+    source: ClassVar[str] = "SuperBPE (Liu et al. 2025)"
+    transition: int = 2048
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.transition < 256:
+            raise BenchError(f"transition must be at least 256, got {self.transition}")
+
+    def fit(self, docs: Sequence[bytes], seed: int = 0) -> Self:
+        first = [spelled(t) for t in learn_merges(readable(docs), self.transition, words_of_bytes(), byte_letters())]
+        tokens = [bytes([b]) for b in range(256)] + first
+        encoder = self._encoder_of(tokens)
+        letters = {chr(0x10000 + i): i for i in range(len(tokens))}  # one letter a token of the first stage
+
+        def written() -> Iterator[str]:
+            for text in readable(docs):
+                for stretch in _STRETCH.findall(text):
+                    ids = encoder.encode(stretch.encode())[0].tolist()
+                    for at in range(0, len(ids), _RUN):
+                        yield "".join(chr(0x10000 + i) for i in ids[at : at + _RUN])
+
+        second = learn_merges(written(), max(self.learnt, self.vocab), None, letters)
+        joined = (b"".join(tokens[letters[letter]] for letter in merge) for merge in second)
+        return self._with(list(dict.fromkeys([*first, *joined])))
+
+    def _encoder_of(self, tokens: list[bytes]) -> Encoder:
+        return from_tokens(tokens, _SUPERWORDS)
+
+
+def learn_merges(texts: Iterable[str], vocab: int, words: Any, letters: dict[str, int]) -> list[str]:
+    """What the merges make, in their order, as strings over `letters`; a token that is made twice comes once."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(_PIECES), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    if words is not None:
+        tokenizer.pre_tokenizer = words
     trainer = trainers.BpeTrainer(
         vocab_size=vocab,
         min_frequency=2,
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        initial_alphabet=sorted(letters),
         special_tokens=[],
         show_progress=False,
     )
-    tokenizer.train_from_iterator((doc.decode(errors="ignore") for doc in docs), trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     merges = json.loads(tokenizer.to_str())["model"]["merges"]
-    letters = byte_letters()
-    tokens = {bytes(letters[c] for c in first + second): None for first, second in merges}
-    return list(tokens)  # two merges can make the same token; the first counts
-
-
-@functools.cache
-def byte_letters() -> dict[str, int]:
-    """The printable letter that stands for each byte in GPT-2's byte-level vocabularies, to that byte."""
-    shown = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    hidden = [b for b in range(256) if b not in shown]
-    return {chr(b): b for b in shown} | {chr(256 + i): b for i, b in enumerate(hidden)}
+    return list(dict.fromkeys(first + second for first, second in merges))

@@ -26,9 +26,7 @@ class ModelOptions:
     layers: int = 2
     heads: int = 4
     window: int = 64  # positions that each layer attends to
-    train_bytes: int = (
-        3_276_800  # bytes of training text that it learns from, some twice where there are fewer
-    )
+    train_bytes: int = 3_276_800  # bytes of training text that it learns from, some twice where there are fewer
     lr: float = 3e-3
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the first look; no cut depends on it
 
@@ -39,9 +37,7 @@ class ModelOptions:
         _check("window", self.window, 1, 65536)
         _check("train_bytes", self.train_bytes, 1, 2**40)
         if self.width < 2 or self.width % (2 * self.heads):
-            raise BenchError(
-                f"width must be a multiple of {2 * self.heads}, twice the heads, got {self.width}"
-            )
+            raise BenchError(f"width must be a multiple of {2 * self.heads}, twice the heads, got {self.width}")
         if not self.lr > 0:
             raise BenchError(f"lr must be greater than 0, got {self.lr}")
 

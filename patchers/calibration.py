@@ -16,9 +16,7 @@ def total_bytes(docs: Sequence[bytes]) -> int:
     """Bytes in all documents. Raises BenchError where there are none to calibrate on."""
     total = sum(map(len, docs))
     if total == 0:
-        raise BenchError(
-            "there is no text to calibrate a patch size on: give at least one document that is not empty"
-        )
+        raise BenchError("there is no text to calibrate a patch size on: give at least one document that is not empty")
     return total
 
 

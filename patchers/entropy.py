@@ -73,9 +73,7 @@ class EntropyBoth(ScorePatcher):
         high = levels(values, self._model.grid)
         steep = levels([rises(v) for v in values], self._model.grid)
         return (
-            lambda number: dataclasses.replace(
-                self, threshold=float(high[number - 1]), jump=float(steep[number - 1])
-            ),
+            lambda number: dataclasses.replace(self, threshold=float(high[number - 1]), jump=float(steep[number - 1])),
             len(high),
         )
 

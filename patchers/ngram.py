@@ -72,9 +72,7 @@ class NgramStream:
         raise AssertionError("counts are exact")
 
 
-def entropy_entries(
-    text: NDArray[np.uint8], age: NDArray[np.int64], order: int, least: int
-) -> NDArray[np.uint64]:
+def entropy_entries(text: NDArray[np.uint8], age: NDArray[np.int64], order: int, least: int) -> NDArray[np.uint64]:
     """All contexts of up to `order` bytes that occur at least `least` times, each packed with its entropy.
 
     Absolute discounting, interpolated with the next shorter context down to the uniform distribution (Ney,

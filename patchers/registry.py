@@ -29,9 +29,7 @@ def register(name: str) -> Callable[[type[P]], type[P]]:
     def add(cls: type[P]) -> type[P]:
         other = _classes.get(name)
         if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise BenchError(
-                f"patcher '{name}' is defined twice, in {_where(other)} and in {_where(cls)}: rename one"
-            )
+            raise BenchError(f"patcher '{name}' is defined twice, in {_where(other)} and in {_where(cls)}: rename one")
         if "__dataclass_params__" not in cls.__dict__:
             cls = dataclasses.dataclass(frozen=True)(cls)
         cls.name = name
@@ -44,19 +42,13 @@ def register(name: str) -> Callable[[type[P]], type[P]]:
 def get(name: str) -> type[Patcher]:
     """The class registered as `name`. A plug-in that fails to import raises its own exception here."""
     installed = [point for point in importlib.metadata.entry_points(group=GROUP) if point.name == name]
-    modules = {point.module for point in installed} | {
-        _classes[name].__module__ for _ in range(name in _classes)
-    }
+    modules = {point.module for point in installed} | {_classes[name].__module__ for _ in range(name in _classes)}
     if len(modules) > 1:
-        raise BenchError(
-            f"patcher '{name}' is defined twice, in {' and in '.join(sorted(modules))}: uninstall one"
-        )
+        raise BenchError(f"patcher '{name}' is defined twice, in {' and in '.join(sorted(modules))}: uninstall one")
     if name not in _classes and installed:
         installed[0].load()
         if name not in _classes:
-            raise BenchError(
-                f"the entry point '{name}' loads {installed[0].value}, which registers no such patcher"
-            )
+            raise BenchError(f"the entry point '{name}' loads {installed[0].value}, which registers no such patcher")
     if name not in _classes:
         raise BenchError(f"unknown patcher '{name}'{nearest(name, names())}; there are: {', '.join(names())}")
     return _classes[name]
@@ -77,9 +69,7 @@ def create(name: str, **options: Any) -> Patcher:
             has = f"it has: {', '.join(fields)}" if fields else "it has none"
             raise BenchError(f"patcher '{name}' has no option '{key}'{nearest(key, list(fields))}; {has}")
         if not _fits(value, hints[key]):
-            raise BenchError(
-                f"option '{key}' of patcher '{name}' must be {_words(hints[key])}, got {value!r}"
-            )
+            raise BenchError(f"option '{key}' of patcher '{name}' must be {_words(hints[key])}, got {value!r}")
     return cls(**options)
 
 
@@ -92,9 +82,7 @@ def load_plugin(path: str | Path) -> types.ModuleType:
     """Import a Python file that registers patchers; a file that is loaded already is not run again."""
     file = Path(path).expanduser().resolve()
     if not file.is_file():
-        raise BenchError(
-            f"no plug-in file at {path}: give the path of a Python file that registers a patcher"
-        )
+        raise BenchError(f"no plug-in file at {path}: give the path of a Python file that registers a patcher")
     module_name = f"patchbench_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
     if module_name in sys.modules:
         return sys.modules[module_name]

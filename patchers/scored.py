@@ -67,16 +67,12 @@ class ScorePatcher(ModelOptions, Patcher):
     @functools.cached_property
     def _model(self) -> ScoreModel:
         if self._learnt is None:
-            raise BenchError(
-                f"patcher '{self.name}' has learnt nothing yet: call fit() with training text first"
-            )
+            raise BenchError(f"patcher '{self.name}' has learnt nothing yet: call fit() with training text first")
         return MODELS[self.model](self._learnt, self)
 
     def fit(self, docs: Sequence[bytes], seed: int = 0) -> Self:
         total_bytes(docs)
-        return dataclasses.replace(
-            self, _learnt=MODELS[self.model].fit(docs, self, seed, self._targets(docs, seed))
-        )
+        return dataclasses.replace(self, _learnt=MODELS[self.model].fit(docs, self, seed, self._targets(docs, seed)))
 
     def _targets(self, docs: Sequence[bytes], seed: int) -> list[Starts] | None:
         """What the model is to predict: starts, or None for the next byte."""
@@ -144,10 +140,7 @@ class _Stream:
         margin = self._margin(np.array(self._recent))
         if self._model.tolerances and abs(margin[-1]) <= 2 * self._model.tolerances[-1]:
             margin = self._margin(self._scores.exact(len(self._recent)))
-        cut = (
-            bool(decide(margin[-1:], self._position, self._model.grid)[0])
-            or self._open == self._patcher.max_patch
-        )
+        cut = bool(decide(margin[-1:], self._position, self._model.grid)[0]) or self._open == self._patcher.max_patch
         if cut:
             self._open = 0
         return cut

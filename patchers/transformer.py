@@ -66,10 +66,12 @@ class TransformerModel:
         begins = np.array(self._begins(doc))
         places = np.flatnonzero(wanted)
         lefts = np.maximum(begins[np.searchsorted(begins, places, side="right") - 1], places - self.reach)
-        per_run = max(1, BATCH // (self.reach + 1))
-        for at in range(0, len(places), per_run):
-            spans = zip(lefts[at : at + per_run], places[at : at + per_run], strict=True)
-            better[places[at : at + per_run]] = self.exact([doc[left:place] for left, place in spans])
+        spans = zip(lefts.tolist(), places.tolist(), strict=True)
+        contexts = [doc[left:place] for left, place in spans]
+        exact: dict[bytes, float] = {}
+        for some in runs(list(dict.fromkeys(contexts))):
+            exact |= zip(some, self.exact(some).tolist(), strict=True)
+        better[places] = [exact[context] for context in contexts]
         return better
 
     def exact(self, contexts: Sequence[bytes]) -> Scores:
@@ -88,35 +90,20 @@ class TransformerModel:
 
     def _scores(self, docs: Sequence[bytes], dtype: torch.dtype) -> list[Scores]:
         out = [np.empty(len(doc)) for doc in docs]
-        batch: list[
-            tuple[int, int, int, int]
-        ] = []  # document, where its piece begins, is scored from, and ends
-        size = 0
+        wanted: dict[bytes, list[tuple[int, int, int]]] = {}  # a piece -> document, scored from, to: once for all
         for d, doc in enumerate(docs):
             begins = self._begins(doc) if doc else []
             for begin, end in zip(begins, [*begins[1:], len(doc)], strict=True):
                 for at in range(begin, end, PIECE):
-                    batch.append((d, max(begin, at - self.reach), at, min(at + PIECE, end)))
-                    size += batch[-1][3] - batch[-1][1]
-                    if size >= BATCH:
-                        self._score_batch(docs, batch, dtype, out)
-                        batch, size = [], 0
-        if batch:
-            self._score_batch(docs, batch, dtype, out)
+                    stop = min(at + PIECE, end)
+                    wanted.setdefault(doc[max(begin, at - self.reach) : stop], []).append((d, at, stop))
+        for pieces in runs(list(wanted)):
+            ends = np.cumsum([len(piece) for piece in pieces])
+            flat = self._run(pieces, dtype)
+            for piece, end in zip(pieces, ends.tolist(), strict=True):
+                for d, at, stop in wanted[piece]:
+                    out[d][at:stop] = flat[end - (stop - at) : end]
         return out
-
-    def _score_batch(
-        self,
-        docs: Sequence[bytes],
-        batch: list[tuple[int, int, int, int]],
-        dtype: torch.dtype,
-        out: list[Scores],
-    ) -> None:
-        flat = self._run([docs[d][left:end] for d, left, _, end in batch], dtype)
-        place = 0
-        for d, left, at, end in batch:
-            out[d][at:end] = flat[place + at - left : place + end - left]
-            place += end - left
 
     def _run(self, pieces: Sequence[bytes], dtype: torch.dtype) -> Scores:
         """The score of each byte of each piece, one after another; pieces know nothing of one another."""
@@ -198,6 +185,20 @@ class KeyValues:
         return self._attention.out(mixed.reshape(1, -1))
 
 
+def runs(pieces: Sequence[bytes]) -> Iterator[list[bytes]]:
+    """The pieces in their order, as many at a time as make BATCH bytes."""
+    run: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        run.append(piece)
+        size += len(piece)
+        if size >= BATCH:
+            yield run
+            run, size = [], 0
+    if run:
+        yield run
+
+
 def config(options: ModelOptions) -> ByteLMConfig:
     return ByteLMConfig(options.width, options.layers, options.heads, options.window)
 
@@ -255,11 +256,7 @@ def spans_of(docs: Sequence[bytes], by_line: bool) -> NDArray[np.int64]:
     lengths = [len(line) for doc in docs for line in (doc.splitlines(keepends=True) if by_line else [doc])]
     ends = np.cumsum(lengths)
     return np.array(
-        [
-            (at, min(at + PIECE, end))
-            for end, n in zip(ends, lengths, strict=True)
-            for at in range(end - n, end, PIECE)
-        ]
+        [(at, min(at + PIECE, end)) for end, n in zip(ends, lengths, strict=True) for at in range(end - n, end, PIECE)]
     )
 
 

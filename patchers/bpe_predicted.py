@@ -1,0 +1,42 @@
+"""BPE made causal: a small model guesses where a token would begin, from the bytes before."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Literal, Self
+
+from patchers.base import Starts
+from patchers.bpe import BPE
+from patchers.byte_models import Scores
+from patchers.registry import register
+from patchers.scored import ScorePatcher, levels
+
+
+@register("bpe_predicted")
+class BPEPredicted(ScorePatcher):
+    """A start at t iff p(a token of `bpe` starts at t | data[:t]) > threshold.
+
+    The teacher is `bpe` with `vocab` tokens learnt from the same training documents, or a published
+    `encoding`. BLT's released code has such a patcher; Nawrot et al. (2023) distil a unigram tokeniser in the
+    same way.
+    """
+
+    source: ClassVar[str] = "BLT's bpe patcher; supervised pooling (Nawrot et al. 2023)"
+    threshold: float = 0.5  # probability
+    vocab: int = 4096
+    encoding: Literal["gpt2", "cl100k_base", "o200k_base"] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        BPE(vocab=self.vocab, encoding=self.encoding)  # says what is wrong with them
+
+    def _targets(self, docs: Sequence[bytes], seed: int) -> list[Starts] | None:
+        return BPE(vocab=self.vocab, encoding=self.encoding).fit(docs, seed).segment_many(docs)
+
+    def _margin(self, scores: Scores, begin: int) -> Scores:
+        return scores - self.threshold
+
+    def _ladder(self, values: list[Scores]) -> tuple[Callable[[int], Self], int]:
+        at = levels(values, self._model.grid)
+        return lambda number: dataclasses.replace(self, threshold=float(at[number - 1])), len(at)

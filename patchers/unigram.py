@@ -1,0 +1,125 @@
+"""The unigram language model of SentencePiece, learnt with the tokenizers library, cut by Viterbi over bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Self
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+from patchers.base import Starts, as_array, state
+from patchers.registry import register
+from patchers.tokens import byte_letters, readable, spelled, words_of_bytes
+from patchers.vocabulary import VocabularyPatcher
+
+_ENDS = ("\ue000", "\ue001")
+
+
+@register("unigram")
+class Unigram(VocabularyPatcher):
+    """A start at each token of the most probable segmentation under a unigram model (Kudo 2018, section 3.2).
+
+    Tokens are learnt from the training documents, cut into words as for `bpe`, by expectation maximisation and
+    pruning down to 16384, or to `vocab` if that is more; a smaller `vocab` keeps the most probable of them. (The
+    paper prunes on. Measured on 4.4 MB of Wikipedia the patches differ by 2 % at 4096 and by none at 8192.) Of
+    two segmentations with the same probability the one with the longer last token is taken.
+    """
+
+    source: ClassVar[str] = "unigram LM, SentencePiece (Kudo 2018)"
+    learnt: ClassVar[int] = 16384
+    _scores: NDArray[np.float64] | None = state()  # natural logarithm of each token's probability
+
+    def fit(self, docs: Sequence[bytes], seed: int = 0) -> Self:
+        pieces = learn_pieces(docs, max(self.learnt, self.vocab))
+        singles = [bytes([b]) for b in range(256)]
+        order = singles + sorted(pieces.keys() - set(singles), key=lambda piece: (-pieces[piece], piece))
+        rare = min(pieces.values()) - 1
+        scores = np.array([pieces.get(token, rare) for token in order])
+        return dataclasses.replace(self._with(order[256:]), _scores=scores)
+
+    def _encoder_of(self, tokens: list[bytes]) -> Trie:
+        assert self._scores is not None
+        return Trie(tokens, self._scores[: len(tokens)])
+
+
+def learn_pieces(docs: Sequence[bytes], vocab: int) -> dict[bytes, float]:
+    """Tokens and their log probabilities.
+
+    The trainer takes its candidates from a suffix tree in which a string counts only if different letters follow
+    it, so most whole words would be missing. Therefore each word ends in one of two letters that stand for its
+    end, in turns; no token holds one of them, and every token gets its chance to be followed by both.
+    """
+    words: Counter[str] = Counter()
+    cut = words_of_bytes()
+    for text in readable(docs):
+        words.update(word for word, _ in cut.pre_tokenize_str(text))
+
+    def ended() -> Iterator[str]:
+        for word, count in words.items():
+            yield "\n".join(word + _ENDS[i % 2] for i in range(count))
+
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("\n", "removed")
+    trainer = trainers.UnigramTrainer(
+        vocab_size=vocab + len(_ENDS), initial_alphabet=sorted(byte_letters()), special_tokens=[], show_progress=False
+    )
+    tokenizer.train_from_iterator(ended(), trainer)
+    learnt = json.loads(tokenizer.to_str())["model"]["vocab"]
+    return {spelled(piece): score for piece, score in learnt if not any(end in piece for end in _ENDS)}
+
+
+class Trie:
+    """All tokens as a tree in two arrays: child[node, byte] and the token that ends in a node."""
+
+    def __init__(self, tokens: Sequence[bytes], scores: NDArray[np.float64]) -> None:
+        children: list[list[int]] = [[0] * 256]
+        ends = [-1]
+        for i, token in enumerate(tokens):
+            node = 0
+            for byte in token:
+                if not children[node][byte]:
+                    children[node][byte] = len(children)
+                    children.append([0] * 256)
+                    ends.append(-1)
+                node = children[node][byte]
+            ends[node] = i
+        self.vocab_size = len(tokens)
+        self._scores = scores
+        self._children, self._ends = np.array(children, dtype=np.int32), np.array(ends, dtype=np.int32)
+
+    def encode(self, data: bytes) -> tuple[NDArray[np.int32], Starts]:
+        """Ids and starts of the segmentation whose scores have the greatest sum."""
+        ids = _viterbi(as_array(data), self._children, self._ends, self._scores)
+        return ids[ids >= 0], ids >= 0
+
+
+@njit(cache=True, nogil=True)
+def _viterbi(data, children, ends, scores):  # type: ignore[no-untyped-def]
+    """The token that starts at each byte of the best segmentation, -1 where none does."""
+    n = len(data)
+    best = np.full(n + 1, -np.inf)
+    best[0] = 0.0
+    last = np.full(n + 1, -1, dtype=np.int32)
+    length = np.zeros(n + 1, dtype=np.int32)
+    for begin in range(n):
+        node = 0
+        for end in range(begin, n):
+            node = children[node, data[end]]
+            if node == 0:
+                break
+            token = ends[node]
+            if token >= 0 and best[begin] + scores[token] > best[end + 1]:
+                best[end + 1] = best[begin] + scores[token]
+                last[end + 1], length[end + 1] = token, end + 1 - begin
+    out = np.full(n, -1, dtype=np.int32)
+    end = n
+    while end > 0:
+        out[end - length[end]] = last[end]
+        end -= length[end]
+    return out
