@@ -217,7 +217,7 @@ def scores_of(metric: str, rows: Iterable[Runs]) -> dict[str, Scores]:
                     f"{cannot} have {first[2][at]:g} bytes in {ids[at]} in the first and {both[at, 1]:g} in the "
                     "second; raw bytes are the same for all, so the one that counts them wrongly must be run again"
                 )
-        stacked = np.stack(list(sums.values())) if sums else np.zeros((0, 0, 2))
-        if len(stacked) and stacked[:, :, 1].sum(axis=1).all():  # where nothing was counted there is no number
+        if sums:
+            stacked = np.stack(list(sums.values()))
             out[runs.label] = Scores(tuple(sums), stacked[:, :, 0], stacked[:, :, 1])
     return out

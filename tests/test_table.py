@@ -199,6 +199,19 @@ def test_all_that_tie_are_bold() -> None:
     assert build(suite(a=2.300, b=2.302), columns=["verdict"]).cell("b", "verdict").value == "tie"
 
 
+def test_a_difference_within_the_margin_is_a_tie_however_certain() -> None:
+    records = suite(a=2.3, b=2.3)
+    for ours, other in zip(records[:3], records[3:], strict=True):
+        documents = ours["tasks"]["bpb"]["metrics"]["bpb"]["documents"]
+        moved = [[i, bits + 0.005 * size, size] for i, bits, size in documents]
+        put(other, "tasks.bpb.metrics.bpb.documents", moved)
+    table = build(records, columns=["bpb", "difference", "verdict"])
+    difference = table.cell("b", "difference")
+    assert [difference.low, difference.high] == pytest.approx([0.005, 0.005])
+    assert [table.cell(label, "verdict").value for label in "ab"] == ["reference", "tie"]
+    assert bold(table) == ["a", "b"]
+
+
 def test_a_row_alone_is_not_best() -> None:
     assert bold(build(suite(a=2.3))) == []
     records = suite(a=2.3) + [make_record("leaky", seed, bpb=2.5, changes=LEAKY) for seed in range(3)]
