@@ -15,6 +15,7 @@ import torch
 
 from bench import records
 from bench.allocator import keep_memory, release_memory
+from bench.audit import audit
 from bench.checkpoint import save_model
 from bench.config import Row, Suite
 from bench.data import Data, load
@@ -23,6 +24,10 @@ from bench.prepare import Prepared, flops, make_model, parameters, patcher_summa
 from bench.records import Record
 from bench.tasks import TASKS
 from bench.train import Progress, TrainingFailed, train
+
+
+class AuditFailed(RuntimeError):
+    """The trained model's bits per byte are not a valid claim, so the run has no number."""
 
 
 class Listener(Protocol):
@@ -149,6 +154,11 @@ def _results_of(suite: Suite, run: Run, data: Data, results: Path, listener: Lis
     )
     tasks = run_tasks(suite.tasks, byte_model, data)
     seconds = time.perf_counter() - began
+    listener.say("auditing")
+    audits = {name: vars(a) for name, a in audit(byte_model, data.test.texts).items()}
+    failed = [f"{name}: {a['detail']}" for name, a in audits.items() if not a["passed"]]
+    if failed and not row.leaky:
+        raise AuditFailed("; ".join(failed))
     save_model(results / suite.name / "checkpoints" / run.run_id, suite, run.row, prepared.patcher, model)
     per_byte = flops(prepared)
     return {
@@ -170,7 +180,7 @@ def _results_of(suite: Suite, run: Run, data: Data, results: Path, listener: Lis
         },
         "loss_curve": progress.curve,
         "tasks": tasks,
-        "audits": {},
+        "audits": audits,
     }
 
 

@@ -14,6 +14,16 @@ BOS = 256
 """Input symbol of position 0: no byte has been read yet."""
 
 
+def bucket(n: int, multiple: int = 1) -> int:
+    """The next of a few sizes that is at least n: steps of a sixteenth of a power of two, and a multiple of `multiple`.
+
+    Batches fill up to a limit, so their sizes differ a little each time; matrix kernels are prepared and kept for each
+    size that they meet, which would cost memory and time without end.
+    """
+    step = 1 << max(0, (n - 1).bit_length() - 5)
+    return -(-(-(-n // step) * step) // multiple) * multiple
+
+
 @dataclass(frozen=True)
 class Windows:
     """Windows of documents, one after another without padding.
@@ -82,6 +92,7 @@ class Patches:
     """(W + 1,): patches of window w are first[w]..first[w + 1] - 1."""
 
     count: int
+    """How many patches tensors have room for: `first[-1]` and a few that are empty (`bucket`)."""
 
     @staticmethod
     def of(starts: Tensor, offsets: Tensor, late: bool = False) -> Patches:
@@ -91,7 +102,7 @@ class Patches:
         patch that is complete by `starts[:p]`.
         """
         total = starts.cumsum(0)
-        count = int(total[-1])
+        count = bucket(int(total[-1]))
         first = torch.cat((total.new_zeros(1), total[offsets[1:] - 1]))
         read = total - 1
         member = read + (~starts).long()

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.batch import BOS, Windows
+from models.batch import BOS, Windows, bucket
 from models.harness import Prediction
 from models.layers import Block, Linear, LocalMask, RMSNorm, Rope, wide
 from models.ngrams import NgramEmbedding
@@ -55,13 +55,13 @@ class ByteLM(nn.Module):
         x = F.embedding(batch.previous(), self.byte).to(dtype)
         if self.ngrams is not None:
             x = x + self.ngrams(batch.data, positions, dtype)
-        spare = -len(x) % c.window
+        spare = bucket(len(x), c.window) - len(x)
         x = F.pad(x, (0, 0, 0, spare))
         rope = Rope(c.width // c.heads, F.pad(positions, (0, spare)), dtype)
         mask = LocalMask(F.pad(batch.window_of(), (0, spare), value=-1), c.window, dtype)
         for block in self.blocks:
             x = block(x, rope, mask)
-        return self.head(self.norm(x[: len(data)]))
+        return self.head(self.norm(x))[: len(data)]
 
     def forward(self, batch: Windows, dtype: torch.dtype = torch.float32) -> Prediction:
         logits = self.logits(batch.data, batch.offsets, dtype)

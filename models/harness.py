@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.batch import Patches, Windows
+from models.batch import Patches, Windows, bucket
 from models.layers import Block, Linear, LocalMask, RMSNorm, Rope, wide
 from models.ngrams import NgramEmbedding, PatchStateEmbedding
 from models.packing import PackedTransformer
@@ -103,7 +103,7 @@ class Harness(nn.Module):
         return x + self.patch_state(batch.data, starts, positions, dtype)
 
     def states(self, batch: Windows, dtype: torch.dtype, mute_latent: bool = False) -> tuple[Tensor, Tensor]:
-        """Decoder states (T, D) and latent outputs (P, L).
+        """Decoder states (T or more, D) and latent outputs (P or more, L).
 
         `mute_latent` puts BOS's latent output in the place of every other.
         """
@@ -111,7 +111,7 @@ class Harness(nn.Module):
         starts = batch.starts.clone()
         starts[batch.offsets[:-1]] = True
         patches = Patches.of(starts, batch.offsets, late=self.price == "start")
-        x, spare = _pad(self.embed(batch, starts, dtype), c.local_window)
+        x, spare = _pad(self.embed(batch, starts, dtype), bucket(len(batch.data), c.local_window))
         member = F.pad(patches.member, (0, spare), value=patches.count)
         read = F.pad(patches.read, (0, spare))
         rope = Rope(c.local_width // c.local_heads, F.pad(batch.positions(), (0, spare)), dtype)
@@ -124,7 +124,8 @@ class Harness(nn.Module):
             pooled = pool(x, member, patches.count, c.pool)
         latent = self.latent(self.to_latent(pooled), patches.first.diff())
         if mute_latent:
-            latent = latent.index_select(0, patches.first[:-1].repeat_interleave(patches.first.diff()))
+            bos = patches.first[:-1].repeat_interleave(patches.first.diff())
+            latent = latent.index_select(0, F.pad(bos, (0, patches.count - len(bos))))
         given = self.from_latent(latent)
         if c.inject == "add":
             x = x + given.index_select(0, read)
@@ -133,12 +134,12 @@ class Harness(nn.Module):
             if slots is not None:
                 x = x + self.readers[layer](x, slots, read)
             x = block(x, rope, mask)
-        return x[: len(batch.data)], latent
+        return x, latent
 
     def logits(self, batch: Windows, dtype: torch.dtype = torch.float32, mute_latent: bool = False) -> Tensor:
         """(T, V) in `dtype`: V = 256 bytes, or 512 = 256 bytes without the boundary flag, then 256 with it."""
         states, _ = self.states(batch, dtype, mute_latent)
-        return self.head(self.norm(states))
+        return self.head(self.norm(states))[: len(batch.data)]
 
     def forward(self, batch: Windows, dtype: torch.dtype = torch.float32, mute_latent: bool = False) -> Prediction:
         logits = self.logits(batch, dtype, mute_latent)
@@ -166,7 +167,7 @@ def priced(logits: Tensor, batch: Windows, price: Price) -> Prediction:
     return Prediction(-joint, either - joint)
 
 
-def _pad(x: Tensor, multiple: int) -> tuple[Tensor, int]:
-    """X (T, D) with zero rows up to a multiple, and how many."""
-    spare = -len(x) % multiple
+def _pad(x: Tensor, size: int) -> tuple[Tensor, int]:
+    """x (T, D) with zero rows up to `size`, and how many."""
+    spare = size - len(x)
     return F.pad(x, (0, 0, 0, spare)), spare

@@ -22,7 +22,7 @@ class Rows:
     """(R * C,): flat position at each place of a row; 0 at padding, which nothing reads."""
 
     place: Tensor
-    """(P,): place of each flat position, row by row."""
+    """(P,): place of each flat position, row by row; 0 for those beyond the last sequence."""
 
     sequence: Tensor
     """(R, C): sequence id, -1 at padding."""
@@ -32,34 +32,37 @@ class Rows:
     @property
     def waste(self) -> float:
         """Share of places that are padding."""
-        return 1.0 - len(self.place) / len(self.source)
+        return float((self.sequence < 0).float().mean())
 
 
-def pack(lengths: np.ndarray, device: torch.device) -> Rows:
+def pack(lengths: np.ndarray, device: torch.device, room: int | None = None) -> Rows:
     """Lay sequences of `lengths` (W,) into rows: longest first, each into the fullest row that still takes it.
 
     The row length is the one, out of a few at least as long as the longest sequence, that wastes least; longer rows
     cost more attention, so they are tried only up to twice the longest.
     """
     longest = int(lengths.max())
+    step = 64 if longest > 64 else 8  # few row lengths, for the reason that `bucket` gives
     best: tuple[int, int, np.ndarray] | None = None
-    for capacity in dict.fromkeys(int(-(-longest * f // 8) * 8) for f in (1, 1.125, 1.25, 1.5, 2)):
+    for capacity in dict.fromkeys(int(-(-longest * f // step) * step) for f in (1, 1.25, 1.5, 1.75, 2)):
         begin, rows = _fill(lengths, capacity)
         if best is None or rows * capacity < best[0] * best[1]:
             best = rows, capacity, begin
-        if rows * capacity <= 1.03 * lengths.sum():
+        if rows * capacity <= 1.06 * lengths.sum():
             break
     assert best is not None
     rows, capacity, begin = best
     sequence = np.full(rows * capacity, -1, np.int64)
     ids = np.repeat(np.arange(len(lengths)), lengths)
     position = np.arange(len(ids)) - np.repeat(lengths.cumsum() - lengths, lengths)
-    place = np.repeat(begin, lengths) + position
-    sequence[place] = ids
+    own = np.repeat(begin, lengths) + position
+    sequence[own] = ids
     source = np.zeros(rows * capacity, np.int64)
-    source[place] = np.arange(len(ids))
+    source[own] = np.arange(len(ids))
     at = np.zeros(rows * capacity, np.int64)
-    at[place] = position
+    at[own] = position
+    place = np.zeros(room or len(ids), np.int64)
+    place[: len(own)] = own
     as_tensor = [torch.from_numpy(a).to(device) for a in (source, place, sequence.reshape(rows, capacity), at)]
     return Rows(*as_tensor)
 
@@ -91,8 +94,11 @@ class PackedTransformer(nn.Module):
         self.norm = RMSNorm(width)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """X (P, D), lengths (W,) summing to P -> (P, D): position i of a sequence has seen positions 0..i of it."""
-        rows = pack(lengths.cpu().numpy(), x.device)
+        """X (P, D), lengths (W,) summing to P -> (P, D): position i of a sequence has seen positions 0..i of it.
+
+        Positions beyond the last sequence, where lengths sum to less than P, come back with values that mean nothing.
+        """
+        rows = pack(lengths.cpu().numpy(), x.device, len(x))
         h = x.index_select(0, rows.source)
         rope = Rope(x.shape[-1] // self.heads, rows.position, x.dtype)
         mask = RowMask(rows.sequence, x.dtype)

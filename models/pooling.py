@@ -19,7 +19,7 @@ def segment_sum(x: Tensor, member: Tensor, count: int) -> Tensor:
 def segment_max(x: Tensor, member: Tensor, count: int) -> Tensor:
     """Per-segment maximum of x (T, D) -> (count, D).
 
-    Every segment has a member.
+    Zeros for a segment without members.
     """
     index = member[:, None].expand_as(x)
     return x.new_zeros(count + 1, x.shape[1]).scatter_reduce(0, index, x, "amax", include_self=False)[:count]
@@ -36,7 +36,7 @@ def pool(x: Tensor, member: Tensor, count: int, how: str) -> Tensor:
     if how == "last":
         return x.index_select(0, last_of(member, count))
     if how == "mean":
-        sizes = torch.bincount(member, minlength=count + 1)[:count, None].to(x.dtype)
+        sizes = torch.bincount(member, minlength=count + 1)[:count, None].clamp(min=1).to(x.dtype)
         return segment_sum(x, member, count) / sizes
     assert how == "max", how
     return segment_max(x, member, count)
@@ -66,7 +66,7 @@ class PatchQueries(nn.Module):
         flat = score.view(t, -1)
         peak = segment_max(flat.detach(), member, count).index_select(0, member.clamp(max=count - 1))
         weight = (flat - peak).clamp(max=0).exp()
-        norm = segment_sum(weight, member, count)
+        norm = segment_sum(weight, member, count).clamp(min=1e-30)  # 0 for an empty patch, at least 1 for all others
         mixed = segment_sum((weight.to(x.dtype).view(t, self.slots, self.heads, 1) * value).view(t, -1), member, count)
         mixed = mixed.view(count, self.slots, self.heads, e) / norm.to(x.dtype).view(count, self.slots, self.heads, 1)
         return slots + self.out(mixed.reshape(count, self.slots, d))

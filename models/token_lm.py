@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.batch import Windows
+from models.batch import Windows, bucket
 from models.harness import Prediction
 from models.layers import Linear, wide
 from models.packing import PackedTransformer
@@ -51,6 +51,8 @@ class TokenLM(nn.Module):
         first = counts.cumsum(0) - counts
         before = batch.ids.roll(1)
         before[first] = self.vocab_size
+        before = F.pad(before, (0, bucket(len(before)) - len(before)))
         states = self.latent(F.embedding(before, self.token).to(dtype), counts)
-        nats = F.cross_entropy(wide(self.head(states)), batch.ids, reduction="none")
+        logits = self.head(states)[: len(batch.ids)]
+        nats = F.cross_entropy(wide(logits), batch.ids, reduction="none")
         return Prediction(nats.new_zeros(len(batch.data)).index_copy(0, at, nats))

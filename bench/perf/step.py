@@ -1,0 +1,178 @@
+"""Speed of a training step, as ratios measured in one run: python -m bench.perf.step [--suite quick] [--row stride]
+
+(a) the step against the same model run plainly: float32, and norms, rotations, SwiGLU and attention as torch composes them;
+(b) its model FLOP/s against those of a dense GPT made of the same blocks at the latent width, on the same number of bytes;
+(e) the share of a training's time outside forward, backward and optimizer;
+(f) padding of latent positions.
+
+The contenders take turns, a step each, so that a busy machine slows all of them; medians over the turns are compared, and
+the spread of the paired ratio is given with them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.allocator import keep_memory
+from bench.config import load_suite
+from bench.cuts import batches, training_spans
+from bench.data import load
+from bench.prepare import flops, make_model, prepare
+from bench.train import make_optimizer, train, train_step
+from models import layers
+from models.flops import Shapes, block_flops, seen_keys
+from models.harness import Harness
+from models.initialise import initialise
+from models.packing import PackedTransformer, pack
+
+ROW_LENGTH = 256
+"""Positions of a sequence of the dense GPT: as many as a window has patches of four bytes."""
+
+
+@contextlib.contextmanager
+def plainly() -> Iterator[None]:
+    """Norms, rotations, SwiGLU and attention as one would first write them."""
+
+    def norm(self: layers.RMSNorm, x: Tensor) -> Tensor:
+        return F.rms_norm(x, x.shape[-1:], self.weight.to(x.dtype), self.eps)
+
+    def swiglu(self: layers.SwiGLU, x: Tensor) -> Tensor:
+        gate, up = self.gate_up(x).chunk(2, -1)
+        return self.down(F.silu(gate) * up)
+
+    def rotate(self: layers.Rope, x: Tensor) -> Tensor:
+        a, b = x.chunk(2, -1)
+        return x * self.cos + torch.cat((b, a), -1) * self.sin
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+
+    with (
+        patch.object(layers.RMSNorm, "forward", norm),
+        patch.object(layers.SwiGLU, "forward", swiglu),
+        patch.object(layers.Rope, "rotate", rotate),
+        patch.object(layers, "attend", attend),
+    ):
+        yield
+
+
+class DenseGPT(nn.Module):
+    """The latent transformer alone, over every position of its input."""
+
+    def __init__(self, width: int, depth: int, heads: int) -> None:
+        super().__init__()
+        self.byte = nn.Parameter(torch.empty(257, width))
+        self.lookup_std = {"byte": 0.5}
+        self.latent = PackedTransformer(width, depth, heads)
+        self.head = layers.Linear(width, 256)
+
+    def loss(self, data: Tensor, lengths: Tensor) -> Tensor:
+        x = F.embedding(data, self.byte).bfloat16()
+        return F.cross_entropy(self.head(self.latent(x, lengths)).float(), data)
+
+
+def turns(contenders: dict[str, Callable[[], None]], count: int) -> dict[str, np.ndarray]:
+    """Seconds of each contender in each turn, after one unmeasured turn."""
+    out: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(count + 1):
+        for name, step in contenders.items():
+            began = time.perf_counter()
+            step()
+            if turn:
+                out[name].append(time.perf_counter() - began)
+    return {name: np.array(seconds) for name, seconds in out.items()}
+
+
+def measure(suite_name: str, label: str, count: int) -> dict[str, float]:
+    keep_memory()
+    suite = load_suite(suite_name)
+    row = suite.row(label)
+    data = load(suite.data)
+    with tempfile.TemporaryDirectory() as cache:
+        prepared = prepare(suite, row, data, Path(cache), lambda message: None)
+    corpus, config = prepared.train, row.train
+    batch = corpus.windows(next(batches(training_spans(corpus.offsets, config.window), config.batch_bytes, 1, 0)))
+    cpu = torch.device("cpu")
+
+    def stepper(dtype: str, plain: bool) -> Callable[[], None]:
+        model = make_model(row, prepared.patcher, 0)
+        optimizer = make_optimizer(model, config)
+        settings = replace(config, dtype=dtype)
+
+        def step() -> None:
+            with plainly() if plain else contextlib.nullcontext():
+                train_step(model, model, optimizer, batch, 1e-4, settings)
+
+        return step
+
+    model = make_model(row, prepared.patcher, 0)
+    assert isinstance(model, Harness)
+    sizes = model.config
+    gpt = DenseGPT(sizes.latent_width, sizes.latent_layers, sizes.latent_heads)
+    initialise(gpt, 0)
+    gpt_optimizer = make_optimizer(gpt, config)
+    lengths = torch.full((len(batch.data) // ROW_LENGTH,), ROW_LENGTH)
+    tokens = batch.data[: int(lengths.sum())]
+
+    def gpt_step() -> None:
+        gpt.loss(tokens, lengths).backward()
+        nn.utils.clip_grad_norm_(gpt.parameters(), config.clip)
+        gpt_optimizer.step()
+        gpt_optimizer.zero_grad()
+
+    contenders = {"harness": stepper(config.dtype, False), "plain": stepper("float32", True), "gpt": gpt_step}
+    seconds = turns(contenders, count)
+    shapes = Shapes(lengths.numpy(), lengths.numpy())
+    gpt_flops = 3 * (
+        block_flops(sizes.latent_width, sizes.latent_layers, shapes.bytes, seen_keys(shapes.patches))
+        + 2.0 * shapes.bytes * sizes.latent_width * 256
+    )
+    harness_flops = 3 * flops(prepared)["total"] * len(batch.data)
+    rate = {"harness": harness_flops / seconds["harness"], "gpt": gpt_flops / seconds["gpt"]}
+    patches = np.bincount(batch.window_of().numpy(), batch.starts.numpy()).astype(int)
+    few = replace(config, bytes=12 * config.batch_bytes)
+    progress = train(make_model(row, prepared.patcher, 0), corpus, few, 0, cpu)
+    quarter = [float(np.quantile(seconds["plain"] / seconds["harness"], q)) for q in (0.25, 0.75)]
+    return {
+        "a_speedup_over_plain_float32": float(np.median(seconds["plain"]) / np.median(seconds["harness"])),
+        "a_lower_quartile": quarter[0],
+        "a_upper_quartile": quarter[1],
+        "b_flop_rate_over_dense_gpt": float(np.median(rate["harness"]) / np.median(rate["gpt"])),
+        "b_lower_quartile": float(np.quantile(rate["harness"] / rate["gpt"], 0.25)),
+        "b_upper_quartile": float(np.quantile(rate["harness"] / rate["gpt"], 0.75)),
+        "harness_gflops_per_second": float(np.median(rate["harness"])) / 1e9,
+        "gpt_gflops_per_second": float(np.median(rate["gpt"])) / 1e9,
+        "harness_bytes_per_second": len(batch.data) / float(np.median(seconds["harness"])),
+        "e_share_outside_the_step": 1 - progress.busy_seconds / progress.seconds,
+        "f_latent_padding": pack(patches, cpu).waste,
+        "threads": float(torch.get_num_threads()),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--suite", default="quick")
+    parser.add_argument("--row", default="stride")
+    parser.add_argument("--turns", type=int, default=15)
+    arguments = parser.parse_args()
+    found = measure(arguments.suite, arguments.row, arguments.turns)
+    assert all(math.isfinite(v) for v in found.values())
+    print(json.dumps({k: round(v, 4) for k, v in found.items()}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
