@@ -102,9 +102,11 @@ def _runs(label: str, records: list[Record]) -> Runs:
 def _failure(record: Record) -> Failure | None:
     if record["status"] == "failed":
         error = record["error"]
-        step = "" if error.get("step") is None else f" at step {error['step']}"
-        short = f"{error['kind']}{step}"
-        return Failure(record["seed"], short, f"{short}: {shortened(error['message'])}")
+        message = shortened(error["message"])
+        if error["kind"] == "BenchError":  # its message is made for people
+            return Failure(record["seed"], shortened(message, 40), message)
+        short = error["kind"] if error.get("step") is None else f"{error['kind']} at step {error['step']}"
+        return Failure(record["seed"], short, f"{short}: {message}")
     for name, audit in {} if is_leaky(record) else (record.get("audits") or {}).items():
         if not audit.get("passed"):
             detail = shortened(str(audit.get("detail", "")))

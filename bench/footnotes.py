@@ -48,10 +48,15 @@ def what_was_run(records: list[Record]) -> list[str]:
     steps = {record["loss_curve"][-1][0] for record in records if record.get("loss_curve")}
     trained = f"Trained on {_span(record['cost']['train_bytes'] for record in records)} bytes"
     notes.append(trained + (f" in {_span(steps)} steps" if steps else "") + f"; {_matched(records)}.")
-    machines = {f"{dig(r, 'environment.device')}, {dig(r, 'environment.threads')} threads" for r in records}
+    machines = {_machine(record) for record in records}
     text = "Measured on " + " and on ".join(sorted(machines))
     notes.append(f"{text}: bytes/s of different machines do not compare." if len(machines) > 1 else f"{text}.")
     return notes
+
+
+def _machine(record: Record) -> str:
+    threads = dig(record, "environment.threads")
+    return f"{dig(record, 'environment.device')}, {threads} thread{'' if threads == 1 else 's'}"
 
 
 def _matched(records: list[Record]) -> str:

@@ -309,3 +309,15 @@ def test_a_planted_difference_is_found_and_a_planted_zero_is_not(planted: float)
     else:
         assert excluded <= 16  # 10 expected of 200
         assert decided == 0
+
+
+def test_why_seeds_are_not_resampled() -> None:
+    # What the module's docstring says of three seeds drawn with replacement, where nothing but seeds decides.
+    rng = np.random.default_rng(13)
+    seeds = rng.normal(0, 1, (2000, 3))
+    drawn = rng.integers(0, 3, (2000, 300, 3))
+    means = np.take_along_axis(seeds[:, None, :], drawn, axis=2).mean(axis=2)
+    low, high = np.quantile(means, [0.025, 0.975], axis=1)
+    assert 0.73 < np.mean((low <= 0) & (high >= 0)) < 0.79
+    half = student_quantiles(np.array([0.975]), 2) * seeds.std(axis=1, ddof=1) / np.sqrt(3)
+    assert 0.94 < np.mean(np.abs(seeds.mean(axis=1)) <= half) < 0.96

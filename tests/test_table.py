@@ -319,6 +319,14 @@ def test_a_failed_row_shows_its_failure_and_no_number() -> None:
     assert note(table, "No number for b") == "No number for b, seeds 0, 1: Divergence at step 17: the loss is NaN"
 
 
+def test_what_a_user_can_mend_is_told_in_its_own_words() -> None:
+    record = make_failed("b")
+    record["error"] = {"kind": "BenchError", "message": f"wanted {'a much ' * 8}smaller size;\nask for one"}
+    table = build([*suite(a=2.3), record])
+    assert table.cell("b", "flags").value == "failed: wanted a much a much a much a much a mu…"
+    assert note(table, "No number for b").endswith("seed 0: wanted " + "a much " * 8 + "smaller size; ask for one")
+
+
 def test_a_row_of_which_some_seeds_failed_says_so() -> None:
     table = build([*suite(3, a=2.3), *suite(2, b=2.2), make_failed("b", 2)])
     assert table.cell("b", "flags").value == "1 of 3 seeds failed"
