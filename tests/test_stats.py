@@ -315,7 +315,7 @@ def test_why_seeds_are_not_resampled() -> None:
     # What the module's docstring says of three seeds drawn with replacement, where nothing but seeds decides.
     rng = np.random.default_rng(13)
     seeds = rng.normal(0, 1, (2000, 3))
-    drawn = rng.integers(0, 3, (2000, 300, 3))
+    drawn = rng.integers(0, 3, (2000, 1000, 3))
     means = np.take_along_axis(seeds[:, None, :], drawn, axis=2).mean(axis=2)
     low, high = np.quantile(means, [0.025, 0.975], axis=1)
     assert 0.73 < np.mean((low <= 0) & (high >= 0)) < 0.79
