@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,20 @@ from patchers.calibration import bisect, check_size, total_bytes
 from patchers.errors import BenchError
 from patchers.hashing import hash_at
 from patchers.ngram import NgramModel
-from patchers.transformer import TransformerModel
 
-MODELS: dict[str, type[NgramModel] | type[TransformerModel]] = {
-    "ngram": NgramModel,
-    "transformer": TransformerModel,
+if TYPE_CHECKING:
+    from patchers.transformer import TransformerModel
+
+
+def _transformer() -> type[TransformerModel]:
+    from patchers.transformer import TransformerModel  # loads torch: seconds that only its users should wait
+
+    return TransformerModel
+
+
+MODELS: dict[str, Callable[[], type[NgramModel] | type[TransformerModel]]] = {
+    "ngram": lambda: NgramModel,
+    "transformer": _transformer,
 }
 _TIE_SEED = 0x7165
 _TIES = 65536
@@ -68,11 +77,12 @@ class ScorePatcher(ModelOptions, Patcher):
     def _model(self) -> ScoreModel:
         if self._learnt is None:
             raise BenchError(f"patcher '{self.name}' has learnt nothing yet: call fit() with training text first")
-        return MODELS[self.model](self._learnt, self)
+        return MODELS[self.model]()(self._learnt, self)
 
     def fit(self, docs: Sequence[bytes], seed: int = 0) -> Self:
         total_bytes(docs)
-        return dataclasses.replace(self, _learnt=MODELS[self.model].fit(docs, self, seed, self._targets(docs, seed)))
+        learnt = MODELS[self.model]().fit(docs, self, seed, self._targets(docs, seed))
+        return dataclasses.replace(self, _learnt=learnt)
 
     def _targets(self, docs: Sequence[bytes], seed: int) -> list[Starts] | None:
         """What the model is to predict: starts, or None for the next byte."""
