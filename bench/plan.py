@@ -49,7 +49,7 @@ def plan_rows(suite: Suite, cache: Path) -> list[RowPlan]:
         rows.append(
             RowPlan(
                 label=row.label,
-                bytes_per_patch=prepared.bytes_per_patch and prepared.bytes_per_patch["train"],
+                bytes_per_patch=prepared.bytes_per_patch["train"] if prepared.bytes_per_patch else None,
                 parameters=parameters(model),
                 flops_per_byte=per_byte,
                 train_bytes=row.train.bytes,

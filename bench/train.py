@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from safetensors import safe_open
@@ -67,11 +67,21 @@ def learning_rate(config: TrainConfig, read: int) -> float:
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW; decay on the matrices of products only: norms and lookups have none."""
+    """AdamW in three groups: the matrices of products, which alone decay; norms; lookups, with a learning rate of their own.
+
+    `scale` of a group is what the schedule's learning rate is multiplied by.
+    """
     matrices = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear)}
-    decayed = [p for p in model.parameters() if id(p) in matrices]
-    others = [p for p in model.parameters() if id(p) not in matrices]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    parameters = list(model.parameters())
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if id(p) in matrices], "weight_decay": config.weight_decay, "scale": 1.0},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0, "scale": 1.0},
+        {
+            "params": [p for p in parameters if p.ndim > 1 and id(p) not in matrices],
+            "weight_decay": 0.0,
+            "scale": config.lookup_lr,
+        },
+    ]
     return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
 
 
@@ -141,7 +151,7 @@ def train_step(
         (loss if prediction.loss is None else loss + prediction.loss).backward()
         nn.utils.clip_grad_norm_(model.parameters(), config.clip, foreach=True)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["scale"]
         optimizer.step()
         optimizer.zero_grad()
     return value

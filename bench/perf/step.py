@@ -1,12 +1,13 @@
 """Speed of a training step, as ratios measured in one run: python -m bench.perf.step [--suite quick] [--row stride]
 
-(a) the step against the same model run plainly: float32, and norms, rotations, SwiGLU and attention as torch composes them;
-(b) its model FLOP/s against those of a dense GPT made of the same blocks at the latent width, on the same number of bytes;
+(a) the step against the same model run plainly: float32, and norms, rotations, SwiGLU and attention as torch composes
+    them;
+(b) its model FLOP/s against those of a dense GPT made of the same blocks at the latent width, on as many positions;
 (e) the share of a training's time outside forward, backward and optimizer;
 (f) padding of latent positions.
 
-The contenders take turns, a step each, so that a busy machine slows all of them; medians over the turns are compared, and
-the spread of the paired ratio is given with them.
+The contenders take turns, a step each, so that a busy machine slows all of them; medians over the turns are compared,
+and the quartiles of the paired ratio are given with them.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 from unittest.mock import patch
 
 import numpy as np
@@ -108,7 +110,7 @@ def measure(suite_name: str, label: str, count: int) -> dict[str, float]:
     batch = corpus.windows(next(batches(training_spans(corpus.offsets, config.window), config.batch_bytes, 1, 0)))
     cpu = torch.device("cpu")
 
-    def stepper(dtype: str, plain: bool) -> Callable[[], None]:
+    def stepper(dtype: Literal["bfloat16", "float32"], plain: bool) -> Callable[[], None]:
         model = make_model(row, prepared.patcher, 0)
         optimizer = make_optimizer(model, config)
         settings = replace(config, dtype=dtype)
