@@ -65,14 +65,17 @@ def load_model(folder: str | Path, device: torch.device | None = None) -> CutMod
     if header.get("format") != FORMAT:
         raise BenchError(f"{folder} has format {header.get('format')}, this patchbench reads format {FORMAT}")
     sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in header["sizes"].items()}
+    patcher = load(folder / "patcher") if header["patcher"] else None
     model: nn.Module
     if header["kind"] == "harness":
-        model = Harness(HarnessConfig(**sizes), header["price"])
+        router = patcher.router(sizes["local_width"]) if patcher is not None and patcher.kind == "in-model" else None
+        model = Harness(HarnessConfig(**sizes), header["price"], router)
     elif header["kind"] == "token_lm":
         model = TokenLM(TokenLMConfig(**sizes), header["vocab_size"])
     else:
         model = ByteLM(ByteLMConfig(**sizes))
     model.load_state_dict(weights)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    patcher = load(folder / "patcher") if header["patcher"] else None
+    if patcher is not None and patcher.kind == "in-model":
+        patcher = None  # the model cuts by itself
     return CutModel(model.eval().to(device), patcher, header["window"], device, with_ids=header["kind"] == "token_lm")

@@ -280,6 +280,8 @@ def _row(label: str, mapping: Mapping[str, Any], suite: SuiteConfig, place: Plac
     sizes = dataclass_from_mapping(type(base), config.options, place / "options", base)
     train = dataclass_from_mapping(TrainConfig, config.train, place / "train", suite.train)
     patcher = None if config.patcher is None else _patcher(config.patcher, place / "patcher")
+    if patcher is not None and patcher.kind == "in-model" and isinstance(sizes, HarnessConfig):
+        sizes = dataclasses.replace(sizes, pool="last")  # a router fires where a patch ends: that state is it
     if config.model == "byte_lm":
         if patcher is not None:
             raise (place / "patcher").error("a byte_lm has no patches and takes no patcher; leave it out")

@@ -39,7 +39,12 @@ class Prepared:
     patcher: Patcher | None
     train: CutDocuments
     bytes_per_patch: dict[str, float] | None
-    """Realised mean patch of each split; None without a patcher."""
+    """Realised mean patch of each split; None without a patcher, and before an in-model one is trained."""
+
+    @property
+    def scoring_patcher(self) -> Patcher | None:
+        """What cuts text for the trained model; None where the model does it by itself."""
+        return None if self.patcher is None or self.patcher.kind == "in-model" else self.patcher
 
     @property
     def with_ids(self) -> bool:
@@ -51,6 +56,8 @@ def prepare(suite: Suite, row: Row, data: Data, cache: Path, say: Say) -> Prepar
     if row.patcher is None:
         return Prepared(row, None, CutDocuments.uncut(data.train.texts), None)
     patcher = fitted(suite, row, data, cache, say)
+    if patcher.kind == "in-model":
+        return Prepared(row, patcher, CutDocuments.uncut(data.train.texts), None)
     with_ids = row.model == "token_lm"
 
     def cuts(split: Corpus) -> Cuts:
@@ -62,6 +69,19 @@ def prepare(suite: Suite, row: Row, data: Data, cache: Path, say: Say) -> Prepar
     for name, split in (("calibration", data.calibration), ("test", data.test)):
         sizes[name] = CutDocuments.of(split.texts, cuts(split)).bytes_per_patch
     return Prepared(row, patcher, train, sizes)
+
+
+def after_training(prepared: Prepared, model: nn.Module, data: Data, say: Say) -> Prepared:
+    """The same with an in-model patcher as training left it, and with its cuts; other rows are as they were."""
+    patcher = prepared.patcher
+    if patcher is None or patcher.kind != "in-model":
+        return prepared
+    say(f"cutting with {patcher.name}")
+    learned = patcher.learned(model)
+    splits = {"train": data.train.texts, "calibration": data.calibration.texts, "test": data.test.texts}
+    corpora = {name: CutDocuments.of(texts, cut(learned, texts)) for name, texts in splits.items()}
+    sizes = {name: corpus.bytes_per_patch for name, corpus in corpora.items()}
+    return Prepared(prepared.row, learned, corpora["train"], sizes)
 
 
 def fitted(suite: Suite, row: Row, data: Data, cache: Path, say: Say) -> Patcher:
@@ -100,7 +120,8 @@ def make_model(row: Row, patcher: Patcher | None, seed: int) -> nn.Module:
     """The row's model with its initial weights, which depend on the seed and the sizes alone."""
     model: nn.Module
     if isinstance(row.sizes, HarnessConfig):
-        model = Harness(row.sizes, row.price)
+        routed = row.patcher is not None and row.patcher.kind == "in-model"
+        model = Harness(row.sizes, row.price, patcher.router(row.sizes.local_width) if patcher and routed else None)
     elif isinstance(row.sizes, TokenLMConfig):
         model = TokenLM(row.sizes, vocab_size(patcher))
     else:
@@ -144,7 +165,8 @@ def flops(prepared: Prepared) -> dict[str, float]:
     shapes = Shapes(spans[:, 1] - spans[:, 0], inside + forced)
     parts: dict[str, float]
     if isinstance(row.sizes, HarnessConfig):
-        parts = harness_flops(row.sizes, 512 if row.price else 256, shapes)
+        routed = row.patcher is not None and row.patcher.kind == "in-model"
+        parts = harness_flops(row.sizes, 512 if row.price else 256, shapes, routed)
     elif isinstance(row.sizes, TokenLMConfig):
         parts = token_lm_flops(row.sizes, vocab_size(prepared.patcher), shapes)
     else:

@@ -20,7 +20,16 @@ from bench.checkpoint import save_model
 from bench.config import Row, Suite
 from bench.data import Data, load
 from bench.model import CutModel
-from bench.prepare import Prepared, flops, make_model, parameters, patcher_summary, prepare, training_flops
+from bench.prepare import (
+    Prepared,
+    after_training,
+    flops,
+    make_model,
+    parameters,
+    patcher_summary,
+    prepare,
+    training_flops,
+)
 from bench.records import Record
 from bench.tasks import TASKS
 from bench.train import Progress, TrainingFailed, train
@@ -147,10 +156,16 @@ def _results_of(suite: Suite, run: Run, data: Data, results: Path, listener: Lis
     progress = train(
         model, prepared.train, row.train, run.seed, device, training_checkpoint(results, suite, run), listener.trained
     )
+    prepared = after_training(prepared, model, data, listener.say)
     listener.say("scoring")
     began = time.perf_counter()
     byte_model = CutModel(
-        model, prepared.patcher, row.train.window, device, row.train.batch_bytes, with_ids=prepared.with_ids
+        model,
+        prepared.scoring_patcher,
+        row.train.window,
+        device,
+        row.train.batch_bytes,
+        with_ids=prepared.with_ids,
     )
     tasks = run_tasks(suite.tasks, byte_model, data)
     seconds = time.perf_counter() - began

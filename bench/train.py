@@ -67,20 +67,17 @@ def learning_rate(config: TrainConfig, read: int) -> float:
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW in three groups: the matrices of products, which alone decay; norms; lookups, with a learning rate of their own.
+    """AdamW in three groups: matrices of products, which alone decay; norms and routers; lookups, with their own rate.
 
     `scale` of a group is what the schedule's learning rate is multiplied by.
     """
     matrices = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear)}
+    tables = {id(getattr(m, name)) for m in model.modules() for name in getattr(m, "lookup_std", ())}
     parameters = list(model.parameters())
     groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if id(p) in matrices], "weight_decay": config.weight_decay, "scale": 1.0},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0, "scale": 1.0},
-        {
-            "params": [p for p in parameters if p.ndim > 1 and id(p) not in matrices],
-            "weight_decay": 0.0,
-            "scale": config.lookup_lr,
-        },
+        {"params": [p for p in parameters if id(p) not in matrices | tables], "weight_decay": 0.0, "scale": 1.0},
+        {"params": [p for p in parameters if id(p) in tables], "weight_decay": 0.0, "scale": config.lookup_lr},
     ]
     return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
 

@@ -51,7 +51,7 @@ def block_flops(width: int, layers: int, positions: int, pairs: int) -> float:
     return float(layers * (per_position * positions + 4 * width * pairs))
 
 
-def harness_flops(config: HarnessConfig, outputs: int, shapes: Shapes) -> dict[str, float]:
+def harness_flops(config: HarnessConfig, outputs: int, shapes: Shapes, routed: bool = False) -> dict[str, float]:
     """Forward FLOPs of the harness over all windows together, by component; `outputs` is 256, or 512 where
     boundaries are priced."""
     c, d, k = config, config.local_width, config.n_slots
@@ -71,7 +71,7 @@ def harness_flops(config: HarnessConfig, outputs: int, shapes: Shapes) -> dict[s
     bridges = sum(2 * p * w * c.latent_width for w in (pooled, given) if w != c.latent_width)
     return {
         "latent": block_flops(c.latent_width, c.latent_layers, p, seen_keys(shapes.patches)) + bridges,
-        "local_encoder": block_flops(d, c.encoder_layers, n, local),
+        "local_encoder": block_flops(d, c.encoder_layers, n, local) + (4 * n * d * d if routed else 0),
         "local_decoder": block_flops(d, c.decoder_layers, n, local),
         "cross_attention": float(cross),
         "head": 2.0 * n * d * outputs,

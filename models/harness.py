@@ -17,7 +17,8 @@ from models.batch import Patches, Windows, bucket
 from models.layers import Block, Linear, LocalMask, RMSNorm, Rope, wide
 from models.ngrams import NgramEmbedding, PatchStateEmbedding
 from models.packing import PackedTransformer
-from models.pooling import PatchQueries, PatchReader, pool
+from models.pooling import PatchQueries, PatchReader, last_of, pool
+from models.router import CosineRouter, Routing, smooth
 
 Price = Literal["end", "start"]
 
@@ -67,14 +68,44 @@ class Prediction:
     """Scalar to add to the mean of `nats` in training (a router's regulariser)."""
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """The local encoder's outcome, with a few rows of padding at the end (`bucket`)."""
+
+    x: Tensor
+    """(T or more, D)."""
+
+    starts: Tensor
+    """(T,) bool, true at the beginning of every window."""
+
+    routing: Routing | None
+    rope: Rope
+    mask: LocalMask
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What the model has before its head."""
+
+    x: Tensor
+    """(T or more, D): decoder states."""
+
+    latent: Tensor
+    """(P or more, L): latent outputs, smoothed where a router asks for it."""
+
+    routing: Routing | None
+
+
 class Harness(nn.Module):
     """Sizes from a `HarnessConfig`; `price` says whether and how boundaries are predicted and paid for (DESIGN
     section 4)."""
 
-    def __init__(self, config: HarnessConfig, price: Price | None = None) -> None:
+    def __init__(self, config: HarnessConfig, price: Price | None = None, router: CosineRouter | None = None) -> None:
+        """With a `router` the model cuts by itself; it then pools the last position of a patch (`pool: last`)."""
         super().__init__()
+        assert router is None or (config.pool == "last" and price is None), "a router fires where a patch ends"
         c, d = config, config.local_width
-        self.config, self.price = config, price
+        self.config, self.price, self.router = config, price, router
         self.lookup_std = {"byte": c.byte_std}
         self.byte = nn.Parameter(torch.empty(257, d))
         self.ngrams = NgramEmbedding(c.ngrams, c.ngram_rows, d, c.ngram_std) if c.ngrams else None
@@ -94,30 +125,47 @@ class Harness(nn.Module):
         self.norm = RMSNorm(d)
         self.head = Linear(d, 512 if price else 256)
 
-    def embed(self, batch: Windows, starts: Tensor, dtype: torch.dtype) -> Tensor:
-        """(T, D): the byte before each position, the grams that end there, and what is known of the cut."""
+    def embed(self, batch: Windows, starts: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """(T, D): the byte before each position, the grams that end there, and what is known of the cut, if it is."""
         positions = batch.positions()
         x = F.embedding(batch.previous(), self.byte).to(dtype)
         if self.ngrams is not None:
             x = x + self.ngrams(batch.data, positions, dtype)
-        return x + self.patch_state(batch.data, starts, positions, dtype)
+        return x if starts is None else x + self.patch_state(batch.data, starts, positions, dtype)
 
-    def states(self, batch: Windows, dtype: torch.dtype, mute_latent: bool = False) -> tuple[Tensor, Tensor]:
-        """Decoder states (T or more, D) and latent outputs (P or more, L).
-
-        `mute_latent` puts BOS's latent output in the place of every other.
-        """
+    def encode(self, batch: Windows, dtype: torch.dtype) -> Encoded:
+        """The local encoder, and the cut: the given one, or the router's."""
+        begins = torch.zeros(len(batch.data), dtype=torch.bool, device=batch.data.device)
+        begins[batch.offsets[:-1]] = True
+        starts = batch.starts | begins
         c = self.config
-        starts = batch.starts.clone()
-        starts[batch.offsets[:-1]] = True
-        patches = Patches.of(starts, batch.offsets, late=self.price == "start")
-        x, spare = _pad(self.embed(batch, starts, dtype), bucket(len(batch.data), c.local_window))
-        member = F.pad(patches.member, (0, spare), value=patches.count)
-        read = F.pad(patches.read, (0, spare))
+        x = self.embed(batch, starts if self.router is None else None, dtype)
+        x, spare = _pad(x, bucket(len(batch.data), c.local_window))
         rope = Rope(c.local_width // c.local_heads, F.pad(batch.positions(), (0, spare)), dtype)
         mask = LocalMask(F.pad(batch.window_of(), (0, spare), value=-1), c.local_window, dtype)
         for block in self.encoder:
             x = block(x, rope, mask)
+        routing = None
+        if self.router is not None:
+            routing = self.router(x[: len(begins)], begins)
+            starts = routing.starts
+            # the cut is known only now, so what it tells is added here instead of to the encoder's input
+            known = self.patch_state(batch.data, starts, batch.positions(), dtype)
+            x = x + F.pad(known, (0, 0, 0, spare))
+        return Encoded(x, starts, routing, rope, mask)
+
+    def states(self, batch: Windows, dtype: torch.dtype, mute_latent: bool = False) -> Decoded:
+        """The whole model but its head.
+
+        `mute_latent` puts BOS's latent output in the place of every other.
+        """
+        c = self.config
+        encoded = self.encode(batch, dtype)
+        x, routing = encoded.x, encoded.routing
+        spare = len(x) - len(batch.data)
+        patches = Patches.of(encoded.starts, batch.offsets, late=self.price == "start")
+        member = F.pad(patches.member, (0, spare), value=patches.count)
+        read = F.pad(patches.read, (0, spare))
         if c.pool == "cross_attention":
             pooled = self.queries(x, member, patches.count).flatten(1)
         else:
@@ -126,26 +174,34 @@ class Harness(nn.Module):
         if mute_latent:
             bos = patches.first[:-1].repeat_interleave(patches.first.diff())
             latent = latent.index_select(0, F.pad(bos, (0, patches.count - len(bos))))
+        gate = None
+        if routing is not None:
+            latent = smooth(latent, routing.probability.index_select(0, last_of(patches.member, patches.count)))
+            gate = F.pad(routing.gate, (0, spare)).to(dtype)[:, None]
         given = self.from_latent(latent)
         if c.inject == "add":
-            x = x + given.index_select(0, read)
+            x = x + _gated(given.index_select(0, read), gate)
         slots = given.view(patches.count, c.n_slots, c.local_width) if c.inject == "cross_attention" else None
         for layer, block in enumerate(self.decoder):
             if slots is not None:
-                x = x + self.readers[layer](x, slots, read)
-            x = block(x, rope, mask)
-        return x, latent
+                x = x + _gated(self.readers[layer](x, slots, read), gate)
+            x = block(x, encoded.rope, encoded.mask)
+        return Decoded(x, latent, routing)
 
     def logits(self, batch: Windows, dtype: torch.dtype = torch.float32, mute_latent: bool = False) -> Tensor:
         """(T, V) in `dtype`: V = 256 bytes, or 512 = 256 bytes without the boundary flag, then 256 with it."""
-        states, _ = self.states(batch, dtype, mute_latent)
-        return self.head(self.norm(states))[: len(batch.data)]
+        return self.read_out(self.states(batch, dtype, mute_latent), batch)
+
+    def read_out(self, decoded: Decoded, batch: Windows) -> Tensor:
+        return self.head(self.norm(decoded.x))[: len(batch.data)]
 
     def forward(self, batch: Windows, dtype: torch.dtype = torch.float32, mute_latent: bool = False) -> Prediction:
-        logits = self.logits(batch, dtype, mute_latent)
-        if self.price is None:
-            return Prediction(F.cross_entropy(wide(logits), batch.data, reduction="none"))
-        return priced(logits, batch, self.price)
+        decoded = self.states(batch, dtype, mute_latent)
+        logits = self.read_out(decoded, batch)
+        if self.price is not None:
+            return priced(logits, batch, self.price)
+        nats = F.cross_entropy(wide(logits), batch.data, reduction="none")
+        return Prediction(nats, loss=None if decoded.routing is None else decoded.routing.loss)
 
 
 def priced(logits: Tensor, batch: Windows, price: Price) -> Prediction:
@@ -165,6 +221,10 @@ def priced(logits: Tensor, batch: Windows, price: Price) -> Prediction:
     either = torch.logaddexp(without, with_flag)
     joint = torch.where(flag == 1, with_flag, torch.where(flag == 0, without, either))
     return Prediction(-joint, either - joint)
+
+
+def _gated(x: Tensor, gate: Tensor | None) -> Tensor:
+    return x if gate is None else x * gate
 
 
 def _pad(x: Tensor, size: int) -> tuple[Tensor, int]:

@@ -120,6 +120,7 @@ class PatchStateEmbedding(nn.Module):
 
     def __init__(self, rows: int, width: int, knows_flag: bool) -> None:
         super().__init__()
+        self.lookup_std = {"flag": 0.0, "length": 0.0, "patch": 0.0}
         self.knows_flag = knows_flag
         self.rows = prime_below(rows)
         self.flag = nn.Parameter(torch.zeros(2, width))

@@ -1,11 +1,11 @@
 """Ways of cutting bytes into patches. A plug-in needs two of these names: `Patcher` and `register`."""
 
-from patchers import bpe, bpe_predicted, entropy, lz, rules, unigram
+from patchers import bpe, bpe_predicted, entropy, hnet, lz, rules, unigram
 from patchers.base import Kind, Patcher, Starts, Stream, state
 from patchers.errors import BenchError
 from patchers.registry import GROUP, create, get, load, load_plugin, names, register
 
-BUILT_IN = (rules, entropy, bpe, bpe_predicted, unigram, lz)  # imported so that they register themselves
+BUILT_IN = (rules, entropy, bpe, bpe_predicted, unigram, lz, hnet)  # imported so that they register themselves
 
 __all__ = [
     "BUILT_IN",
