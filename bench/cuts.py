@@ -105,7 +105,11 @@ def cut(patcher: Patcher, docs: Sequence[bytes], with_ids: bool = False) -> Cuts
         ids = np.concatenate([p[0] for p in pairs]) if pairs else np.zeros(0, np.int32)
         each = [p[1] for p in pairs]
     else:
-        ids, each = None, patcher.segment_many(docs)
+        pairs, ids, each = [], None, patcher.segment_many(docs)
+    if len(each) != len(docs):
+        raise BenchError(
+            f"patcher {patcher.name!r} gave the starts of {len(each)} documents, wanted those of {len(docs)}"
+        )
     for doc, starts in zip(docs, each, strict=True):
         if not isinstance(starts, np.ndarray) or starts.dtype != np.bool_ or starts.shape != (len(doc),):
             given = f"{getattr(starts, 'dtype', type(starts).__name__)} of shape {getattr(starts, 'shape', '?')}"
@@ -115,6 +119,11 @@ def cut(patcher: Patcher, docs: Sequence[bytes], with_ids: bool = False) -> Cuts
             )
         if len(doc) and not starts[0]:
             raise BenchError(f"patcher {patcher.name!r} gave a document whose first byte starts no patch")
+    for tokens, starts in pairs:
+        if len(tokens) != starts.sum():
+            raise BenchError(
+                f"patcher {patcher.name!r} gave {len(tokens)} token ids for {starts.sum()} starts; wanted one a start"
+            )
     return Cuts(np.concatenate(each) if each else np.zeros(0, bool), ids)
 
 
