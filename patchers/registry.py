@@ -28,7 +28,7 @@ def register(name: str) -> Callable[[type[P]], type[P]]:
 
     def add(cls: type[P]) -> type[P]:
         other = _classes.get(name)
-        if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+        if other is not None and (_where(other), other.__qualname__) != (_where(cls), cls.__qualname__):
             raise BenchError(f"patcher '{name}' is defined twice, in {_where(other)} and in {_where(cls)}: rename one")
         if "__dataclass_params__" not in cls.__dict__:
             cls = dataclasses.dataclass(frozen=True)(cls)

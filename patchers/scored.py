@@ -118,6 +118,9 @@ class ScorePatcher(ModelOptions, Patcher):
     def calibrate(self, docs: Sequence[bytes], bytes_per_patch: float) -> Self:
         check_size(bytes_per_patch)
         total, values = total_bytes(docs), self._model.scores(docs)
+        for round_ in range(len(self._model.tolerances) - 1):  # a quantile needs scores that are off to no side
+            everywhere = (np.ones(len(doc), dtype=bool) for doc in docs)
+            values = [self._model.refine(d, v, w, round_) for d, v, w in zip(docs, values, everywhere, strict=True)]
         rung, top = self._ladder(values)
 
         def size(number: int) -> float:

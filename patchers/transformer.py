@@ -92,7 +92,7 @@ class TransformerModel:
         out = [np.empty(len(doc)) for doc in docs]
         wanted: dict[bytes, list[tuple[int, int, int]]] = {}  # a piece -> document, scored from, to: once for all
         for d, doc in enumerate(docs):
-            begins = self._begins(doc) if doc else []
+            begins = self._begins(doc)
             for begin, end in zip(begins, [*begins[1:], len(doc)], strict=True):
                 for at in range(begin, end, PIECE):
                     stop = min(at + PIECE, end)
@@ -215,7 +215,7 @@ def score(logits: Tensor) -> Tensor:
     if wide.shape[-1] == 2:
         return torch.sigmoid(wide[:, 1] - wide[:, 0])
     log_p = F.log_softmax(wide, -1)
-    return -(log_p.exp() * log_p).sum(-1)
+    return -torch.linalg.vecdot(log_p.exp(), log_p)
 
 
 def train(docs: Sequence[bytes], options: ModelOptions, seed: int, starts: Sequence[Starts] | None) -> ByteLM:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from patchers.base import Starts, as_array, state
 from patchers.registry import register
-from patchers.tokens import byte_letters, readable, spelled, words_of_bytes
+from patchers.tokens import byte_letters, pack, readable, spelled, words_of_bytes
 from patchers.vocabulary import VocabularyPatcher
 
 _ENDS = ("\ue000", "\ue001")
@@ -43,9 +44,13 @@ class Unigram(VocabularyPatcher):
         scores = np.array([pieces.get(token, rare) for token in order])
         return dataclasses.replace(self._with(order[256:]), _scores=scores)
 
-    def _encoder_of(self, tokens: list[bytes]) -> Trie:
+    def _encoder_of(self, tokens: list[bytes]) -> Viterbi:
         assert self._scores is not None
-        return Trie(tokens, self._scores[: len(tokens)])
+        return Viterbi(self._trie, self._scores, len(tokens))
+
+    @functools.cached_property
+    def _trie(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        return build_trie(*pack(self.tokens()))
 
 
 def learn_pieces(docs: Sequence[bytes], vocab: int) -> dict[bytes, float]:
@@ -74,33 +79,41 @@ def learn_pieces(docs: Sequence[bytes], vocab: int) -> dict[bytes, float]:
     return {spelled(piece): score for piece, score in learnt if not any(end in piece for end in _ENDS)}
 
 
-class Trie:
-    """All tokens as a tree in two arrays: child[node, byte] and the token that ends in a node."""
+class Viterbi:
+    """The best segmentation into the first `vocab_size` tokens."""
 
-    def __init__(self, tokens: Sequence[bytes], scores: NDArray[np.float64]) -> None:
-        children: list[list[int]] = [[0] * 256]
-        ends = [-1]
-        for i, token in enumerate(tokens):
-            node = 0
-            for byte in token:
-                if not children[node][byte]:
-                    children[node][byte] = len(children)
-                    children.append([0] * 256)
-                    ends.append(-1)
-                node = children[node][byte]
-            ends[node] = i
-        self.vocab_size = len(tokens)
+    def __init__(
+        self, trie: tuple[NDArray[np.int32], NDArray[np.int32]], scores: NDArray[np.float64], vocab_size: int
+    ) -> None:
+        self.vocab_size = vocab_size
+        self._children, self._ends = trie
         self._scores = scores
-        self._children, self._ends = np.array(children, dtype=np.int32), np.array(ends, dtype=np.int32)
 
     def encode(self, data: bytes) -> tuple[NDArray[np.int32], Starts]:
-        """Ids and starts of the segmentation whose scores have the greatest sum."""
-        ids = _viterbi(as_array(data), self._children, self._ends, self._scores)
+        ids = _best(as_array(data), self._children, self._ends, self._scores, self.vocab_size)
         return ids[ids >= 0], ids >= 0
 
 
 @njit(cache=True, nogil=True)
-def _viterbi(data, children, ends, scores):  # type: ignore[no-untyped-def]
+def build_trie(flat, lengths):  # type: ignore[no-untyped-def]
+    """All tokens as a tree: the child at [node, byte] (0: none), and the token that ends in a node (-1: none)."""
+    children = np.zeros((len(flat) + 1, 256), dtype=np.int32)
+    ends = np.full(len(flat) + 1, -1, dtype=np.int32)
+    nodes, at = 1, 0
+    for token in range(len(lengths)):
+        node = 0
+        for i in range(at, at + lengths[token]):
+            if children[node, flat[i]] == 0:
+                children[node, flat[i]] = nodes
+                nodes += 1
+            node = children[node, flat[i]]
+        ends[node] = token
+        at += lengths[token]
+    return children[:nodes].copy(), ends[:nodes].copy()
+
+
+@njit(cache=True, nogil=True)
+def _best(data, children, ends, scores, vocab):  # type: ignore[no-untyped-def]
     """The token that starts at each byte of the best segmentation, -1 where none does."""
     n = len(data)
     best = np.full(n + 1, -np.inf)
@@ -114,7 +127,7 @@ def _viterbi(data, children, ends, scores):  # type: ignore[no-untyped-def]
             if node == 0:
                 break
             token = ends[node]
-            if token >= 0 and best[begin] + scores[token] > best[end + 1]:
+            if 0 <= token < vocab and best[begin] + scores[token] > best[end + 1]:
                 best[end + 1] = best[begin] + scores[token]
                 last[end + 1], length[end + 1] = token, end + 1 - begin
     out = np.full(n, -1, dtype=np.int32)

@@ -1,0 +1,317 @@
+"""The patcher contract as code (DESIGN 4): what the tests run on every patcher, and `patchbench check` on yours.
+
+Each check returns a Finding that says in words what was seen, with the counter-example where there is one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from patchers.base import Patcher, Starts
+from patchers.calibration import CLOSE, mean_size
+from patchers.errors import BenchError
+from patchers.registry import load
+
+EDGES = (
+    b"",
+    b"a",
+    b" ",
+    b"\x00",
+    b"\xff",
+    b"ab",
+    b" a",
+    b"\n\n",
+    b"\xc3\xa9",
+    b"\x80\x80",
+    b"\x00\x00\x00 \x00",
+    b"caf\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80!",
+    b"\xe2\x82 cut short \xf0\x9f\x98",
+    bytes(range(256)),
+    b"aaaaaaaa" * 64,
+    b" \t\r\n" * 64 + b"x",
+)
+MANY = 40  # documents that a check looks at, at most
+LONG = 2000  # bytes of a document that a check looks at, at most
+SHORT = 200  # the same for streams, of all documents but the first: a byte of a stream may cost a model's step
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """The outcome of one check, in words for a person."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+def audit(patcher: Patcher, docs: Sequence[bytes], seed: int = 0, sizes: Sequence[float] = (3.0, 4.5)) -> list[Finding]:
+    """Every check on a fitted patcher, with `docs` (real text of the user's) and documents at the edges.
+
+    A patcher is sound iff all findings have passed. One that changes its input, or returns anything but a start a
+    byte, is not examined further: nothing else that could be said of it would be reliable.
+    """
+    texts = [doc[:LONG] for doc in docs[:MANY] if doc] + list(EDGES)
+    before = [
+        _guarded("input", lambda: check_input(patcher, texts)),
+        _guarded("shape", lambda: check_shape(patcher, texts)),
+    ]
+    if not all(finding.passed for finding in before):
+        return before
+    rng = np.random.default_rng(seed)
+    checks: list[tuple[str, Callable[[], Finding]]] = [
+        ("determinism", lambda: check_determinism(patcher, texts)),
+        ("batch", lambda: check_batch(patcher, texts, rng)),
+        ("threads", lambda: check_threads(patcher, texts)),
+        ("causality", lambda: check_causality(patcher, texts, rng)),
+        ("stream", lambda: check_stream(patcher, texts)),
+        ("saving", lambda: check_saving(patcher, texts)),
+        ("calibration", lambda: check_calibration(patcher, docs, sizes)),
+        ("long runs", lambda: check_long_runs(patcher)),
+    ]
+    return before + [_guarded(name, check) for name, check in checks]
+
+
+def _guarded(name: str, check: Callable[[], Finding]) -> Finding:
+    try:
+        return check()
+    except Exception as error:  # noqa: BLE001  (a plug-in under examination may raise anything; that is a finding)
+        return Finding(name, False, f"it raised {type(error).__name__}: {error}")
+
+
+def check_shape(patcher: Patcher, texts: Sequence[bytes]) -> Finding:
+    """Booleans, one a byte, and the first byte of every document that is not empty starts a patch."""
+    for text in texts:
+        starts = patcher.segment(text)
+        got: str | None = None
+        if not isinstance(starts, np.ndarray) or starts.dtype != np.bool_:
+            kind = f"an array of {starts.dtype}" if isinstance(starts, np.ndarray) else f"a {type(starts).__name__}"
+            got = f"segment must return a numpy array of bool, it returned {kind}"
+        elif starts.shape != (len(text),):
+            got = f"segment must return one start a byte: {len(text)} bytes gave an array of shape {starts.shape}"
+        elif len(text) and not starts[0]:
+            got = "byte 0 must start a patch, starts[0] is False"
+        if got:
+            return Finding("shape", False, f"wrong length or type: {got}, for {_shown(text)}")
+    return Finding("shape", True, f"bool, one a byte, starts[0] true ({len(texts)} documents, empty to {LONG} bytes)")
+
+
+def check_input(patcher: Patcher, texts: Sequence[bytes]) -> Finding:
+    """Neither a document nor the list of documents is changed."""
+    for text in texts:
+        given = _copy(text)
+        patcher.segment(given)
+        if given != text:
+            return Finding("input", False, f"segment changed its input: {_shown(text)} became {_shown(given)}")
+    batch = [_copy(text) for text in texts]
+    patcher.segment_many(batch)
+    if batch != list(texts):
+        return Finding("input", False, "segment_many changed its input: the list of documents is another one now")
+    return Finding("input", True, "documents and lists stay as they were")
+
+
+def _copy(text: bytes) -> bytes:
+    """The same bytes elsewhere in memory, so that a patcher that writes to them does no harm."""
+    return bytes(bytearray(text))
+
+
+def check_determinism(patcher: Patcher, texts: Sequence[bytes], times: int = 3) -> Finding:
+    """The same cuts each time, whatever was cut in between, and from a copy of the patcher."""
+    first = [patcher.segment(text) for text in texts]
+    for who, other in [("it", patcher)] * times + [("a copy of the patcher", dataclasses.replace(patcher))]:
+        for text, starts in zip(reversed(texts), reversed(first), strict=True):
+            again = other.segment(text)
+            if not np.array_equal(again, starts):
+                return Finding(
+                    "determinism", False, f"not deterministic: {who} cut the same text {_differ(text, starts, again)}"
+                )
+    return Finding("determinism", True, f"the same cuts {times + 1} times and from a copy")
+
+
+def check_batch(patcher: Patcher, texts: Sequence[bytes], rng: np.random.Generator) -> Finding:
+    """A document is cut alike alone and in a batch, whatever else is in it, in any order."""
+    for _ in range(3):
+        order = rng.permutation(len(texts))[: rng.integers(1, len(texts) + 1)]
+        chosen = [texts[i] for i in order]
+        together = patcher.segment_many(chosen)
+        if len(together) != len(chosen):
+            return Finding("batch", False, f"segment_many gave {len(together)} arrays for {len(chosen)} documents")
+        for text, starts in zip(chosen, together, strict=True):
+            alone = patcher.segment(text)
+            if not np.array_equal(alone, starts):
+                return Finding(
+                    "batch",
+                    False,
+                    f"depends on the batch: among {len(chosen)} documents it cut {_differ(text, alone, starts)}",
+                )
+    return Finding("batch", True, "alone and in batches alike")
+
+
+def check_threads(patcher: Patcher, texts: Sequence[bytes]) -> Finding:
+    """Four threads at once cut as one does."""
+    alone = [patcher.segment(text) for text in texts] * 4
+    repeated = list(texts) * 4
+    with ThreadPoolExecutor(4) as pool:
+        for text, expected, starts in zip(repeated, alone, pool.map(patcher.segment, repeated), strict=True):
+            if not np.array_equal(starts, expected):
+                return Finding(
+                    "threads", False, f"not safe in threads: with four of them it cut {_differ(text, expected, starts)}"
+                )
+    return Finding("threads", True, "four threads cut as one does")
+
+
+def check_causality(patcher: Patcher, texts: Sequence[bytes], rng: np.random.Generator, trials: int = 400) -> Finding:
+    """`starts[:t+1]` must not move when `data[t:]` is replaced or cut off.
+
+    That segment(x[:t]) begins segment(x) is not enough: a patch that begins with the space that made it passes.
+    """
+    if not patcher.causal:
+        return Finding("causality", True, "declared not causal: its boundaries are predicted and paid for")
+    whole = [text for text in texts if len(text) > 1]
+    cuts = {text: patcher.segment(text) for text in whole}
+    for _ in range(trials):
+        text = whole[int(rng.integers(len(whole)))]
+        starts = cuts[text]
+        t = _place(starts, rng)
+        for other in _continued(text, t, whole, rng):
+            again = patcher.segment(other)
+            seen = min(t + 1, len(other))
+            moved = np.flatnonzero(starts[:seen] != again[:seen])
+            if len(moved):
+                return Finding("causality", False, _leak(text, other, starts, again, int(moved[0]), t))
+    return Finding("causality", True, f"no later byte moved an earlier start ({trials} places, 5 other futures each)")
+
+
+def _place(starts: Starts, rng: np.random.Generator) -> int:
+    """A position after the first; half of the time beside a start, where rules look."""
+    near = np.flatnonzero(starts)[1:]
+    if len(near) and rng.random() < 0.5:
+        return int(np.clip(rng.choice(near) + rng.integers(-1, 2), 1, len(starts) - 1))
+    return int(rng.integers(1, len(starts)))
+
+
+def _continued(text: bytes, t: int, texts: Sequence[bytes], rng: np.random.Generator) -> list[bytes]:
+    """Other texts that share data[:t]: cut off, one other byte, random bytes, and the text of another document."""
+    past, foreign = text[:t], texts[int(rng.integers(len(texts)))]
+    common = b" \n.,;aeTst0\x80\xc3\xff\x00"
+    return [
+        past,
+        past + bytes([common[rng.integers(len(common))]]),
+        past + bytes([common[rng.integers(len(common))]]) + text[t + 1 :],
+        past + rng.bytes(int(rng.integers(1, 40))),
+        past + foreign[rng.integers(len(foreign)) :],
+    ]
+
+
+def _leak(text: bytes, other: bytes, starts: Starts, again: Starts, at: int, t: int) -> str:
+    flag = f"starts[{at}] is {bool(starts[at])} in one and {bool(again[at])} in the other"
+    begin = max(0, t - 20)
+    return (
+        f"declared causal, but a later byte moves a start: two texts that share their first {t} bytes are cut "
+        f"differently there, {flag}; {_cut(text, starts, begin, t + 12)} and {_cut(other, again, begin, t + 12)}. "
+        "Cut after what has been read, or declare causal = False and let the model pay for the boundaries"
+    )
+
+
+def check_stream(patcher: Patcher, texts: Sequence[bytes]) -> Finding:
+    """Byte by byte the same starts. A patcher that is not causal must refuse to stream."""
+    if not patcher.causal:
+        try:
+            patcher.stream()
+        except BenchError:
+            return Finding("stream", True, "not causal, and refuses to stream")
+        return Finding("stream", False, "declared not causal, yet it offers a stream")
+    count = 0
+    for i, whole in enumerate(texts):
+        text = whole if i == 0 else whole[:SHORT]
+        starts, stream = patcher.segment(text), patcher.stream()
+        pushed = [bool(stream.push(byte)) for byte in text]
+        again = np.array([True, *pushed[:-1]] if text else [], dtype=bool)
+        count += len(text)
+        if not np.array_equal(starts, again):
+            return Finding("stream", False, f"the stream disagrees with segment: it cut {_differ(text, starts, again)}")
+    return Finding("stream", True, f"stream and segment agree on {count} bytes")
+
+
+def check_saving(patcher: Patcher, texts: Sequence[bytes]) -> Finding:
+    """What is loaded has the same fingerprint and cuts alike."""
+    with tempfile.TemporaryDirectory() as folder:
+        patcher.save(folder)
+        loaded = load(folder)
+    if loaded.fingerprint() != patcher.fingerprint():
+        return Finding("saving", False, "after saving and loading the fingerprint is another one")
+    for text in texts:
+        starts, again = patcher.segment(text), loaded.segment(text)
+        if not np.array_equal(starts, again):
+            return Finding("saving", False, f"after saving and loading it cut {_differ(text, starts, again)}")
+    return Finding("saving", True, f"cuts and fingerprint survive ({patcher.fingerprint()[:12]})")
+
+
+def check_calibration(patcher: Patcher, docs: Sequence[bytes], sizes: Sequence[float]) -> Finding:
+    """A knob brings the mean patch within 5 % of what is asked, or says that it cannot."""
+    if patcher.knob is None:
+        return Finding("calibration", True, "there is no knob")
+    words = []
+    for size in sizes:
+        try:
+            calibrated = patcher.calibrate(docs, size)
+            realised = mean_size(calibrated, docs)
+        except BenchError as error:
+            words.append(f"{size:g}: {error}")
+            continue
+        words.append(f"{size:g} gave {realised:.2f}")
+        if calibrated != patcher and abs(realised / size - 1) > CLOSE:
+            return Finding(
+                "calibration", False, f"asked for {size:g} bytes a patch, '{patcher.knob}' gave {realised:.2f}"
+            )
+    return Finding("calibration", True, f"'{patcher.knob}': " + ", ".join(words))
+
+
+def check_long_runs(patcher: Patcher, size: int = 250_000) -> Finding:
+    """Time grows with the length of one byte repeated, not with its square."""
+    worst, detail = 0.0, ""
+    for byte in (b"a", b" ", b"\x00", b"\xff"):
+        seconds = []
+        for times in (1, 4):
+            text = byte * (size * times)
+            begin = time.perf_counter()
+            starts = patcher.segment(text)
+            seconds.append(time.perf_counter() - begin)
+            if starts.shape != (len(text),):
+                return Finding("long runs", False, f"{len(text)} times {byte!r} gave an array of shape {starts.shape}")
+        growth = seconds[1] / max(seconds[0], 0.02)
+        if growth > worst:
+            worst, detail = growth, f"{size} times {byte!r} took {seconds[0]:.2f} s and {4 * size} {seconds[1]:.2f} s"
+    if worst > 10:
+        return Finding("long runs", False, f"time grows faster than the text: {detail}")
+    return Finding("long runs", True, f"time grows with the length ({detail})")
+
+
+def _differ(text: bytes, first: Starts, second: Starts) -> str:
+    """'A and then B', around the first place where two cuts of a text differ."""
+    shared = min(len(first), len(second))
+    moved = np.flatnonzero(first[:shared] != second[:shared])
+    if not len(moved):
+        return f"{_shown(text)} into {len(first)} flags and then into {len(second)}"
+    at = int(moved[0])
+    cuts = [_cut(text, starts, max(0, at - 20), at + 12) for starts in (first, second)]
+    return f"{cuts[0]} and then {cuts[1]} (position {at})"
+
+
+def _cut(text: bytes, starts: Starts, begin: int, end: int) -> str:
+    """A stretch of text with a bar before each start."""
+    end = min(end, len(text))
+    places = [begin, *(p for p in range(begin + 1, end) if starts[p]), end]
+    parts = [repr(text[a:b])[2:-1] for a, b in itertools.pairwise(places)]
+    lead = "|" if begin < len(starts) and starts[begin] else ""
+    return f"{'…' if begin else ''}'{lead}{'|'.join(parts)}'{'…' if end < len(text) else ''}"
+
+
+def _shown(text: bytes) -> str:
+    return repr(text) if len(text) <= 40 else f"{text[:40]!r}… ({len(text)} bytes)"
