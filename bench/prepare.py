@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,18 +12,14 @@ from torch import nn
 from bench.config import Row, Suite
 from bench.cuts import CutDocuments, Cuts, cut, cut_cached, training_spans
 from bench.data import Corpus, Data
+from bench.fitting import Say, fit_cached
 from models.byte_lm import ByteLM, ByteLMConfig
 from models.flops import Shapes, byte_lm_flops, harness_flops, token_lm_flops
 from models.harness import Harness, HarnessConfig
 from models.initialise import initialise
 from models.ngrams import NgramEmbedding, PatchStateEmbedding
 from models.token_lm import TokenLM, TokenLMConfig
-from patchers import Patcher, load
-
-PATCHER_SEED = 0
-"""Patchers are fitted once for all seeds of a suite: seeds vary the model, and rows stay paired."""
-
-Say = Callable[[str], None]
+from patchers import Patcher
 
 
 @dataclass(frozen=True)
@@ -87,22 +78,7 @@ def after_training(prepared: Prepared, model: nn.Module, data: Data, say: Say) -
 def fitted(suite: Suite, row: Row, data: Data, cache: Path, say: Say) -> Patcher:
     """The row's patcher, fitted on the training split and calibrated on the calibration split."""
     assert row.patcher is not None
-    size = wanted_size(suite, row, data, cache, say)
-    what = [row.patcher.fingerprint(), data.train.fingerprint, data.calibration.fingerprint, size, PATCHER_SEED]
-    key = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:24]
-    folder = cache / "patchers" / f"{row.patcher.name}-{key}"
-    if folder.exists():
-        return load(folder)
-    say(f"fitting {row.patcher.name}")
-    patcher = row.patcher.fit(data.train.texts, PATCHER_SEED)
-    if size is not None:
-        patcher = patcher.calibrate(data.calibration.texts, size)
-    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    patcher.save(part)
-    if not folder.exists():
-        part.rename(folder)
-    return patcher
+    return fit_cached(row.patcher, data, wanted_size(suite, row, data, cache, say), cache, say)
 
 
 def wanted_size(suite: Suite, row: Row, data: Data, cache: Path, say: Say) -> float | None:

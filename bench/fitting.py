@@ -1,0 +1,93 @@
+"""A patcher that is ready to cut: as a user wrote it, fitted and calibrated once, kept in a cache.
+
+Free of torch, so that cutting with a rule starts at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.data import Data
+from bench.strict_yaml import parse
+from patchers import Patcher, create, load
+from patchers.errors import BenchError
+
+PATCHER_SEED = 0
+"""Patchers are fitted once for all seeds of a suite: seeds vary the model, and rows stay paired."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A patcher as it was asked for on the command line."""
+
+    label: str
+    patcher: Patcher
+    learns: bool
+    """Whether it has to be fitted: it learns, and was not loaded."""
+    calibrates: bool
+    """Whether it has a knob that was left open."""
+
+
+def fit_cached(patcher: Patcher, data: Data, size: float | None, cache: Path, say: Say) -> Patcher:
+    """Fitted on the training split and, given a size, calibrated on the calibration split; once for each cache."""
+    what = [patcher.fingerprint(), data.train.fingerprint, data.calibration.fingerprint, size, PATCHER_SEED]
+    key = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:24]
+    folder = cache / "patchers" / f"{patcher.name}-{key}"
+    if folder.exists():
+        return load(folder)
+    say(f"fitting {patcher.name}")
+    patcher = patcher.fit(data.train.texts, PATCHER_SEED)
+    if size is not None:
+        patcher = patcher.calibrate(data.calibration.texts, size)
+    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    patcher.save(part)
+    if not folder.exists():
+        part.rename(folder)
+    return patcher
+
+
+def asked(text: str, settings: Sequence[str] = ()) -> Asked:
+    """`NAME`, `NAME:key=value,...`, or a folder: a saved patcher, or what a run left of its model.
+
+    `settings` are further `key=value`. Values are read as YAML. Raises BenchError for what is none of these.
+    """
+    folder = next((f for f in (Path(text), Path(text, "patcher")) if (f / "patcher.json").is_file()), None)
+    if folder is not None:
+        if settings:
+            raise BenchError(f"the patcher in {text} is as it was saved; leave {settings[0]!r} out")
+        return Asked(text, load(folder), learns=False, calibrates=False)
+    if os.sep in text.partition(":")[0]:
+        raise BenchError(f"no saved patcher in {text}; give a name, or a folder results/SUITE/checkpoints/RUN_ID")
+    name, _, inside = text.partition(":")
+    options = _options([*re.split(r",(?=\w+=)", inside), *settings] if inside else settings)
+    patcher = create(name, **options)
+    if patcher.kind == "in-model":
+        raise BenchError(
+            f"patcher '{name}' is trained inside a model: run a suite that has it, then give the folder that the run "
+            "left, results/SUITE/checkpoints/RUN_ID"
+        )
+    learns = type(patcher).fit is not Patcher.fit
+    return Asked(text, patcher, learns, calibrates=patcher.knob is not None and patcher.knob not in options)
+
+
+def _options(settings: Sequence[str]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for text in settings:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise BenchError(f"option {text!r} is not key=value; write it like stride=6")
+        if key in options:
+            raise BenchError(f"option '{key}' is given twice, as {options[key]!r} and in {text!r}; keep one of them")
+        options[key] = parse(value, f"option {text!r}").value
+    return options
