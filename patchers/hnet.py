@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from functools import cached_property
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
-import torch
 
-from models.batch import Windows
-from models.harness import Harness, HarnessConfig
-from models.router import CosineRouter
 from patchers.base import Kind, Patcher, Starts, as_array, state
 from patchers.errors import BenchError
 from patchers.registry import register
+
+if TYPE_CHECKING:  # imported where it is used: torch takes seconds to load, which a list of patchers need not wait for
+    from models.harness import Harness
+    from models.router import CosineRouter
 
 PIECE = 16_384
 """Bytes that are cut at once; the pieces of a document begin at multiples of it, whatever follows."""
@@ -46,6 +46,8 @@ class HNet(Patcher):
             )
 
     def router(self, width: int) -> CosineRouter:
+        from models.router import CosineRouter
+
         return CosineRouter(width, self.bytes_per_patch)
 
     def calibrate(self, docs: Sequence[bytes], bytes_per_patch: float) -> Self:
@@ -65,6 +67,10 @@ class HNet(Patcher):
     def _harness(self) -> Harness:
         if self._sizes is None or self._weights is None:
             raise BenchError("patcher 'hnet' is learnt inside the harness: train it with `patchbench run`, then cut")
+        import torch
+
+        from models.harness import Harness, HarnessConfig
+
         sizes = {k: tuple(v) if isinstance(v, list) else v for k, v in self._sizes.items()}
         config = HarnessConfig(**sizes)  # type: ignore[arg-type]
         model = Harness(config, router=self.router(config.local_width))
@@ -73,6 +79,10 @@ class HNet(Patcher):
 
     def segment(self, data: bytes) -> Starts:
         model = self._harness
+        import torch
+
+        from models.batch import Windows
+
         sizes = model.config
         reach = sizes.encoder_layers * sizes.local_window + max(sizes.ngrams, default=0) + 1
         out = np.zeros(len(data), bool)
