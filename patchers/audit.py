@@ -9,6 +9,7 @@ import dataclasses
 import itertools
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -49,6 +50,7 @@ class Finding:
     name: str
     passed: bool
     detail: str
+    trace: str = ""  # of the exception, where the patcher raised one
 
 
 def audit(patcher: Patcher, docs: Sequence[bytes], seed: int = 0, sizes: Sequence[float] = (3.0, 4.5)) -> list[Finding]:
@@ -82,7 +84,7 @@ def _guarded(name: str, check: Callable[[], Finding]) -> Finding:
     try:
         return check()
     except Exception as error:  # noqa: BLE001  (a plug-in under examination may raise anything; that is a finding)
-        return Finding(name, False, f"it raised {type(error).__name__}: {error}")
+        return Finding(name, False, f"it raised {type(error).__name__}: {error}", traceback.format_exc())
 
 
 def check_shape(patcher: Patcher, texts: Sequence[bytes]) -> Finding:
