@@ -4,8 +4,9 @@ What a user can mend is one line on standard error, `patchbench: error: ...`, an
 torch is imported by the command that needs it, so that `list` and `--help` answer at once.
 """
 
-import dataclasses
+import functools
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -20,8 +21,7 @@ from rich.text import Text
 
 import patchers
 from bench import BenchError, __version__
-from bench.sources import CORPORA
-from bench.suites import purpose, shipped_suites
+from bench.listing import LISTS
 
 app = typer.Typer(
     name="patchbench",
@@ -41,6 +41,12 @@ Plugins = Annotated[
     list[str] | None, typer.Option("--plugin", metavar="FILE", help="A Python file that registers a patcher.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
+PATCHER = "NAME[:KEY=VALUE,...]"
+PATCHER_HELP = "A patcher with its options, or a folder that has one: results/SUITE/checkpoints/RUN_ID."
+LONG = ("what", "options", "source")
+"""Columns of `list` that are made narrower where the terminal is."""
+FITTED_ON = "wiki-en"
+"""The corpus that patchers learn from where no suite names another."""
 
 
 class Format(StrEnum):
@@ -158,28 +164,136 @@ def table(
         print(render(made, format.value))
 
 
+@app.command()
+def check(
+    patcher: Annotated[str, typer.Argument(metavar="PATCHER", help=PATCHER_HELP)],
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the patcher.")
+    ] = None,
+    plugin: Plugins = None,
+    as_json: AsJson = False,
+) -> int:
+    """Run the contract on a patcher: exit code 0 if it is sound, 1 if not, with the counter-example.
+
+    One that learns is fitted on a part of wiki-en first.
+    """
+    from bench import checking
+    from bench.fitting import asked
+    from bench.progress import Display
+
+    _load_plugins(plugin)
+    with Display() as display:
+        verdict = checking.check(asked(patcher, setting or []), display.say)
+    if as_json:
+        print(json.dumps(checking.as_json(verdict), indent=1))
+    else:
+        checking.show(verdict, Console(highlight=False))
+    return 0 if verdict.sound else 1
+
+
+@app.command()
+def segment(
+    text: Annotated[str, typer.Argument(metavar="TEXT|FILE|-", help="A file of that name, else the text itself.")],
+    patcher: Annotated[list[str], typer.Option("-p", "--patcher", metavar=PATCHER, help=PATCHER_HELP)],
+    bytes_per_patch: Annotated[
+        float | None, typer.Option(metavar="X", help="Set the knob of each patcher for that mean size, unless given.")
+    ] = None,
+    as_json: AsJson = False,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page as well.")] = None,
+    results: Results = DEFAULT_RESULTS,
+    plugin: Plugins = None,
+) -> None:
+    """Show how patchers cut a text, and statistics of their patches.
+
+    What learns is fitted on wiki-en, and kept in the cache of the results folder.
+    """
+    from bench import viewing
+    from bench.data import Data, DataConfig, load
+    from bench.fitting import asked, fit_cached
+    from bench.progress import Display
+
+    _load_plugins(plugin)
+    wanted = [asked(one) for one in patcher]
+    data, source = _text(text)
+    views = []
+    with Display() as display:
+
+        @functools.cache
+        def corpus() -> Data:
+            _check_writable(results)
+            display.say(f"reading {FITTED_ON}")
+            return load(DataConfig(corpus=FITTED_ON))
+
+        for one in wanted:
+            size = bytes_per_patch if one.calibrates else None
+            ready = one.patcher
+            if one.learns or size is not None:
+                ready = fit_cached(ready, corpus(), size, results / "cache", display.say)
+            views.append(viewing.view(one.label, ready, data))
+    if as_json:
+        shown = {"source": source, "bytes": len(data), "views": [viewing.as_json(one) for one in views]}
+        print(json.dumps(shown, indent=1))
+    else:
+        viewing.show(views, source, Console(highlight=False))
+    if html is not None:
+        from bench.viewing_page import page
+
+        _write(html, page(views, source))
+
+
+@app.command()
+def new_patcher(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="In lower case, as my-words.")],
+    folder: Annotated[Path, typer.Option(metavar="DIR", help="Where to write it.")] = Path(),
+) -> None:
+    """Write a small patcher of your own to start from, with a test beside it that passes."""
+    from bench.scaffold import write_patcher
+
+    plugin, test = write_patcher(name, folder)
+    print(f"{plugin}\n{test}\n\nNext: python -m pytest {test}\n      patchbench check {name} --plugin {plugin}")
+
+
 @app.command(name="list")
 def list_(what: Listed, as_json: AsJson = False, plugin: Plugins = None) -> None:
     """List patchers, models, tasks, corpora or suites."""
-    for path in plugin or []:
-        patchers.load_plugin(path)
-    makers = {
-        Listed.patchers: _patchers,
-        Listed.models: _models,
-        Listed.tasks: _tasks,
-        Listed.corpora: _corpora,
-        Listed.suites: _suites,
-    }
-    rows = makers[what]()
+    _load_plugins(plugin)
+    rows = LISTS[what.value]()
     if as_json:
         print(json.dumps(rows, indent=1))
         return
+    hidden = {"causal", "options"} if what is Listed.patchers else set()
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for key in rows[0]:
-        shown.add_column(key, overflow="fold")
+        if key not in hidden:
+            shown.add_column(key, overflow="fold", no_wrap=key not in LONG)
     for row in rows:
-        shown.add_row(*(Text(_cell(value)) for value in row.values()))
+        shown.add_row(*(_listed(key, value) for key, value in row.items() if key not in hidden))
     _show(shown)
+
+
+def _load_plugins(plugins: list[str] | None) -> None:
+    for path in plugins or []:
+        patchers.load_plugin(path)
+
+
+def _text(text: str) -> tuple[bytes, str]:
+    """The bytes that an argument stands for, and where they are from."""
+    if text == "-":
+        return sys.stdin.buffer.read(), "from standard input"
+    if not os.path.exists(text) or os.path.isdir(text):
+        return os.fsencode(text), "from the command line"
+    try:
+        return Path(text).read_bytes(), f"of {text}"
+    except OSError as error:
+        raise BenchError(f"cannot read {text}: {error.strerror}") from error
+
+
+def _write(path: Path, content: str) -> None:
+    try:
+        path.write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise BenchError(f"cannot write {path}: {error.strerror}; give another file") from error
+    print(f"wrote {path}", file=sys.stderr)
 
 
 def _show(table: Table) -> None:
@@ -188,62 +302,17 @@ def _show(table: Table) -> None:
     (terminal if terminal.is_terminal else Console(width=1000, highlight=False)).print(table)
 
 
+def _listed(key: str, value: Any) -> Text:
+    """A cell of `list`: of a source the beginning is enough, the other long ones are wrapped."""
+    return Text(_cell(value), no_wrap=key == "source", overflow="ellipsis" if key == "source" else "fold")
+
+
 def _cell(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key}={_cell(item)}" for key, item in value.items())
     if isinstance(value, bool | None):
         return {True: "yes", False: "no", None: "-"}[value]
     return str(value)
-
-
-def _patchers() -> list[dict[str, Any]]:
-    return [
-        {
-            "name": name,
-            "kind": cls.kind,
-            "causal": cls.causal,
-            "knob": cls.knob,
-            "options": {f.name: _default(f) for f in dataclasses.fields(cls) if not f.name.startswith("_")},
-            "source": cls.source,
-        }
-        for name, cls in ((name, patchers.get(name)) for name in patchers.names())
-    ]
-
-
-def _models() -> list[dict[str, Any]]:
-    from bench.config import MODELS
-
-    return [
-        {
-            "name": name,
-            "what": (cls.__doc__ or "").strip().splitlines()[0],
-            "options": {f.name: _default(f) for f in dataclasses.fields(cls)},
-        }
-        for name, cls in MODELS.items()
-    ]
-
-
-def _default(field: dataclasses.Field[Any]) -> Any:
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return None if field.default is dataclasses.MISSING else field.default
-
-
-def _tasks() -> list[dict[str, Any]]:
-    from bench.tasks import TASKS
-
-    return [
-        {"name": name, "version": task.version, "what": (task.__doc__ or "").strip().splitlines()[0]}
-        for name, task in TASKS.items()
-    ]
-
-
-def _corpora() -> list[dict[str, Any]]:
-    return [{"name": name, "what": source.description, "licence": source.licence} for name, source in CORPORA.items()]
-
-
-def _suites() -> list[dict[str, Any]]:
-    return [{"name": name, "what": purpose(path)} for name, path in shipped_suites().items()]
 
 
 def _words(text: str) -> list[str] | None:

@@ -2,6 +2,9 @@
 
 import io
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from rich.console import Console
 
 from bench import __version__, cli
 from bench.cli import main
+from bench.listing import LISTS
 from bench.progress import Display
 from bench.table import FORMATS
 
@@ -26,6 +30,7 @@ rows:
   random: {patcher: random}
 """
 
+ROOT = Path(__file__).resolve().parent.parent
 Called = Callable[..., tuple[int, str, str]]
 
 
@@ -143,7 +148,7 @@ def test_the_keyboard_stops_without_a_traceback(call: Called, monkeypatch: pytes
     def stop() -> list[dict[str, Any]]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_corpora", stop)
+    monkeypatch.setitem(LISTS, "corpora", stop)
     code, _, err = call("list", "corpora")
     assert code == 130
     assert is_one_error_line(err)
@@ -152,7 +157,7 @@ def test_the_keyboard_stops_without_a_traceback(call: Called, monkeypatch: pytes
 def test_help_and_version(call: Called) -> None:
     code, out, _ = call("--help")
     assert code == 0
-    for command in ("run", "plan", "table", "list"):
+    for command in ("run", "plan", "table", "check", "segment", "new-patcher", "list"):
         assert f" {command} " in out
         assert call(command, "--help")[0] == 0
     assert call() == (0, out, "")
@@ -180,6 +185,33 @@ def test_list(call: Called, what: str, some: set[str]) -> None:
     heading, *lines = out.splitlines()
     assert len(lines) == len(listed), "one line each where there is no terminal"
     assert heading.split()[0] == "name"
+
+
+def test_list_says_what_patchers_are(call: Called, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = {entry["name"]: entry for entry in json.loads(call("list", "patchers", "--json")[1])}
+    assert len(listed) >= 16
+    assert all(entry["source"] for entry in listed.values())
+    assert {entry["kind"] for entry in listed.values()} == {"rule", "fitted", "in-model"}
+    assert (listed["stride"]["boundaries"], listed["stride"]["knob"]) == ("causal", "stride")
+    assert (listed["bpe"]["boundaries"], listed["bpe"]["knob"]) == ("priced", "vocab")
+    assert all((entry["boundaries"] == "causal") == entry["causal"] for entry in listed.values())
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "72")
+    heading, *lines = re.sub(r"\x1b\[[\d;]*m", "", call("list", "patchers")[1]).splitlines()
+    assert heading.split() == ["name", "kind", "boundaries", "knob", "source"]
+    assert [line.split()[0] for line in lines] == list(listed), "one line each, however narrow"
+    assert max(map(len, lines)) <= 72
+    assert any(line.endswith("…") for line in lines)
+
+
+def test_neither_help_nor_a_list_nor_a_rule_waits_for_torch(tmp_path: Path) -> None:
+    for args in (["--help"], ["list", "patchers"], ["segment", "-p", "whitespace", "a text"]):
+        code = (
+            f"import sys; sys.path.insert(0, {str(ROOT)!r}); from bench.cli import main; "
+            f"code = main({args!r}); sys.exit('torch was loaded' if 'torch' in sys.modules else code)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
 
 
 def test_list_shows_plugins(call: Called) -> None:
@@ -252,6 +284,24 @@ def test_a_failed_run_is_exit_code_1_and_no_number(call: Called) -> None:
     assert " failed: " in err
     assert "Traceback" not in err
     assert "stride" in out
+
+
+def test_a_plugin_that_raises_is_a_failed_run_that_says_so(call: Called) -> None:
+    Path("mine.py").write_text(
+        "from patchers import Patcher, register\n"
+        "@register('cli-test-raises')\n"
+        "class Mine(Patcher):\n"
+        "    def segment(self, data):\n"
+        "        raise RuntimeError('the plug-in itself')\n"
+    )
+    replace("  random: {patcher: random}\n", "")
+    code, _, err = call("run", "tiny.yaml", "--plugin", "mine.py", "rows.stride.patcher=cli-test-raises")
+    assert code == 1
+    assert " failed: RuntimeError: the plug-in itself" in err
+    (path,) = Path("results/tiny/runs").glob("*.json")
+    error = json.loads(path.read_text())["error"]
+    assert (error["kind"], error["message"]) == ("RuntimeError", "the plug-in itself")
+    assert 'mine.py", line 5, in segment' in error["traceback"]
 
 
 def test_formats_are_those_of_tables() -> None:

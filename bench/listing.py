@@ -1,0 +1,68 @@
+"""What there is to choose from, as `patchbench list` says it."""
+
+import dataclasses
+from typing import Any
+
+import patchers
+from bench.sources import CORPORA
+from bench.suites import purpose, shipped_suites
+
+
+def list_patchers() -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "kind": cls.kind,
+            "causal": cls.causal,
+            "boundaries": "causal" if cls.causal else "priced",
+            "knob": cls.knob,
+            "options": {f.name: _default(f) for f in dataclasses.fields(cls) if not f.name.startswith("_")},
+            "source": cls.source,
+        }
+        for name, cls in ((name, patchers.get(name)) for name in patchers.names())
+    ]
+
+
+def list_models() -> list[dict[str, Any]]:
+    from bench.config import MODELS
+
+    return [
+        {
+            "name": name,
+            "what": (cls.__doc__ or "").strip().splitlines()[0],
+            "options": {f.name: _default(f) for f in dataclasses.fields(cls)},
+        }
+        for name, cls in MODELS.items()
+    ]
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return None if field.default is dataclasses.MISSING else field.default
+
+
+def list_tasks() -> list[dict[str, Any]]:
+    from bench.tasks import TASKS
+
+    return [
+        {"name": name, "version": task.version, "what": (task.__doc__ or "").strip().splitlines()[0]}
+        for name, task in TASKS.items()
+    ]
+
+
+def list_corpora() -> list[dict[str, Any]]:
+    return [{"name": name, "what": source.description, "licence": source.licence} for name, source in CORPORA.items()]
+
+
+def list_suites() -> list[dict[str, Any]]:
+    return [{"name": name, "what": purpose(path)} for name, path in shipped_suites().items()]
+
+
+LISTS = {
+    "patchers": list_patchers,
+    "models": list_models,
+    "tasks": list_tasks,
+    "corpora": list_corpora,
+    "suites": list_suites,
+}
