@@ -1,0 +1,102 @@
+"""Texts from a trained model: prompts in, bytes out as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import nn
+
+from models.byte_lm import ByteLM
+from models.harness import Harness
+from models.sampling import Sampling
+from models.token_lm import TokenLM
+from models.writing import ByteWriter, Limits, PatchWriter, Piece, PricedWriter, TokenWriter, Writer, write
+from patchers import Patcher
+from patchers.errors import BenchError
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What to write; by default 256 bytes, each the most probable one."""
+
+    limits: Limits = field(default_factory=Limits)
+    sampling: Sampling = field(default_factory=Sampling)
+    seed: int = 0
+    """Row i of a batch draws from `seed + i`, and gets what it would get alone with that seed."""
+
+    def __post_init__(self) -> None:
+        s = self.sampling
+        if not 0 <= s.temperature < float("inf"):
+            raise BenchError(f"temperature must be 0 (greedy) or more, got {s.temperature}")
+        if s.top_k is not None and s.top_k < 1:
+            raise BenchError(f"top-k must be at least 1, got {s.top_k}")
+        if s.top_p is not None and not 0 < s.top_p <= 1:
+            raise BenchError(f"top-p must be above 0 and at most 1, got {s.top_p}")
+        if self.limits.max_bytes < 0:
+            raise BenchError(f"the number of bytes to write must be 0 or more, got {self.limits.max_bytes}")
+        if self.seed < 0:
+            raise BenchError(f"a seed must be 0 or more, got {self.seed}")
+
+
+def stream(module: nn.Module, patcher: Patcher | None, prompts: Sequence[bytes], wish: Wish) -> Iterator[list[Piece]]:
+    """Continue all prompts side by side: what each step shows, row by row.
+
+    Raises BenchError where the model cannot write: its patcher is not causal and it does not predict boundaries.
+    """
+    chance = [np.random.default_rng(wish.seed + row) for row in range(len(prompts))]
+    writer = begin(module, patcher, prompts, wish.sampling, chance)
+    return write(writer, prompts, wish.limits, wish.sampling, chance)
+
+
+def continuations(module: nn.Module, patcher: Patcher | None, prompts: Sequence[bytes], wish: Wish) -> list[bytes]:
+    """What each prompt goes on with, without the prompt."""
+    out = [b""] * len(prompts)
+    for pieces in stream(module, patcher, prompts, wish):
+        for piece in pieces:
+            out[piece.row] += piece.data
+    return out
+
+
+def begin(
+    module: nn.Module,
+    patcher: Patcher | None,
+    prompts: Sequence[bytes],
+    sampling: Sampling | None = None,
+    chance: Sequence[np.random.Generator] | None = None,
+) -> Writer:
+    """A writer that has read the prompts."""
+    if isinstance(module, ByteLM):
+        return ByteWriter(module, prompts)
+    assert patcher is not None, "every other model is cut by a patcher"
+    if isinstance(module, TokenLM):
+        return TokenWriter(module, [_ids(patcher, p) for p in prompts], _spelling(patcher, module.vocab_size))
+    assert isinstance(module, Harness), type(module)
+    if module.router is not None:
+        return PatchWriter(module, prompts, None)
+    if module.price is None:
+        return PatchWriter(module, prompts, [patcher.stream() for _ in prompts])
+    draws = [rng.random() for rng in chance] if chance is not None else [0.5] * len(prompts)
+    temperature = sampling.temperature if sampling is not None else 0.0
+    return PricedWriter(module, prompts, patcher.segment_many(prompts), temperature, np.array(draws))
+
+
+def _ids(patcher: Patcher, prompt: bytes) -> np.ndarray:
+    encode = getattr(patcher, "encode", None)
+    assert encode is not None, "a token_lm's patcher has a vocabulary"
+    ids: np.ndarray = encode(prompt)[0]
+    return ids
+
+
+def _spelling(patcher: Patcher, vocab_size: int) -> list[bytes]:
+    """The bytes of each token."""
+    tokens = getattr(patcher, "tokens", None)
+    options = patcher.options()
+    if tokens is None or options.get("encoding") is not None:
+        raise BenchError(
+            f"patcher '{patcher.name}' with encoding {options.get('encoding')!r} does not say how its tokens are "
+            "spelled: write with a vocabulary that was learnt (`vocab: N` instead of `encoding`)"
+        )
+    spelled: list[bytes] = tokens()[:vocab_size]
+    return spelled

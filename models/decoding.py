@@ -1,0 +1,430 @@
+"""Incremental decoding: what each model does for one new byte (DESIGN section 9), for B documents side by side.
+
+A decoder begins with one parallel pass over the prompts, which is the forward pass of training, and from then on
+runs each part for the new position alone; the latent model only where a patch ends. Its logits are those of the full
+forward, up to float32's rounding. Documents may be at different places in their patches.
+
+Training and scoring see windows of so many bytes. Decoding goes on past that: positions keep counting, local layers
+see their last `local_window` positions as always, and the latent model sees all patches of the document, so past the
+trained length it meets more patches than it was trained on. The cost of a byte does not depend on the position but
+for the latent attention over patches, and so for a `token_lm`.
+
+Everything is float32, as scoring is.
+
+Legend: B rows (documents), N rows of which a patch has ended, P patches of all prompts, D local width, K slots a
+patch, L latent width, V outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.batch import Patches, Windows
+from models.byte_lm import ByteLM
+from models.caches import (
+    Grams,
+    GrowingCache,
+    OpenPatches,
+    RotaryTable,
+    Turn,
+    WindowCache,
+    WindowPlace,
+    advance,
+    recorded,
+    rms,
+)
+from models.harness import Harness
+from models.layers import Block
+from models.ngrams import NgramEmbedding
+from models.packing import PackedTransformer, pack
+from models.pooling import PatchReader, pool
+from models.token_lm import TokenLM
+
+
+class Decoder(Protocol):
+    """B documents that are being written."""
+
+    logits: Tensor
+    """(B, V): what comes next in each."""
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these rows alone, in this order."""
+        ...
+
+
+class ByteLMDecoder:
+    """A byte transformer without patches."""
+
+    def __init__(self, model: ByteLM, prompts: Sequence[bytes]) -> None:
+        with torch.inference_mode():
+            self._begin(model, prompts)
+
+    def _begin(self, model: ByteLM, prompts: Sequence[bytes]) -> None:
+        c = model.config
+        self._model, self._device = model, model.byte.device
+        blocks = blocks_of(model.blocks)
+        batch = lengthened(prompts, [np.zeros(len(p) + 1, bool) for p in prompts], self._device)
+        with recorded({f"{i}": block.attention.qkv for i, block in enumerate(blocks)}) as seen:
+            logits = model.logits(batch.data, batch.offsets)
+        self._table = RotaryTable(c.width // c.heads, self._device)
+        self._cache = WindowCache(len(blocks), len(prompts), c.heads, c.width // c.heads, c.window, self._device)
+        for i in range(len(blocks)):
+            fill_windows(self._cache, i, seen[f"{i}"][1], batch.offsets, self._table)
+        self._blocks = blocks
+        self._grams = Grams(model.ngrams, prompts) if model.ngrams is not None else None
+        self.positions = np.array([len(p) for p in prompts])
+        self.logits = logits[batch.offsets[1:] - 1]
+
+    @torch.inference_mode()
+    def step(self, data: np.ndarray) -> None:
+        """data (B,): the next byte of each document."""
+        model = self._model
+        self.positions = self.positions + 1
+        x = F.embedding(torch.from_numpy(data).to(self._device), model.byte)
+        if self._grams is not None and model.ngrams is not None:
+            x = x + gram_embedding(model.ngrams, self._grams.push(data, self.positions), self._device)
+        turn, place = self._table.at(self.positions), self._cache.enter()
+        for i, block in enumerate(self._blocks):
+            x = advance(block, i, x, turn, place)
+        self.logits = model.head(rms(model.norm, x))
+
+    def keep(self, rows: Sequence[int]) -> None:
+        host, index = np.array(rows), torch.tensor(rows, device=self._device)
+        self.positions, self.logits = self.positions[host], self.logits[index]
+        self._cache.keep(index)
+        if self._grams is not None:
+            self._grams.keep(host)
+
+
+class TokenLMDecoder:
+    """A transformer over tokens; a step is a token."""
+
+    def __init__(self, model: TokenLM, prompts: Sequence[np.ndarray]) -> None:
+        """`prompts`: token ids of each document."""
+        with torch.inference_mode():
+            self._begin(model, prompts)
+
+    def _begin(self, model: TokenLM, prompts: Sequence[np.ndarray]) -> None:
+        self._model, self._device = model, model.token.device
+        ids = [torch.tensor([model.vocab_size, *p.tolist()], device=self._device) for p in prompts]
+        self._latent = LatentCache(model.latent, len(prompts), self._device)
+        with self._latent.filling():
+            states = model.latent(F.embedding(torch.cat(ids), model.token), torch.tensor([len(i) for i in ids]))
+        last = torch.tensor([len(i) for i in ids], device=self._device).cumsum(0) - 1
+        self.logits = model.head(states[last])
+
+    @torch.inference_mode()
+    def step(self, tokens: np.ndarray) -> None:
+        """tokens (B,): the next token of each document."""
+        x = F.embedding(torch.from_numpy(tokens).to(self._device), self._model.token)
+        self.logits = self._model.head(self._latent.step(x, np.arange(len(x))))
+
+    def keep(self, rows: Sequence[int]) -> None:
+        index = torch.tensor(rows, device=self._device)
+        self.logits = self.logits[index]
+        self._latent.keep(index)
+
+
+class LatentCache:
+    """A `PackedTransformer` that remembers its sequences and takes their next positions."""
+
+    def __init__(self, model: PackedTransformer, rows: int, device: torch.device) -> None:
+        self._model, self._blocks = model, blocks_of(model.blocks)
+        width = self._blocks[0].attention.qkv.in_features // model.heads
+        self._table = RotaryTable(width, device)
+        self.cache = GrowingCache(len(self._blocks), rows, model.heads, width, device)
+
+    def filling(self) -> _Filling:
+        """A context in which the model runs over all rows' sequences, which are remembered."""
+        return _Filling(self)
+
+    def step(self, x: Tensor, rows: np.ndarray, count: int = 1) -> Tensor:
+        """x (N * M, D): the next `count` positions of each of `rows` (N,) -> (N * M, D)."""
+        place = self.cache.enter(rows, count)
+        turn = self._table.at(place.positions)
+        for i, block in enumerate(self._blocks):
+            x = advance(block, i, x, turn, place)
+        return rms(self._model.norm, x)
+
+    def keep(self, rows: Tensor) -> None:
+        self.cache.keep(rows)
+
+
+class _Filling:
+    def __init__(self, owner: LatentCache) -> None:
+        self._owner = owner
+
+    def __enter__(self) -> None:
+        owner = self._owner
+        parts: dict[str, nn.Module] = {f"{i}": block.attention.qkv for i, block in enumerate(owner._blocks)}
+        self._recording = recorded(parts | {"all": owner._model})
+        self._seen = self._recording.__enter__()
+
+    def __exit__(self, *problem: object) -> None:
+        self._recording.__exit__(None, None, None)
+        if problem[0] is not None:
+            return
+        owner, seen = self._owner, self._seen
+        (x, lengths), _ = seen["all"]
+        place = pack(lengths.cpu().numpy(), x.device, len(x)).place
+        ends = lengths.cumsum(0).tolist()
+        heads = owner._model.heads
+        for i in range(len(owner._blocks)):
+            qkv = seen[f"{i}"][1].index_select(0, place)
+            qkv = qkv.view(len(qkv), 3 * heads, -1)
+            for row, (end, length) in enumerate(zip(ends, lengths.tolist(), strict=True)):
+                own = qkv[end - length : end]
+                turn = owner._table.at(np.arange(length))
+                owner.cache.fill(i, row, turn(own[:, heads : 2 * heads]), own[:, 2 * heads :])
+
+
+class HarnessDecoder:
+    """The harness; what it is told of the cut depends on who cuts.
+
+    A causal patcher: `starts` has one entry more than the prompt, and a step is (byte p - 1, whether byte p starts a
+    patch). `price: end`: the same, where the flag was predicted together with the byte ("its patch ends here").
+    `price: start`: `starts` is as long as the prompt, and a step is (byte p - 1, whether *it* starts a patch). A
+    model with a router cuts by itself and is told nothing.
+    """
+
+    def __init__(self, model: Harness, prompts: Sequence[bytes], starts: Sequence[np.ndarray] | None) -> None:
+        self.model, self.late = model, model.price == "start"
+        assert (starts is None) == (model.router is not None), "a router cuts by itself, other models are told"
+        if starts is None:
+            starts = [np.zeros(len(p) + 1, bool) for p in prompts]
+        elif self.late:
+            starts = [np.append(s, False) for s in starts]  # not read: byte n is not known to start a patch
+        for own, prompt in zip(starts, prompts, strict=True):
+            assert len(own) == len(prompt) + 1, (len(own), len(prompt))
+        with torch.inference_mode():
+            self._begin(prompts, starts)
+
+    def _begin(self, prompts: Sequence[bytes], starts: Sequence[np.ndarray]) -> None:
+        model, c = self.model, self.model.config
+        self._device = device = model.byte.device
+        self.positions = np.array([len(p) for p in prompts])
+        """(B,): how many bytes each document has; the newest position holds the last of them."""
+        self._encoder, self._decoder = blocks_of(model.encoder), blocks_of(model.decoder)
+        readers = model.readers if c.inject == "cross_attention" else ()
+        self._readers = [reader for reader in readers if isinstance(reader, PatchReader)]
+        self._latent = LatentCache(model.latent, len(prompts), device)
+        batch = lengthened(prompts, starts, device)
+        local = {f"{i}": block.attention.qkv for i, block in enumerate((*self._encoder, *self._decoder))}
+        with recorded({**local, "encoded": self._encoder[-1]}) as seen, self._latent.filling():
+            decoded = model.states(batch, torch.float32)
+        last = batch.offsets[1:] - 1
+        self.logits = model.head(rms(model.norm, decoded.x[last]))
+
+        width = c.local_width // c.local_heads
+        self._table = RotaryTable(width, device)
+        self._local = WindowCache(len(local), len(prompts), c.local_heads, width, c.local_window, device)
+        for i in range(len(local)):
+            fill_windows(self._local, i, seen[f"{i}"][1], batch.offsets, self._table)
+
+        cut = (batch.starts if decoded.routing is None else decoded.routing.starts).clone()
+        cut[batch.offsets[:-1]] = True
+        read = Patches.of(cut, batch.offsets, late=self.late).read[last]
+        self._newest = decoded.latent[read]
+        self._slots: list[tuple[Tensor, Tensor]] = []
+        self._added: Tensor | None = None
+        self._give(np.arange(len(prompts)), self._newest)
+
+        encoded = seen["encoded"][1]
+        self._last = encoded[last]
+        cuts = [row.numpy() for row in cut.cpu().split(batch.lengths.tolist())]
+        # what the patch of byte n - 1 has so far; position p holds byte p - 1
+        begins = [int(np.flatnonzero(own[: max(1, len(p))])[-1]) for own, p in zip(cuts, prompts, strict=True)]
+        self._grams = Grams(model.ngrams, prompts) if model.ngrams is not None else None
+        self._open = OpenPatches(model.patch_state.rows, prompts, begins)
+        self._begun = np.array([own[-1] for own in cuts])
+        """(B,): whether the byte that comes next starts a patch (not where that is predicted with it)."""
+        self._members: list[list[Tensor]] = []
+        """Encoder states of each row's open patch: what has to be pooled when it is complete."""
+        for row, (begin, prompt) in enumerate(zip(begins, prompts, strict=True)):
+            complete = not prompt or (bool(self._begun[row]) and not self.late)
+            end = int(batch.offsets[row + 1])
+            self._members.append([] if complete else [encoded[end - (len(prompt) - begin) : end]])
+        self.patches = self._latent.cache.counts.copy()
+        """(B,): latent steps so far, BOS's included."""
+
+    @torch.inference_mode()
+    def step(self, data: np.ndarray, flags: np.ndarray | None = None) -> None:
+        """The next byte of each document (B,), and the flag that belongs to it (B,), if the model is told one."""
+        if self.late:
+            assert flags is not None
+            self.finish(np.flatnonzero(flags & (self.positions > 0)))
+        x = self.encode(data, flags)
+        if not self.late:
+            self.finish(np.flatnonzero(self._begun))
+        turn = self._table.at(self.positions)
+        x = self.decode(x, turn, self._local.place(self._local.end - 1, 1), self._slots, self._added)
+        self.logits = self.model.head(rms(self.model.norm, x))
+
+    @property
+    def starts(self) -> np.ndarray:
+        """(B,): whether the byte that comes next starts a patch, as the newest step was told or as the router says."""
+        return self._begun
+
+    def encode(self, data: np.ndarray, flags: np.ndarray | None) -> Tensor:
+        """Local encoder: (B, D) for the position that holds these bytes."""
+        model = self.model
+        begins = flags if self.late else self._begun
+        assert begins is not None
+        self.positions = self.positions + 1
+        x = F.embedding(torch.from_numpy(data).to(self._device), model.byte)
+        if self._grams is not None and model.ngrams is not None:
+            x = x + gram_embedding(model.ngrams, self._grams.push(data, self.positions), self._device)
+        written = self._open.push(data, begins)
+        if model.router is None:
+            assert flags is not None
+            x = x + self._known(written, flags)
+        turn, place = self._table.at(self.positions), self._local.enter()
+        for i, block in enumerate(self._encoder):
+            x = advance(block, i, x, turn, place)
+        if model.router is not None:
+            both = torch.stack((self._last, x), 1).flatten(0, 1)
+            begins_here = torch.arange(len(both), device=self._device) % 2 == 0
+            routing = model.router(both, begins_here)
+            self._last = x
+            flags = routing.starts[1::2].cpu().numpy()
+            self._fired = routing.probability[1::2]
+            x = x + self._known(written, flags)
+        if not self.late:
+            self._begun = flags  # type: ignore[assignment]
+        for row, members in enumerate(self._members):
+            if model.config.pool == "last":
+                members.clear()
+            members.append(x[row : row + 1])
+        return x
+
+    def _known(self, written: np.ndarray, flags: np.ndarray) -> Tensor:
+        state = self.model.patch_state
+        place = torch.from_numpy(written).to(self._device)
+        x = F.embedding(place[:, 0].clamp(max=state.max_length), state.length) + F.embedding(place[:, 1], state.patch)
+        if state.knows_flag:
+            x = x + F.embedding(torch.from_numpy(flags).to(self._device).long(), state.flag)
+        return x
+
+    def finish(self, rows: np.ndarray) -> None:
+        """One latent step for each of these rows (N,), whose open patches are complete."""
+        if len(rows) == 0:
+            return
+        own = [torch.cat(self._members[row]) for row in rows]
+        for row in rows:
+            self._members[row] = []
+        out = self._latent.step(self.pooled(own), rows)
+        if self.model.router is not None:
+            index = torch.from_numpy(rows).to(self._device)
+            p = self._fired[index, None].to(out.dtype)
+            out = p * out + (1 - p) * self._newest[index]
+        self.patches[rows] += 1
+        self._give(rows, out)
+
+    def pooled(self, members: Sequence[Tensor]) -> Tensor:
+        """What the latent model gets for complete patches, from each one's encoder states (bytes, D) -> (N, L)."""
+        model, count = self.model, len(members)
+        x = torch.cat(list(members))
+        member = torch.arange(count).repeat_interleave(torch.tensor([len(m) for m in members])).to(self._device)
+        if model.config.pool == "cross_attention":
+            made: Tensor = model.queries(x, member, count).flatten(1)
+        else:
+            made = pool(x, member, count, model.config.pool)
+        out: Tensor = model.to_latent(made)
+        return out
+
+    def _give(self, rows: np.ndarray, latent: Tensor) -> None:
+        """The newest patch of these rows has the latent output (N, L): what the local decoder will read of it."""
+        slots, added = self.given(latent)
+        if len(rows) == len(self.positions):
+            self._newest, self._slots, self._added = latent, slots, added
+            return
+        index = torch.from_numpy(rows).to(self._device)
+        self._newest = self._newest.index_copy(0, index, latent)
+        self._slots = [
+            (key.index_copy(0, index, new_key), value.index_copy(0, index, new_value))
+            for (key, value), (new_key, new_value) in zip(self._slots, slots, strict=True)
+        ]
+        if self._added is not None and added is not None:
+            self._added = self._added.index_copy(0, index, added)
+
+    def given(self, latent: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor | None]:
+        """Latent outputs (N, L) -> keys and values of their slots for each decoder layer, (N, H, K, E); or what is
+        added instead, (N, D)."""
+        model, c = self.model, self.model.config
+        given = model.from_latent(latent)
+        if c.inject == "add":
+            return [], given
+        slots = given.view(len(latent), c.n_slots, c.local_width)
+        projected = []
+        for reader in self._readers:
+            both = F.linear(rms(reader.slot_norm, slots), reader.key_value.weight)
+            both = both.view(len(latent), c.n_slots, 2, c.local_heads, -1)
+            projected.append((both[:, :, 0].transpose(1, 2), both[:, :, 1].transpose(1, 2)))
+        return projected, None
+
+    def decode(
+        self, x: Tensor, turn: Turn, place: WindowPlace, slots: Sequence[tuple[Tensor, Tensor]], added: Tensor | None
+    ) -> Tensor:
+        """Local decoder for positions x (N, D) that read one patch each."""
+        c = self.model.config
+        if added is not None:
+            x = x + added
+        for i, block in enumerate(self._decoder):
+            if slots:
+                reader, (key, value) = self._readers[i], slots[i]
+                query = F.linear(rms(reader.query_norm, x), reader.query.weight).view(len(x), c.local_heads, 1, -1)
+                mixed = F.scaled_dot_product_attention(query, key, value).reshape(len(x), -1)
+                x = x + F.linear(mixed, reader.out.weight)
+            x = advance(block, len(self._encoder) + i, x, turn, place)
+        return x
+
+    def keep(self, rows: Sequence[int]) -> None:
+        host, index = np.array(rows), torch.tensor(rows, device=self._device)
+        self.positions, self.patches, self._begun = self.positions[host], self.patches[host], self._begun[host]
+        self.logits, self._newest, self._last = self.logits[index], self._newest[index], self._last[index]
+        self._slots = [(key[index], value[index]) for key, value in self._slots]
+        self._added = None if self._added is None else self._added[index]
+        self._members = [self._members[row] for row in rows]
+        self._local.keep(index)
+        self._latent.keep(index)
+        self._open.keep(host)
+        if self._grams is not None:
+            self._grams.keep(host)
+
+
+def blocks_of(modules: nn.ModuleList) -> list[Block]:
+    blocks = [block for block in modules if isinstance(block, Block)]
+    assert len(blocks) == len(modules) > 0, "decoding knows how to advance a Block"
+    return blocks
+
+
+def lengthened(prompts: Sequence[bytes], starts: Sequence[np.ndarray], device: torch.device) -> Windows:
+    """Prompts with a byte more each, so that there is a position that predicts it; no position reads it."""
+    data = torch.frombuffer(bytearray(b"".join(p + b"\0" for p in prompts)), dtype=torch.uint8).long()
+    offsets = torch.tensor([0, *(len(p) + 1 for p in prompts)]).cumsum(0)
+    flags = torch.from_numpy(np.concatenate(starts))
+    return Windows(data, offsets, flags, torch.zeros_like(flags)).to(device)
+
+
+def fill_windows(cache: WindowCache, layer: int, qkv: Tensor, offsets: Tensor, table: RotaryTable) -> None:
+    """Remember the last window of each row from a layer's projections (T or more, 3 D) of a parallel pass."""
+    heads, ends, lengths = cache.heads, offsets[1:].tolist(), offsets.diff().tolist()
+    common = min(max(lengths), cache.window)
+    qkv = qkv.view(len(qkv), 3 * heads, -1)
+    for row, (end, length) in enumerate(zip(ends, lengths, strict=True)):
+        size = min(length, cache.window)
+        own = qkv[end - size : end]
+        turn = table.at(np.arange(length - size, length))
+        cache.fill(layer, row, turn(own[:, heads : 2 * heads]), own[:, 2 * heads :], common)
+
+
+def gram_embedding(module: NgramEmbedding, rows: np.ndarray, device: torch.device) -> Tensor:
+    """(B, D) for the table's rows (B, G)."""
+    padding = len(module.sizes) * module.rows
+    return F.embedding_bag(torch.from_numpy(rows).to(device), module.table, mode="sum", padding_idx=padding)
