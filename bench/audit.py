@@ -17,6 +17,7 @@ import torch
 
 from bench.cuts import cut
 from bench.model import CutModel, Scores, cut_documents
+from patchers.audit import check_causality
 
 TOLERANCE = 1e-3
 """What float32 may add to a sum of probabilities."""
@@ -38,12 +39,16 @@ def audit(model: CutModel, documents: Sequence[bytes], prefixes: int = 16, seed:
     """All checks of a trained model; `documents` is text like the test text, of which a little is used."""
     rng = np.random.default_rng(seed)
     some = [documents[i] for i in rng.permutation(len(documents))[:8]]
-    return {
+    outcomes = {
         "future": future(model, some, rng),
         "alone": alone(model, some),
         "kraft_next": kraft_next(model, documents, prefixes, rng),
         "kraft_short": kraft_short(model),
     }
+    if model.patcher is not None:
+        found = check_causality(model.patcher, some, rng, trials=50)
+        outcomes["causality"] = Audit(found.passed, found.detail, {})
+    return outcomes
 
 
 def future(model: CutModel, documents: Sequence[bytes], rng: np.random.Generator) -> Audit:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
 
 import numpy as np
 
-from patchers.base import Kind, Patcher, Starts, as_array, state
+from patchers.base import Kind, Patcher, Starts, state
 from patchers.errors import BenchError
 from patchers.registry import register
 
@@ -17,8 +17,13 @@ if TYPE_CHECKING:  # imported where it is used: torch takes seconds to load, whi
     from models.harness import Harness
     from models.router import CosineRouter
 
-PIECE = 16_384
-"""Bytes that are cut at once; the pieces of a document begin at multiples of it, whatever follows."""
+T = TypeVar("T")
+PIECE = 1024
+"""Bytes of a document that are cut as one window, with what an encoder state sees before them."""
+BATCH = 32
+DOUBT = 1e-3
+"""A probability nearer to a half than this is computed again in float64, from the bytes that it depends on alone. What
+float32 moves it by, in other company or at another place, is less than a hundredth of that."""
 PARTS = ("byte", "ngrams.", "encoder.", "router.")
 """What of a trained harness decides the cut."""
 
@@ -28,8 +33,8 @@ class HNet(Patcher):
     """A start where the cosine router fires: one level of H-Net, with the harness's own encoder below it.
 
     The paper's boundary after byte t is `starts[t + 1]` here. `bytes_per_patch` is the N of its ratio loss. The
-    harness trains the router and hands it back through `learned`; until then there is nothing to cut with. Cuts are
-    computed in float64, so that a document is cut alike alone, in a batch and in a stream.
+    harness trains the router and hands it back through `learned`; until then there is nothing to cut with. A document
+    is cut alike alone, in a batch and in a stream: see DOUBT.
     """
 
     kind: ClassVar[Kind] = "in-model"
@@ -51,7 +56,12 @@ class HNet(Patcher):
         return CosineRouter(width, self.bytes_per_patch)
 
     def calibrate(self, docs: Sequence[bytes], bytes_per_patch: float) -> Self:
-        """Sets the wanted size; how near training comes to it is in the record."""
+        """Sets the wanted size; how near training comes to it is in the record.
+
+        Raises BenchError once it is trained: its size is then a fact.
+        """
+        if self._weights is not None:
+            raise BenchError("patcher 'hnet' has been trained, and its patches are as long as they are: train it anew")
         return dataclasses.replace(self, bytes_per_patch=float(bytes_per_patch))
 
     def learned(self, module: Harness) -> Self:
@@ -78,19 +88,42 @@ class HNet(Patcher):
         return model.eval()
 
     def segment(self, data: bytes) -> Starts:
-        model = self._harness
+        reach = self._reach
+        pieces = [(max(0, at - reach), at, min(at + PIECE, len(data))) for at in range(0, len(data), PIECE)]
+        probability = np.empty(len(data))
+        for some in _batched(pieces, BATCH):
+            found = self._probabilities([data[left:end] for left, _, end in some], exact=False)
+            for (left, at, end), piece in zip(some, found, strict=True):
+                probability[at:end] = piece[at - left :]
+        near = np.flatnonzero(np.abs(probability - 0.5) < DOUBT)
+        for places in _batched(near.tolist(), 4 * BATCH):
+            contexts = [data[max(0, t - reach) : t] + b"\0" for t in places]
+            probability[places] = [p[-1] for p in self._probabilities(contexts, exact=True)]
+        starts = probability > 0.5
+        starts[:1] = True
+        return starts
+
+    @property
+    def _reach(self) -> int:
+        """How many bytes back the state of a position sees, and one more for the state before it."""
+        sizes = self._harness.config
+        return sizes.encoder_layers * sizes.local_window + max(sizes.ngrams, default=0) + 1
+
+    def _probabilities(self, pieces: Sequence[bytes], exact: bool) -> list[np.ndarray]:
+        """The router's probability of a start at each byte of each piece, as if nothing stood before the piece."""
         import torch
 
         from models.batch import Windows
 
-        sizes = model.config
-        reach = sizes.encoder_layers * sizes.local_window + max(sizes.ngrams, default=0) + 1
-        out = np.zeros(len(data), bool)
-        for begin in range(0, len(data), PIECE):
-            left, end = max(0, begin - reach), min(begin + PIECE, len(data))
-            text = torch.from_numpy(as_array(data[left:end]).astype(np.int64))
-            none = torch.zeros(len(text), dtype=torch.bool)
-            window = Windows(text, torch.tensor([0, len(text)]), none, none)
-            with torch.inference_mode():
-                out[begin:end] = model.encode(window, torch.float64).starts.numpy()[begin - left :]
-        return out
+        text = torch.from_numpy(np.frombuffer(b"".join(pieces), np.uint8).astype(np.int64))
+        none = torch.zeros(len(text), dtype=torch.bool)
+        ends = torch.tensor([0, *map(len, pieces)]).cumsum(0)
+        with torch.inference_mode():
+            dtype = torch.float64 if exact else torch.float32
+            routing = self._harness.encode(Windows(text, ends, none, none), dtype).routing
+        assert routing is not None
+        return [p.numpy() for p in routing.probability.double().split([len(piece) for piece in pieces])]
+
+
+def _batched(items: list[T], size: int) -> list[list[T]]:
+    return [items[at : at + size] for at in range(0, len(items), size)]

@@ -103,7 +103,7 @@ def test_long_documents_are_cut_in_pieces_as_in_one(monkeypatch: pytest.MonkeyPa
     patcher = patchers.create("hnet").learned(model())
     text = TEXT * 30
     whole = patcher.segment(text)
-    monkeypatch.setattr("patchers.hnet.PIECE", 256)
+    monkeypatch.setattr("patchers.hnet.PIECE", 100)
     assert (patcher.segment(text) == whole).all()
 
 
@@ -112,3 +112,23 @@ def test_an_untrained_patcher_says_so() -> None:
         patchers.create("hnet").segment(b"abc")
     with pytest.raises(BenchError, match="more than 1"):
         patchers.create("hnet", bytes_per_patch=1.0)
+
+
+def test_its_stream_cuts_as_it_does() -> None:
+    patcher = patchers.create("hnet").learned(model())
+    stream = patcher.stream()
+    assert [stream.push(byte) for byte in TEXT][:-1] == patcher.segment(TEXT)[1:].tolist()
+
+
+def test_doubtful_places_are_decided_by_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With every place in doubt the cuts are those of float64 alone, and they are the same ones."""
+    patcher = patchers.create("hnet").learned(model())
+    text = TEXT * 12
+    quick = patcher.segment(text)
+    monkeypatch.setattr("patchers.hnet.DOUBT", 2.0)
+    assert (patcher.segment(text) == quick).all()
+
+
+def test_a_trained_one_is_as_it_is() -> None:
+    with pytest.raises(BenchError, match="train it anew"):
+        patchers.create("hnet").learned(model()).calibrate([TEXT], 5.0)
