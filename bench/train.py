@@ -126,6 +126,9 @@ def train(
         if checkpoint is not None and time.perf_counter() - saved > config.checkpoint_seconds:
             save_checkpoint(checkpoint, model, optimizer, progress)
             saved = time.perf_counter()
+    if not all(bool(p.isfinite().all()) for p in model.parameters()):  # by the last step, which no loss follows
+        last = progress.step - 1
+        raise TrainingFailed(last, f"weights are not numbers after step {last}; lower train.lr (it is {config.lr:g})")
     if checkpoint is not None:
         save_checkpoint(checkpoint, model, optimizer, progress)
     model.eval()
@@ -185,9 +188,7 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
             if optimizer is not None:
                 kept = {k: f"optimizer.{k}.{name}" for k in ("step", "exp_avg", "exp_avg_sq")}
                 if kept["step"] in names:
-                    optimizer.state[parameter] = {
-                        k: held.get_tensor(v).to(parameter.device if k != "step" else "cpu") for k, v in kept.items()
-                    }
+                    optimizer.state[parameter] = {k: held.get_tensor(v).to(parameter.device) for k, v in kept.items()}
         for name, buffer in model.named_buffers():
             buffer.copy_(held.get_tensor(f"buffer.{name}"))
         if optimizer is not None:
