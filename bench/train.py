@@ -158,7 +158,7 @@ def train_step(
 
 
 def _clip(model: nn.Module, limit: float) -> None:
-    """Scale gradients down to a norm of `limit`; where they are smaller, tables are not read and written for nothing."""
+    """Scale gradients down to a norm of `limit`; smaller ones are left as they are, not read and written once more."""
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     norm = nn.utils.get_total_norm(gradients, foreach=True)
     if norm > limit:
