@@ -37,6 +37,7 @@ NUMBERS: dict[str, tuple[str, Style, str]] = {
     "peak_memory": ("peak memory", "si", "cost.peak_memory_bytes"),
     "flag_bits_share": ("bits on flags", "bits", "tasks.bpb.values.flag_bits_share"),
     "latent_gain": ("latent gain", "bits", "tasks.bpb.values.latent_gain"),
+    "kraft": ("highest sum of next bytes", "ratio", "audits.kraft_next.values.high"),
 }
 # Words of a record: the title, and where they are.
 WORDS: dict[str, tuple[str, str]] = {
