@@ -5,6 +5,7 @@ Legend: T bytes of a batch of windows.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -100,8 +101,8 @@ class CutModel:
                         flags[s.score : s.end] = of_flags[here]
                     at += s.end - s.begin
         assert (seen == 1).all(), "every byte is scored exactly once"
-        cuts = corpus.offsets[1:-1]
-        return Scores(np.split(nats, cuts), np.split(flags, cuts) if priced else None)
+        each = [slice(a, b) for a, b in itertools.pairwise(corpus.offsets)]
+        return Scores([nats[x] for x in each], [flags[x] for x in each] if priced else None)
 
 
 def cut_documents(patcher: Patcher | None, docs: Sequence[bytes], with_ids: bool) -> CutDocuments:

@@ -45,6 +45,8 @@ class TokenLM(nn.Module):
         predicted in the window where that token began.
         """
         assert batch.ids is not None, "a model over tokens needs token ids"
+        if len(batch.ids) == 0:  # windows in the midst of one long token
+            return Prediction(0 * self.token[0, 0] * batch.data)
         at = batch.starts.nonzero()[:, 0]
         counts = torch.bincount(batch.window_of()[at], minlength=len(batch.offsets) - 1)
         counts = counts[counts > 0]
