@@ -70,17 +70,29 @@ def rms(norm: RMSNorm, x: Tensor) -> Tensor:
     return F.rms_norm(x, x.shape[-1:], norm.weight, norm.eps)
 
 
-def advance(block: Block, layer: int, x: Tensor, turn: Turn, place: Place) -> Tensor:
-    """One block for new positions x (N, D), as `Block.forward` would give them among all others."""
-    attention, mlp = block.attention, block.mlp
-    n, width = x.shape
-    h = attention.heads
-    qkv = F.linear(rms(block.attention_norm, x), attention.qkv.weight).view(n, 3 * h, width // h)
-    turned = turn(qkv[:, : 2 * h])
-    mixed = place.attend(layer, turned[:, :h], turned[:, h:], qkv[:, 2 * h :])
-    x = x + F.linear(mixed, attention.out.weight)
-    gate, up = F.linear(rms(block.mlp_norm, x), mlp.gate_up.weight).chunk(2, -1)
-    return x + F.linear(F.silu(gate) * up, mlp.down.weight)
+class Layer:
+    """A `Block` with its weights at hand: looking them up in modules would take a third of a step's time."""
+
+    def __init__(self, block: Block) -> None:
+        attention, mlp = block.attention, block.mlp
+        self.heads, self.width = attention.heads, (attention.qkv.in_features,)
+        self.attention_norm, self.mlp_norm = block.attention_norm.weight, block.mlp_norm.weight
+        self.attention_eps, self.mlp_eps = block.attention_norm.eps, block.mlp_norm.eps
+        self.qkv, self.out = attention.qkv.weight, attention.out.weight
+        self.gate_up, self.down = mlp.gate_up.weight, mlp.down.weight
+        self.projection = attention.qkv
+
+    def advance(self, layer: int, x: Tensor, turn: Turn, place: Place) -> Tensor:
+        """The block for new positions x (N, D), as `Block.forward` would give them among all others."""
+        h = self.heads
+        normed = F.rms_norm(x, self.width, self.attention_norm, self.attention_eps)
+        qkv = F.linear(normed, self.qkv).view(len(x), 3 * h, -1)
+        turned = turn(qkv[:, : 2 * h])
+        mixed = place.attend(layer, turned[:, :h], turned[:, h:], qkv[:, 2 * h :])
+        x = x + F.linear(mixed, self.out)
+        normed = F.rms_norm(x, self.width, self.mlp_norm, self.mlp_eps)
+        gate, up = F.linear(normed, self.gate_up).chunk(2, -1)
+        return x + F.linear(F.silu(gate) * up, self.down)
 
 
 class WindowCache:

@@ -30,12 +30,12 @@ from models.byte_lm import ByteLM
 from models.caches import (
     Grams,
     GrowingCache,
+    Layer,
     OpenPatches,
     RotaryTable,
     Turn,
     WindowCache,
     WindowPlace,
-    advance,
     recorded,
     rms,
 )
@@ -43,7 +43,7 @@ from models.harness import Harness
 from models.layers import Block
 from models.ngrams import NgramEmbedding
 from models.packing import PackedTransformer, pack
-from models.pooling import PatchReader, pool
+from models.pooling import PatchQueries, PatchReader, pool
 from models.token_lm import TokenLM
 
 
@@ -68,9 +68,9 @@ class ByteLMDecoder:
     def _begin(self, model: ByteLM, prompts: Sequence[bytes]) -> None:
         c = model.config
         self._model, self._device = model, model.byte.device
-        blocks = blocks_of(model.blocks)
+        blocks = layers_of(model.blocks)
         batch = lengthened(prompts, [np.zeros(len(p) + 1, bool) for p in prompts], self._device)
-        with recorded({f"{i}": block.attention.qkv for i, block in enumerate(blocks)}) as seen:
+        with recorded({f"{i}": block.projection for i, block in enumerate(blocks)}) as seen:
             logits = model.logits(batch.data, batch.offsets)
         self._table = RotaryTable(c.width // c.heads, self._device)
         self._cache = WindowCache(len(blocks), len(prompts), c.heads, c.width // c.heads, c.window, self._device)
@@ -91,7 +91,7 @@ class ByteLMDecoder:
             x = x + gram_embedding(model.ngrams, self._grams.push(data, self.positions), self._device)
         turn, place = self._table.at(self.positions), self._cache.enter()
         for i, block in enumerate(self._blocks):
-            x = advance(block, i, x, turn, place)
+            x = block.advance(i, x, turn, place)
         self.logits = model.head(rms(model.norm, x))
 
     def keep(self, rows: Sequence[int]) -> None:
@@ -135,8 +135,8 @@ class LatentCache:
     """A `PackedTransformer` that remembers its sequences and takes their next positions."""
 
     def __init__(self, model: PackedTransformer, rows: int, device: torch.device) -> None:
-        self._model, self._blocks = model, blocks_of(model.blocks)
-        width = self._blocks[0].attention.qkv.in_features // model.heads
+        self._model, self._blocks = model, layers_of(model.blocks)
+        width = self._blocks[0].width[0] // model.heads
         self._table = RotaryTable(width, device)
         self.cache = GrowingCache(len(self._blocks), rows, model.heads, width, device)
 
@@ -149,7 +149,7 @@ class LatentCache:
         place = self.cache.enter(rows, count)
         turn = self._table.at(place.positions)
         for i, block in enumerate(self._blocks):
-            x = advance(block, i, x, turn, place)
+            x = block.advance(i, x, turn, place)
         return rms(self._model.norm, x)
 
     def keep(self, rows: Tensor) -> None:
@@ -162,7 +162,7 @@ class _Filling:
 
     def __enter__(self) -> None:
         owner = self._owner
-        parts: dict[str, nn.Module] = {f"{i}": block.attention.qkv for i, block in enumerate(owner._blocks)}
+        parts: dict[str, nn.Module] = {f"{i}": block.projection for i, block in enumerate(owner._blocks)}
         self._recording = recorded(parts | {"all": owner._model})
         self._seen = self._recording.__enter__()
 
@@ -210,13 +210,13 @@ class HarnessDecoder:
         self._device = device = model.byte.device
         self.positions = np.array([len(p) for p in prompts])
         """(B,): how many bytes each document has; the newest position holds the last of them."""
-        self._encoder, self._decoder = blocks_of(model.encoder), blocks_of(model.decoder)
+        self._encoder, self._decoder = layers_of(model.encoder), layers_of(model.decoder)
         readers = model.readers if c.inject == "cross_attention" else ()
         self._readers = [reader for reader in readers if isinstance(reader, PatchReader)]
         self._latent = LatentCache(model.latent, len(prompts), device)
         batch = lengthened(prompts, starts, device)
-        local = {f"{i}": block.attention.qkv for i, block in enumerate((*self._encoder, *self._decoder))}
-        with recorded({**local, "encoded": self._encoder[-1]}) as seen, self._latent.filling():
+        local = {f"{i}": block.projection for i, block in enumerate((*self._encoder, *self._decoder))}
+        with recorded({**local, "encoded": model.encoder[-1]}) as seen, self._latent.filling():
             decoded = model.states(batch, torch.float32)
         last = batch.offsets[1:] - 1
         self.logits = model.head(rms(model.norm, decoded.x[last]))
@@ -286,7 +286,7 @@ class HarnessDecoder:
             x = x + self._known(written, flags)
         turn, place = self._table.at(self.positions), self._local.enter()
         for i, block in enumerate(self._encoder):
-            x = advance(block, i, x, turn, place)
+            x = block.advance(i, x, turn, place)
         if model.router is not None:
             both = torch.stack((self._last, x), 1).flatten(0, 1)
             begins_here = torch.arange(len(both), device=self._device) % 2 == 0
@@ -328,14 +328,15 @@ class HarnessDecoder:
 
     def pooled(self, members: Sequence[Tensor]) -> Tensor:
         """What the latent model gets for complete patches, from each one's encoder states (bytes, D) -> (N, L)."""
-        model, count = self.model, len(members)
-        x = torch.cat(list(members))
-        member = torch.arange(count).repeat_interleave(torch.tensor([len(m) for m in members])).to(self._device)
-        if model.config.pool == "cross_attention":
-            made: Tensor = model.queries(x, member, count).flatten(1)
+        model, count, how = self.model, len(members), self.model.config.pool
+        if how == "cross_attention" and count == 1:
+            made = query_patch(model.queries, members[0])
         else:
-            made = pool(x, member, count, model.config.pool)
-        out: Tensor = model.to_latent(made)
+            x = torch.cat(list(members))
+            sizes = torch.tensor([len(m) for m in members])
+            member = torch.arange(count).repeat_interleave(sizes).to(self._device)
+            made = model.queries(x, member, count) if how == "cross_attention" else pool(x, member, count, how)
+        out: Tensor = model.to_latent(made.flatten(1))
         return out
 
     def _give(self, rows: np.ndarray, latent: Tensor) -> None:
@@ -381,7 +382,7 @@ class HarnessDecoder:
                 query = F.linear(rms(reader.query_norm, x), reader.query.weight).view(len(x), c.local_heads, 1, -1)
                 mixed = F.scaled_dot_product_attention(query, key, value).reshape(len(x), -1)
                 x = x + F.linear(mixed, reader.out.weight)
-            x = advance(block, len(self._encoder) + i, x, turn, place)
+            x = block.advance(len(self._encoder) + i, x, turn, place)
         return x
 
     def keep(self, rows: Sequence[int]) -> None:
@@ -398,8 +399,18 @@ class HarnessDecoder:
             self._grams.keep(host)
 
 
-def blocks_of(modules: nn.ModuleList) -> list[Block]:
-    blocks = [block for block in modules if isinstance(block, Block)]
+def query_patch(module: PatchQueries, x: Tensor) -> Tensor:
+    """`PatchQueries` for one patch, x (bytes, D) -> (1, K, D), without what it takes to do many at once."""
+    k, h, d = module.slots, module.heads, x.shape[1]
+    slots = F.linear(x.amax(0), module.expand.weight).view(k, d)
+    query = F.linear(rms(module.query_norm, slots), module.query.weight).view(1, k, h, -1).transpose(1, 2)
+    both = F.linear(rms(module.key_norm, x), module.key_value.weight).view(1, len(x), 2 * h, -1).transpose(1, 2)
+    mixed = F.scaled_dot_product_attention(query, both[:, :h], both[:, h:]).transpose(1, 2).reshape(k, d)
+    return (slots + F.linear(mixed, module.out.weight))[None]
+
+
+def layers_of(modules: nn.ModuleList) -> list[Layer]:
+    blocks = [Layer(block) for block in modules if isinstance(block, Block)]
     assert len(blocks) == len(modules) > 0, "decoding knows how to advance a Block"
     return blocks
 
