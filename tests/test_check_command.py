@@ -84,7 +84,7 @@ from patchers import Patcher, register
 @register("check-test-raises")
 class Mine(Patcher):
     def segment(self, data):
-        return data[9]
+        return data[len(data)]
 
 @register("check-test-raises-late")
 class Late(Patcher):
@@ -105,8 +105,9 @@ def test_what_a_plugin_raises_is_shown_with_its_traceback(call: Called) -> None:
     Path("mine.py").write_text(PLUGIN)
     code, out, err = call("check-test-raises", "--plugin", "mine.py")
     assert (code, err) == (1, "")
-    assert "FAIL  input        it raised IndexError: index out of range" in out
-    assert 'mine.py", line 6, in segment\n    return data[9]' in out
+    for rule in ("input", "shape"):
+        assert f"FAIL  {rule:12} it raised IndexError: index out of range" in out
+    assert 'mine.py", line 6, in segment\n    return data[len(data)]' in out
     assert out.count("Traceback") == 1, "once, whichever rules it breaks"
     code, out, _ = call("check-test-raises-late", "--plugin", "mine.py")
     assert code == 1
