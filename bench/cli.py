@@ -253,6 +253,92 @@ def new_patcher(
     print(f"{plugin}\n{test}\n\nNext: python -m pytest {test}\n      patchbench check {name} --plugin {plugin}")
 
 
+CheckpointArgument = Annotated[
+    Path, typer.Argument(metavar="CHECKPOINT", help="A folder results/SUITE/checkpoints/RUN_ID.")
+]
+Prompt = Annotated[str, typer.Option(metavar="TEXT", help="What to go on with.")]
+PromptFile = Annotated[Path | None, typer.Option(metavar="FILE|-", help="Take the prompt's bytes from here instead.")]
+Temperature = Annotated[float, typer.Option(metavar="X", help="0 takes the most probable byte each time.")]
+TopK = Annotated[int | None, typer.Option("--top-k", metavar="N", help="Draw from the N most probable alone.")]
+TopP = Annotated[float | None, typer.Option("--top-p", metavar="X", help="Draw from those that make up X.")]
+Seed = Annotated[int, typer.Option(metavar="N", help="Of what is drawn.")]
+Utf8Option = Annotated[bool, typer.Option("--utf8", help="Write valid UTF-8 only.")]
+
+
+@app.command()
+def generate(
+    checkpoint: CheckpointArgument,
+    prompt: Prompt = "",
+    prompt_file: PromptFile = None,
+    max_bytes: Annotated[int, typer.Option(metavar="N", help="Write so many bytes at most.")] = 256,
+    until: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="End before it; may be repeated.")] = None,
+    temperature: Temperature = 0.0,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    seed: Seed = 0,
+    utf8: Utf8Option = False,
+    as_json: AsJson = False,
+    plugin: Plugins = None,
+) -> None:
+    """Go on with a prompt, byte by byte, with a model that a run has trained."""
+    from bench.checkpoint import load_model
+    from bench.generate import Screen, Wish, stream
+    from models.sampling import Sampling
+    from models.writing import Limits
+
+    _load_plugins(plugin)
+    ends = tuple(os.fsencode(text) for text in until or [])
+    wish = Wish(Limits(max_bytes, ends, utf8), Sampling(temperature, top_k, top_p), seed)
+    begins = _prompt(prompt, prompt_file)
+    model = load_model(checkpoint)
+    written, done, screen = b"", None, Screen(sys.stdout)
+    for pieces in stream(model.module, model.patcher, [begins], wish):
+        written, done = written + pieces[0].data, pieces[0].done
+        if not as_json:
+            screen.show(pieces[0].data, final=done is not None)
+    if as_json:
+        text = {"prompt": begins.decode(errors="replace"), "text": written.decode(errors="replace")}
+        print(json.dumps({**text, "hex": written.hex(), "bytes": len(written), "ended_by": done}, indent=1))
+    elif sys.stdout.isatty():
+        print()
+
+
+@app.command()
+def trace(
+    checkpoint: CheckpointArgument,
+    prompt: Prompt = "",
+    prompt_file: PromptFile = None,
+    max_bytes: Annotated[int, typer.Option(metavar="N", help="Write so many bytes after the prompt.")] = 64,
+    temperature: Temperature = 0.0,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    seed: Seed = 0,
+    utf8: Utf8Option = False,
+    picture: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw it as well: .png, .svg, .pdf (needs matplotlib).")
+    ] = None,
+    as_json: AsJson = False,
+    plugin: Plugins = None,
+) -> None:
+    """Show byte by byte how a model reads a prompt and goes on: how unsure it is, where it cuts, what runs."""
+    from bench import trace as tracing
+    from bench.checkpoint import load_model
+    from bench.generate import Wish
+    from models.sampling import Sampling
+    from models.writing import Limits
+
+    _load_plugins(plugin)
+    wish = Wish(Limits(max_bytes, (), utf8), Sampling(temperature, top_k, top_p), seed)
+    model = load_model(checkpoint)
+    made = tracing.trace(model.module, model.patcher, _prompt(prompt, prompt_file), wish)
+    if picture is not None:
+        tracing.draw(made, picture)
+    if as_json:
+        print(json.dumps(made.as_json(), indent=1))
+    else:
+        _show(tracing.as_table(made))
+
+
 @app.command(name="list")
 def list_(what: Listed, as_json: AsJson = False, plugin: Plugins = None) -> None:
     """List patchers, models, tasks, corpora or suites."""
@@ -286,6 +372,18 @@ def _text(text: str) -> tuple[bytes, str]:
         return Path(text).read_bytes(), f"of {text}"
     except OSError as error:
         raise BenchError(f"cannot read {text}: {error.strerror}") from error
+
+
+def _prompt(text: str, file: Path | None) -> bytes:
+    """A prompt as the bytes that were typed, valid UTF-8 or not."""
+    if file is None:
+        return os.fsencode(text)
+    if str(file) == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise BenchError(f"cannot read the prompt from {file}: {error.strerror}; give a file that is there") from error
 
 
 def _write(path: Path, content: str) -> None:

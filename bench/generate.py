@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TextIO
 
 import numpy as np
 from torch import nn
@@ -57,6 +59,27 @@ def continuations(module: nn.Module, patcher: Patcher | None, prompts: Sequence[
         for piece in pieces:
             out[piece.row] += piece.data
     return out
+
+
+class Screen:
+    """Shows bytes as they come.
+
+    A terminal gets characters, each as soon as it is whole, and U+FFFD for what is none; anything else gets the very
+    bytes.
+    """
+
+    def __init__(self, out: TextIO) -> None:
+        self._out, self._bytes = out, None if out.isatty() else getattr(out, "buffer", None)
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def show(self, data: bytes, final: bool = False) -> None:
+        """`final`: nothing comes any more, so an incomplete character is shown as what it is."""
+        if self._bytes is not None:
+            self._bytes.write(data)
+            self._bytes.flush()
+            return
+        self._out.write(self._decoder.decode(data, final))
+        self._out.flush()
 
 
 def begin(

@@ -156,29 +156,32 @@ class PricedWriter:
 
     @property
     def logits(self) -> Tensor:
-        without, with_flag = self.decoder.logits.double().split(256, 1)
-        either = torch.logaddexp(without, with_flag)
-        first = self._first
-        return (
-            either
-            if not first.any()
-            else torch.where(torch.from_numpy(first)[:, None].to(either.device), with_flag, either)
-        )
-
-    @property
-    def _first(self) -> np.ndarray:
-        """(B,): whether the byte that comes next is a document's first, which always starts a patch."""
-        first: np.ndarray = (self.decoder.positions == 0) & self.decoder.late
-        return first
+        return byte_logits(self.decoder)
 
     def _flags(self, units: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-        return flags(self.decoder.logits, units, self._temperature, uniform) | self._first
+        return flags(self.decoder.logits, units, self._temperature, uniform) | first_bytes(self.decoder)
 
     def write(self, units: np.ndarray, uniform: np.ndarray) -> None:
         self.decoder.step(units, self._flags(units, uniform))
 
     def keep(self, rows: Sequence[int]) -> None:
         self.decoder.keep(rows)
+
+
+def byte_logits(decoder: HarnessDecoder) -> Tensor:
+    """(B, 256): of the next byte, flag or no flag where the model predicts one."""
+    if decoder.model.price is None:
+        return decoder.logits
+    without, with_flag = decoder.logits.double().split(256, 1)
+    either, first = torch.logaddexp(without, with_flag), first_bytes(decoder)
+    return torch.where(torch.from_numpy(first)[:, None].to(either.device), with_flag, either) if first.any() else either
+
+
+def first_bytes(decoder: HarnessDecoder) -> np.ndarray:
+    """(B,): whether the byte that comes next is predicted with a flag that is certain, as a document's first byte
+    always starts a patch."""
+    first: np.ndarray = (decoder.positions == 0) & decoder.late
+    return first
 
 
 def flags(logits: Tensor, units: np.ndarray, temperature: float, uniform: np.ndarray) -> np.ndarray:
