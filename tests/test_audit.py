@@ -1,0 +1,249 @@
+"""The audits of a trained model: honest ones of every kind pass, and each way of cheating is caught."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from tiny import SMALL, TEXT, byte_lm, harness, token_lm
+from torch import Tensor, nn
+
+from bench.audit import TOLERANCE, alone, audit, future, kraft_next, kraft_short
+from bench.config import TrainConfig
+from bench.cuts import CutDocuments, cut
+from bench.model import CutModel
+from bench.train import train
+from models.batch import Windows
+from models.byte_lm import ByteLM, ByteLMConfig
+from models.harness import Harness, Prediction, Price
+from models.initialise import initialise
+from patchers import Patcher, Starts, create
+
+TEXTS = [TEXT[:50], TEXT[20:], TEXT[40:90], b"ab", b"c"]
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def bpe() -> Patcher:
+    return create("bpe", vocab=280).fit([TEXT] * 3)
+
+
+def shaken_of(kind: str) -> CutModel:
+    tokens = bpe()
+    modules: dict[str, Callable[[], tuple[nn.Module, Patcher | None]]] = {
+        "causal": lambda: (harness(), create("whitespace")),
+        "end": lambda: (harness("end"), tokens),
+        "start": lambda: (harness("start"), tokens),
+        "token_lm": lambda: (token_lm(tokens.vocab_size), tokens),  # type: ignore[attr-defined]
+        "byte_lm": lambda: (byte_lm(), None),
+    }
+    module, patcher = modules[kind]()
+    return CutModel(module, patcher, 64, with_ids=kind == "token_lm")
+
+
+KINDS = ["causal", "end", "start", "token_lm", "byte_lm"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_honest_models_pass(kind: str) -> None:
+    model = shaken_of(kind)
+    found = future(model, TEXTS, rng()), alone(model, TEXTS), kraft_next(model, TEXTS, 3, rng())
+    assert all(a.passed for a in found), found
+    exact = kind in ("causal", "byte_lm")
+    assert (found[2].values["low"] > 1 - TOLERANCE) == exact
+    assert found[2].values["high"] < 1 + TOLERANCE
+
+
+# --- a boundary that tells what comes next
+
+
+@dataclass(frozen=True)
+class AtSpaces(Patcher):
+    """A patch begins with the space that made it, as a BPE token does: starts[t] tells of byte t."""
+
+    name: ClassVar[str] = "at-spaces"
+    causal: ClassVar[bool] = False
+
+    def segment(self, data: bytes) -> Starts:
+        starts = np.frombuffer(data, np.uint8) == 32
+        starts[:1] = True
+        return starts
+
+
+def trained(patcher: Patcher, price: Price | None) -> CutModel:
+    """A tiny harness after forty steps on one text."""
+    model = Harness(SMALL, price)
+    initialise(model, 0)
+    corpus = CutDocuments.of([TEXT], cut(patcher, [TEXT]))
+    config = TrainConfig(bytes=40 * len(TEXT), batch_bytes=256, window=256, lr=1e-2, dtype="float32")
+    train(model, corpus, config, 0, torch.device("cpu"))
+    return CutModel(model, patcher, 256)
+
+
+def test_unpaid_boundaries_are_caught() -> None:
+    """Given "no patch starts here" the model knows that no space comes, given "one starts" that it is one: two certain
+    things, of which only one can happen."""
+    leaky = kraft_next(trained(AtSpaces(), None), [TEXT], 6, rng())
+    assert not leaky.passed
+    assert leaky.values["high"] > 1.3
+    assert "the cut tells the model something of the byte that it is about to predict, unpaid" in leaky.detail
+
+
+@pytest.mark.parametrize("price", ["end", "start"])
+def test_paid_ones_pass(price: Price) -> None:
+    paid = kraft_next(trained(AtSpaces(), price), [TEXT], 6, rng())
+    assert paid.passed, paid.detail
+    assert paid.values["high"] <= 1 + 1e-6
+
+
+def test_documents_of_two_bytes_show_the_leak_too() -> None:
+    """Kraft's sum over whole documents, where no grouping by cuts is needed."""
+    model = trained(AtSpaces(), None)
+    ones = [bytes([a]) for a in range(256)]
+    follow = [b"s" + one for one in ones]
+    total = sum(math.exp(-float(n[1])) for n in model.nats(follow))
+    assert total > 1.05
+
+
+# --- other ways to cheat
+
+
+class Table(nn.Module):
+    """The same probability for each byte everywhere, times a factor that makes them sum to it."""
+
+    def __init__(self, total: float, priced: bool = False) -> None:
+        super().__init__()
+        self.total, self.priced = total, priced
+
+    def forward(self, batch: Windows, dtype: torch.dtype) -> Prediction:
+        return Prediction(torch.full((len(batch.data),), math.log(256) - math.log(self.total)))
+
+    def model(self) -> CutModel:
+        return CutModel(self, AtSpaces() if self.priced else None, 64, batch_bytes=1 << 17)
+
+
+@pytest.mark.parametrize(
+    ("total", "priced", "passed"),
+    [(1.01, False, False), (0.99, False, False), (0.5, True, True), (1.01, True, False)],
+)
+def test_claims_sum_to_one_or_for_priced_models_to_less(total: float, priced: bool, passed: bool) -> None:
+    model = Table(total, priced).model()
+    following, short = kraft_next(model, TEXTS, 4, rng()), kraft_short(model)
+    assert short.passed == passed, short
+    assert short.values == pytest.approx({"one": total, "two": total**2}, rel=1e-4)
+    if not priced:  # else the sums are of each way of cutting the prefix
+        assert following.passed == passed, following
+        assert following.values["high"] == pytest.approx(total, rel=1e-4)
+        assert "wanted exactly 1" in following.detail
+    else:
+        assert following.values["high"] <= total + 1e-4
+        assert "wanted at most 1" in following.detail
+
+
+def test_kraft_sums_of_short_documents_of_real_models() -> None:
+    small = ByteLM(ByteLMConfig(width=8, layers=1, heads=1, window=2))
+    initialise(small, 0)
+    exact = kraft_short(CutModel(small.eval(), None, 64, batch_bytes=1 << 16))
+    assert exact.passed
+    assert exact.values == pytest.approx({"one": 1.0, "two": 1.0}, abs=1e-5)
+
+
+class Wrapped(nn.Module):
+    """A byte model with something done to what it says."""
+
+    def __init__(self, change: Callable[[Tensor, Windows], Tensor]) -> None:
+        super().__init__()
+        self.inner, self.change = byte_lm(), change
+
+    def forward(self, batch: Windows, dtype: torch.dtype) -> Prediction:
+        return Prediction(self.change(self.inner(batch, dtype).nats, batch))
+
+
+def peeks(nats: Tensor, batch: Windows) -> Tensor:
+    """Reads the byte after the one that it predicts."""
+    later = batch.data.roll(-1).double()
+    later[batch.offsets[1:] - 1] = 0
+    return nats + later * 1e-3
+
+
+def neighbours(nats: Tensor, batch: Windows) -> Tensor:
+    """Scores a document by what shares its batch."""
+    return nats + batch.data.double().mean() * 1e-3
+
+
+def test_a_model_that_reads_the_future_is_caught() -> None:
+    found = future(CutModel(Wrapped(peeks), None, 64), TEXTS, rng())
+    assert not found.passed
+    assert "the model reads the future" in found.detail
+    assert "bytes from" in found.detail
+    assert found.values["moved"] > 1e-3
+
+
+def test_a_patcher_that_reads_the_future_is_caught_with_its_model() -> None:
+    """Declared causal, it is believed, and what its cuts move shows in the predictions."""
+
+    class Lies(AtSpaces):
+        causal: ClassVar[bool] = True
+
+        def segment(self, data: bytes) -> Starts:
+            starts = np.roll(np.frombuffer(data, np.uint8), -3) % 2 == 0
+            starts[:1] = True
+            return starts
+
+    assert not future(CutModel(harness(), Lies(), 64), TEXTS, rng()).passed
+
+
+@pytest.mark.parametrize("kind", ["end", "start", "token_lm"])
+def test_priced_models_that_read_the_future_are_caught(kind: str) -> None:
+    honest = shaken_of(kind)
+    inner = honest.module
+
+    class Peeks(nn.Module):
+        def forward(self, batch: Windows, dtype: torch.dtype) -> Prediction:
+            prediction: Prediction = inner(batch, dtype)
+            return Prediction(peeks(prediction.nats, batch), prediction.flag_nats)
+
+    assert future(honest, TEXTS, rng()).passed
+    assert not future(CutModel(Peeks(), honest.patcher, 64, with_ids=honest.with_ids), TEXTS, rng()).passed
+
+
+def test_a_model_that_depends_on_its_batch_is_caught() -> None:
+    found = alone(CutModel(Wrapped(neighbours), None, 64), TEXTS)
+    assert not found.passed
+    assert found.values["moved"] > 1e-4
+
+
+@pytest.mark.parametrize("share", [1.0, 0.3])
+def test_a_model_that_says_nan_is_caught(share: float) -> None:
+    """Whatever is not a number is no claim, be it one document's."""
+
+    def sometimes(nats: Tensor, batch: Windows) -> Tensor:
+        return torch.where(batch.data.double() >= 256 * (1 - share), math.nan, nats)
+
+    model = CutModel(Wrapped(sometimes), None, 64)
+    texts = [b"plain text alone", *TEXTS, b"\xffand more\xff of it"]
+    for found in (future(model, texts, rng()), alone(model, texts), kraft_next(model, texts, 2, rng())):
+        assert not found.passed, found
+
+
+def test_a_sum_that_is_no_number_is_caught() -> None:
+    def second(nats: Tensor, batch: Windows) -> Tensor:
+        return torch.where(batch.positions() > 0, math.nan, torch.full_like(nats, math.log(256)))
+
+    assert not kraft_short(CutModel(Wrapped(second), None, 64, batch_bytes=1 << 16)).passed
+
+
+def test_all_audits_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.audit.kraft_short", lambda model: kraft_next(model, TEXTS, 1, rng()))
+    found: dict[str, Any] = audit(shaken_of("byte_lm"), TEXTS, prefixes=2)
+    assert set(found) == {"future", "alone", "kraft_next", "kraft_short"}
+    assert all(a.passed for a in found.values())
+    again = audit(shaken_of("byte_lm"), TEXTS, prefixes=2)
+    assert found == again
