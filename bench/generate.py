@@ -105,6 +105,19 @@ def begin(
     return PricedWriter(module, prompts, patcher.segment_many(prompts), temperature, np.array(draws))
 
 
+def can_write(module: nn.Module, patcher: Patcher | None) -> bool:
+    """Whether `begin` would not raise."""
+    if isinstance(module, TokenLM):
+        return patcher is not None and _spelled(patcher)
+    if isinstance(module, Harness) and module.price is None and module.router is None:
+        return patcher is not None and patcher.causal
+    return True
+
+
+def _spelled(patcher: Patcher) -> bool:
+    return hasattr(patcher, "tokens") and patcher.options().get("encoding") is None
+
+
 def _ids(patcher: Patcher, prompt: bytes) -> np.ndarray:
     encode = getattr(patcher, "encode", None)
     assert encode is not None, "a token_lm's patcher has a vocabulary"
@@ -115,11 +128,10 @@ def _ids(patcher: Patcher, prompt: bytes) -> np.ndarray:
 def _spelling(patcher: Patcher, vocab_size: int) -> list[bytes]:
     """The bytes of each token."""
     tokens = getattr(patcher, "tokens", None)
-    options = patcher.options()
-    if tokens is None or options.get("encoding") is not None:
+    if tokens is None or not _spelled(patcher):
         raise BenchError(
-            f"patcher '{patcher.name}' with encoding {options.get('encoding')!r} does not say how its tokens are "
-            "spelled: write with a vocabulary that was learnt (`vocab: N` instead of `encoding`)"
+            f"patcher '{patcher.name}' with encoding {patcher.options().get('encoding')!r} does not say how its "
+            "tokens are spelled: write with a vocabulary that was learnt (`vocab: N` instead of `encoding`)"
         )
     spelled: list[bytes] = tokens()[:vocab_size]
     return spelled

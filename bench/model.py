@@ -6,7 +6,7 @@ Legend: T bytes of a batch of windows.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,7 +15,10 @@ import torch
 from torch import nn
 
 from bench.cuts import CutDocuments, cut, scoring_spans
+from bench.generate import Wish, can_write, continuations, stream
 from models.harness import Harness
+from models.sampling import Sampling
+from models.writing import Limits
 from patchers import Patcher
 
 
@@ -46,6 +49,21 @@ class ByteModel(Protocol):
         """Whether `mute_latent` means anything."""
         ...
 
+    @property
+    def can_write(self) -> bool:
+        """Whether it can cut a text that is still being written, so that `generate` and `stream` work."""
+        ...
+
+    def generate(
+        self, prompts: Sequence[bytes], max_bytes: int, until: Sequence[bytes] = (), temperature: float = 0.0
+    ) -> list[bytes]:
+        """What each prompt goes on with, up to the first of `until`; a temperature of 0 is greedy."""
+        ...
+
+    def stream(self, prompt: bytes, max_bytes: int) -> Iterator[bytes]:
+        """The greedy continuation as it comes: a byte, or a token, at a time."""
+        ...
+
 
 @dataclass
 class CutModel:
@@ -70,6 +88,20 @@ class CutModel:
     @property
     def has_latent(self) -> bool:
         return isinstance(self.module, Harness)
+
+    @property
+    def can_write(self) -> bool:
+        return can_write(self.module, self.patcher)
+
+    def generate(
+        self, prompts: Sequence[bytes], max_bytes: int, until: Sequence[bytes] = (), temperature: float = 0.0
+    ) -> list[bytes]:
+        wish = Wish(Limits(max_bytes, tuple(until)), Sampling(temperature))
+        return continuations(self.module, self.patcher, prompts, wish)
+
+    def stream(self, prompt: bytes, max_bytes: int) -> Iterator[bytes]:
+        for pieces in stream(self.module, self.patcher, [prompt], Wish(Limits(max_bytes))):
+            yield pieces[0].data
 
     def nats(self, docs: Sequence[bytes]) -> list[np.ndarray]:
         return self.score(docs).nats

@@ -19,7 +19,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from bench.model import CutModel
 from models.batch import Windows
 from models.decoding import HarnessDecoder
 from models.harness import Harness, HarnessConfig
@@ -82,7 +81,7 @@ def measure(turns: int) -> dict[str, float]:
     at_1024, whole, flat = [], [], []
     byte_ms, full_ms = [], []
     for _ in range(turns):
-        one = seconds(lambda: steps(cached, 64)) / 64
+        one = seconds(lambda: steps(cached, 64)) / 64  # noqa: B023  (called at once)
         full = np.median([seconds(lambda: full_step(model, 1024)) for _ in range(5)])
         byte_ms.append(one * 1e3)
         full_ms.append(float(full) * 1e3)

@@ -1,0 +1,88 @@
+"""The speed task: what it counts, with a model whose times are known and with real ones."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from test_generate import KINDS
+from tiny import TEXT, harness
+
+import patchers
+from bench.data import Document
+from bench.model import ByteModel, CutModel
+from bench.tasks import TASKS
+from bench.tasks.speed import Speed
+
+DOCUMENTS = [Document(f"d{i}", TEXT[: 20 * i]) for i in range(1, 6)]
+
+
+class Slow:
+    """Writes two bytes at a time, slowly; each call is slower than the ones before but for the first, by far."""
+
+    can_write = True
+
+    def __init__(self) -> None:
+        self.prompts: list[bytes] = []
+
+    def stream(self, prompt: bytes, max_bytes: int) -> Iterator[bytes]:
+        call = len(self.prompts) % 4
+        self.prompts.append(prompt)
+        time.sleep((0.05, 0.004, 0.006, 0.02)[call])
+        yield b"ab"
+        for _ in range(max_bytes // 2 - 1):
+            time.sleep((0.05, 0.001, 0.002, 0.01)[call])
+            yield b"ab"
+
+
+def test_medians_of_warm_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(time, "sleep", lambda s: clock.__setitem__(0, clock[0] + s))
+    model: Any = Slow()
+    out = Speed(documents=2, prompt_bytes=60, written_bytes=8).run(model, DOCUMENTS)
+    assert model.prompts == [TEXT[:60]] * 8, "the longest documents, cut, one after another"
+    assert [d[0] for d in out.metrics["prefill"].documents] == ["d3", "d4"]
+    assert out.metrics["prefill"].documents[0][1:] == pytest.approx((6000, 60))
+    assert out.metrics["decode"].documents[1][1:] == pytest.approx((3 * 2000, 6))
+    assert out.metrics["decode"].lower_is_better
+    assert out.values["decode_bytes_per_second"] == pytest.approx(1000)
+    assert out.values["prefill_bytes_per_second"] == pytest.approx(10_000)
+    assert out.values["step_ms_p50"] == out.values["step_ms_p99"] == pytest.approx(2)
+
+
+@pytest.mark.parametrize("kind", ["stride", "end", "router", "byte_lm", "token_lm"])
+def test_every_kind_of_model_has_a_speed(kind: str) -> None:
+    module, patcher = KINDS[kind]()
+    model: ByteModel = CutModel(module, patcher, 1024, with_ids=kind == "token_lm")
+    out = Speed(documents=2, prompt_bytes=30, written_bytes=10, repeats=1).run(model, DOCUMENTS)
+    assert set(out.metrics) == {"prefill", "decode"}
+    assert all(m.value > 0 for m in out.metrics.values())
+    assert out.values["peak_memory_bytes"] > 1e6
+    assert out.values["step_ms_p50"] <= out.values["step_ms_p90"] <= out.values["step_ms_p99"]
+
+
+def test_who_cannot_write_has_no_speed() -> None:
+    leaky = CutModel(harness(), patchers.create("bpe", encoding="cl100k_base"), 1024)
+    assert not leaky.can_write
+    out = Speed().run(leaky, DOCUMENTS)
+    assert (out.metrics, out.values) == ({}, {})
+    assert Speed().run(CutModel(harness(), patchers.create("stride"), 1024), []).metrics == {}
+
+
+def test_it_is_a_task() -> None:
+    assert TASKS["speed"] is Speed
+    assert Speed().name == "speed"
+
+
+def test_a_model_generates_through_what_tasks_see() -> None:
+    module, patcher = KINDS["stride"]()
+    model = CutModel(module, patcher, 1024, torch.device("cpu"))
+    texts = model.generate([b"", TEXT[:9]], 20)
+    assert [len(t) for t in texts] == [20, 20]
+    assert texts[1] == b"".join(model.stream(TEXT[:9], 20))
+    assert model.generate([TEXT[:9]], 20, [texts[1][5:7]]) == [texts[1][: texts[1].find(texts[1][5:7])]]
+    assert model.generate([b""], 20, temperature=5.0) != [texts[0]]
