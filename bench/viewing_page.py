@@ -24,7 +24,7 @@ th:first-child { text-align: left; } thead th { color: var(--dim); font-weight: 
 .text { font: 15px/1.9 ui-monospace, monospace; white-space: break-spaces; overflow-wrap: anywhere; }
 .text span { padding: .15em 0; background: var(--a); box-shadow: inset 1px 0 var(--edge); }
 .text span:nth-of-type(2n) { background: var(--b); }
-.text u { color: var(--dim); text-decoration: none; }
+.text u { font-style: italic; text-decoration: none; }
 .scored { line-height: 2.9; }
 .scored i { font-style: normal; padding-bottom: 1.3em;
   background: linear-gradient(var(--bar), var(--bar)) left bottom / 100% calc(var(--s) * 1.1em) no-repeat; }

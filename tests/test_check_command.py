@@ -8,10 +8,10 @@ from typing import ClassVar, Self
 
 import numpy as np
 import pytest
+from broken_patchers import CAUGHT
 
 from bench.cli import main
 from patchers import Kind, Patcher, Starts, register, state
-from tests.broken_patchers import CAUGHT
 
 Called = Callable[..., tuple[int, str, str]]
 RULES = ["input", "shape", "determinism", "batch", "threads", "causality", "stream"]
