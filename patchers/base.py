@@ -99,6 +99,10 @@ class Patcher(ABC):
         """In-model patchers only: an nn.Module from encoder states of that width to starts and gates."""
         raise BenchError(f"patcher '{self.name}' is of kind '{self.kind}': only kind 'in-model' has a router")
 
+    def learned(self, module: Any) -> Self:
+        """In-model patchers only: the patcher that a trained model holds."""
+        raise BenchError(f"patcher '{self.name}' is of kind '{self.kind}': only 'in-model' ones are learnt in a model")
+
     def flops_per_byte(self) -> float:
         """Forward FLOPs spent on one byte of text to segment it; 0 for rules."""
         return 0.0
