@@ -52,8 +52,12 @@ def fit_cached(patcher: Patcher, data: Data, size: float | None, cache: Path, sa
     part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
     shutil.rmtree(part, ignore_errors=True)
     patcher.save(part)
-    if not folder.exists():
+    try:
         part.rename(folder)
+    except OSError:  # another process has fitted the same patcher meanwhile
+        shutil.rmtree(part)
+        if not folder.exists():
+            raise
     return patcher
 
 
