@@ -81,9 +81,6 @@ class Outcome:
     records: list[Record]
     """Of all runs of the suite, in its order."""
 
-    repeated: int
-    """How many of them were done before and not run again."""
-
 
 def runs_of(suite: Suite, data: Data) -> list[Run]:
     """All runs of a suite, seed by seed, so that a first comparison is there early."""
@@ -106,24 +103,27 @@ def run_suite(suite: Suite, results: Path, listener: Listener | None = None) -> 
     listener.say(f"reading {suite.data.label}")
     data = load(suite.data)
     runs = runs_of(suite, data)
-    missing = [r for r in runs if not records.done(records.find(results, suite.name, r.run_id))]
+    known = {r.run_id: records.find(results, suite.name, r.run_id) for r in runs}
+    missing = [r for r in runs if not records.done(known[r.run_id])]
     for wait in (0.0, -1.0):  # first what nobody else is doing, then what others were doing and may not have finished
         held = []
         for r in missing:
             with records.claim(results, suite.name, r.run_id, wait) as mine:
                 if not mine:
                     held.append(r)
-                elif not records.done(records.find(results, suite.name, r.run_id)):
+                elif records.find(results, suite.name, r.run_id) == known[r.run_id]:  # else another process did it
                     listener.run_begins(r.run_id, runs.index(r) + 1, len(runs))
                     record = run_one(suite, r, data, results, listener)
                     records.write(results, record)
-                    training_checkpoint(results, suite, r).unlink(missing_ok=True)
+                    checkpoint = training_checkpoint(results, suite, r)
+                    for left in checkpoint.parent.glob(f"{checkpoint.name}*"):  # and what a killed process began
+                        left.unlink(missing_ok=True)
                     listener.run_ends(record)
         if held and wait == 0.0:
             listener.say(f"waiting for another process at {held[0].run_id}")
         missing = held
     all_records = [records.find(results, suite.name, r.run_id) for r in runs]
-    return Outcome([r for r in all_records if r is not None], len(runs) - len(missing))
+    return Outcome([r for r in all_records if r is not None])
 
 
 def run_one(suite: Suite, run: Run, data: Data, results: Path, listener: Listener) -> Record:
