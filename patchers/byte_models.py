@@ -27,7 +27,7 @@ class ModelOptions:
     heads: int = 4
     window: int = 64  # positions that each layer attends to
     train_bytes: int = 3_276_800  # bytes of training text that it learns from, some twice where there are fewer
-    lr: float = 3e-3
+    lr: float = 6e-3
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the first look; no cut depends on it
 
     def check(self) -> None:

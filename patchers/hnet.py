@@ -89,16 +89,21 @@ class HNet(Patcher):
 
     def segment(self, data: bytes) -> Starts:
         reach = self._reach
-        pieces = [(max(0, at - reach), at, min(at + PIECE, len(data))) for at in range(0, len(data), PIECE)]
+        wanted: dict[bytes, list[tuple[int, int]]] = {}  # a piece with its reach -> where it stands: once for all
+        for at in range(0, len(data), PIECE):
+            end = min(at + PIECE, len(data))
+            wanted.setdefault(data[max(0, at - reach) : end], []).append((at, end))
         probability = np.empty(len(data))
-        for some in _batched(pieces, BATCH):
-            found = self._probabilities([data[left:end] for left, _, end in some], exact=False)
-            for (left, at, end), piece in zip(some, found, strict=True):
-                probability[at:end] = piece[at - left :]
+        for some in _batched(list(wanted), BATCH):
+            for piece, found in zip(some, self._probabilities(some, exact=False), strict=True):
+                for at, end in wanted[piece]:
+                    probability[at:end] = found[len(piece) - (end - at) :]
         near = np.flatnonzero(np.abs(probability - 0.5) < DOUBT)
-        for places in _batched(near.tolist(), 4 * BATCH):
-            contexts = [data[max(0, t - reach) : t] + b"\0" for t in places]
-            probability[places] = [p[-1] for p in self._probabilities(contexts, exact=True)]
+        contexts = [data[max(0, t - reach) : t] + b"\0" for t in near.tolist()]
+        exact: dict[bytes, float] = {}
+        for some in _batched(list(dict.fromkeys(contexts)), 4 * BATCH):
+            exact |= zip(some, (p[-1] for p in self._probabilities(some, exact=True)), strict=True)
+        probability[near] = [exact[context] for context in contexts]
         starts = probability > 0.5
         starts[:1] = True
         return starts

@@ -42,8 +42,10 @@ def register(name: str) -> Callable[[type[P]], type[P]]:
 def get(name: str) -> type[Patcher]:
     """The class registered as `name`. A plug-in that fails to import raises its own exception here."""
     installed = [point for point in importlib.metadata.entry_points(group=GROUP) if point.name == name]
-    modules = {point.module for point in installed} | {_classes[name].__module__ for _ in range(name in _classes)}
-    if len(modules) > 1:
+    modules = {point.module for point in installed}
+    if name in _classes:
+        modules.add(_classes[name].__module__)
+    if len({module.partition(".")[0] for module in modules}) > 1:
         raise BenchError(f"patcher '{name}' is defined twice, in {' and in '.join(sorted(modules))}: uninstall one")
     if name not in _classes and installed:
         installed[0].load()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
+from tiny import SMALL, shaken
+
 import patchers
 from bench.data import DataConfig, load
+from models.harness import Harness
 
 TINY = {"model": "transformer", "width": 16, "layers": 2, "heads": 2, "window": 8, "train_bytes": 30_000}
 MORE: list[tuple[str, dict[str, Any]]] = [
@@ -44,4 +48,8 @@ def texts() -> tuple[list[bytes], list[bytes]]:
 @functools.cache
 def fitted(case: int) -> patchers.Patcher:
     name, options = CASES[case]
-    return patchers.create(name, **options).fit(texts()[0])
+    patcher = patchers.create(name, **options).fit(texts()[0])
+    if patcher.kind == "in-model":
+        sizes = dataclasses.replace(SMALL, pool="last")
+        return patcher.learned(shaken(Harness(sizes, router=patcher.router(sizes.local_width))))
+    return patcher

@@ -1,0 +1,208 @@
+"""The audit catches what it is there for: one broken patcher for each rule."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import ClassVar, Self
+
+import numpy as np
+import pytest
+from patcher_cases import texts
+
+import patchers
+from patchers import BenchError, Patcher, Starts, registry
+from patchers.audit import (
+    Finding,
+    audit,
+    check_calibration,
+    check_causality,
+    check_long_runs,
+    check_saving,
+    check_stream,
+)
+
+BROKEN = Path(__file__).parent / "broken_patchers.py"
+
+
+@pytest.fixture(autouse=True)
+def broken(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, tuple[str, str]]]:
+    monkeypatch.setattr(registry, "_classes", dict(registry._classes))
+    module = patchers.load_plugin(BROKEN)
+    for value in vars(module).values():
+        if isinstance(value, type) and issubclass(value, Patcher) and value.name:
+            registry._classes[value.name] = value
+    return module.CAUGHT
+
+
+def failed(findings: list[Finding]) -> dict[str, str]:
+    return {finding.name: finding.detail for finding in findings if not finding.passed}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "broken_reads_next",
+        "broken_starts_at_space",
+        "broken_batch",
+        "broken_nondeterministic",
+        "broken_length",
+        "broken_mutates",
+    ],
+)
+def test_each_broken_patcher_is_caught_in_the_right_words(name: str, broken: dict[str, tuple[str, str]]) -> None:
+    check, words = broken[name]
+    found = failed(audit(patchers.create(name), texts()[1][:20]))
+    assert check in found
+    assert words in found[check]
+
+
+def test_the_plain_prefix_test_is_too_weak() -> None:
+    """The patcher that starts at the space passes it; the audit's suffixes catch it, and give the counter-example."""
+    patcher, docs = patchers.create("broken_starts_at_space"), texts()[1][:5]
+    for doc in docs:
+        for t in range(0, len(doc), 7):
+            assert np.array_equal(patcher.segment(doc[:t]), patcher.segment(doc)[:t])
+    finding = check_causality(patcher, docs, np.random.default_rng(0))
+    assert not finding.passed
+    assert "is True in one and False in the other" in finding.detail or "is False in one and True" in finding.detail
+    assert "two texts that share their first" in finding.detail
+    assert "|" in finding.detail
+
+
+def test_one_place_in_a_thousand_is_found() -> None:
+    """A leak that shows only beside rare bytes."""
+
+    class Rare(Patcher):
+        def segment(self, data: bytes) -> Starts:
+            starts = np.frombuffer(data, dtype=np.uint8) == ord("Q")
+            starts[:1] = True
+            return starts
+
+    docs = [(b"x" * 300 + b"Q" + b"y" * 700) for _ in range(5)]
+    assert not check_causality(Rare(), docs, np.random.default_rng(0)).passed
+
+
+def test_a_sound_patcher_passes_everything() -> None:
+    for name in ("whitespace", "lz", "words"):
+        assert failed(audit(patchers.create(name), texts()[1][:20])) == {}
+
+
+def test_priced_patchers_need_not_be_causal_but_must_not_stream() -> None:
+    bpe = patchers.create("bpe", encoding="cl100k_base")
+    assert "predicted and paid for" in check_causality(bpe, [b"some text"], np.random.default_rng(0)).detail
+    assert check_stream(bpe, [b"some text"]).passed
+
+    class Streams(Patcher):
+        causal: ClassVar[bool] = False
+
+        def segment(self, data: bytes) -> Starts:
+            return np.ones(len(data), dtype=bool)
+
+        def stream(self) -> patchers.Stream:
+            return patchers.create("bytes").stream()
+
+    finding = check_stream(Streams(), [b"some text"])
+    assert not finding.passed
+    assert "yet it offers a stream" in finding.detail
+
+
+def test_an_exception_is_a_finding() -> None:
+    class Raises(Patcher):
+        def segment(self, data: bytes) -> Starts:
+            starts = np.ones(len(data), dtype=bool)
+            starts[5] = False
+            return starts
+
+    (finding, *_) = [f for f in audit(Raises(), [b"a longer text"]) if not f.passed]
+    assert "it raised IndexError" in finding.detail
+
+
+@pytest.mark.parametrize(
+    ("returned", "words"),
+    [
+        (lambda n: [True] * n, "it returned a list"),
+        (lambda n: np.ones(n, dtype=np.int64), "an array of int64"),
+        (lambda n: np.ones((n, 1), dtype=bool), "an array of shape"),
+        (lambda n: np.zeros(n, dtype=bool), "byte 0 must start a patch"),
+    ],
+)
+def test_malformed_starts(returned, words: str) -> None:  # type: ignore[no-untyped-def]
+    class Malformed(Patcher):
+        def segment(self, data: bytes) -> Starts:
+            return returned(len(data))
+
+    found = failed(audit(Malformed(), [b"some text"]))
+    assert words in found["shape"]
+    assert len(found) == 1  # nothing else is said of it
+
+
+def test_a_list_that_is_sorted_in_place_is_seen() -> None:
+    class Sorts(Patcher):
+        def segment(self, data: bytes) -> Starts:
+            return np.ones(len(data), dtype=bool)
+
+        def segment_many(self, docs: Sequence[bytes]) -> list[Starts]:
+            assert isinstance(docs, list)
+            docs.sort()
+            return [self.segment(doc) for doc in docs]
+
+    assert "the list of documents is another one" in failed(audit(Sorts(), [b"some text"]))["input"]
+
+
+def test_a_stream_that_disagrees_is_shown() -> None:
+    class Late(Patcher):
+        def segment(self, data: bytes) -> Starts:
+            return np.ones(len(data), dtype=bool)
+
+        def stream(self) -> patchers.Stream:
+            return patchers.create("stride", stride=2).stream()
+
+    finding = check_stream(Late(), [b"some text"])
+    assert "disagrees with segment: it cut '|s|o|m|e" in finding.detail
+
+
+def test_a_knob_that_misses_is_seen() -> None:
+    @patchers.register("broken_knob")
+    class Misses(Patcher):
+        knob: ClassVar[str | None] = "size"
+        size: int = 4
+
+        def segment(self, data: bytes) -> Starts:
+            return np.arange(len(data)) % self.size == 0
+
+        def calibrate(self, docs: Sequence[bytes], bytes_per_patch: float) -> Self:
+            return type(self)(size=round(2 * bytes_per_patch))
+
+    finding = check_calibration(Misses(), [b"x" * 1000], [3.0])
+    assert not finding.passed
+    assert "asked for 3 bytes a patch, 'size' gave 5.99" in finding.detail
+    with pytest.raises(BenchError, match="does not say how to set it: override calibrate"):
+        Patcher.calibrate(Misses(), [b"x"], 3.0)
+
+
+def test_state_that_is_not_saved_is_seen() -> None:
+    @patchers.register("broken_saving")
+    class Forgets(Patcher):
+        size: int = 3
+
+        def segment(self, data: bytes) -> Starts:
+            return np.arange(len(data)) % vars(self).get("hidden", 5) == 0
+
+    forgets = Forgets()
+    object.__setattr__(forgets, "hidden", 2)
+    assert "after saving and loading it cut" in check_saving(forgets, [b"some text"]).detail
+
+
+def test_quadratic_time_is_seen() -> None:
+    class Quadratic(Patcher):
+        def segment(self, data: bytes) -> Starts:
+            until = time.process_time() + 0.02 * (len(data) / 1000) ** 2
+            while time.process_time() < until:
+                pass
+            return np.ones(len(data), dtype=bool)
+
+    finding = check_long_runs(Quadratic(), size=1000)
+    assert not finding.passed
+    assert "grows faster than the text" in finding.detail
