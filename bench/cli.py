@@ -277,6 +277,9 @@ def generate(
     top_p: TopP = None,
     seed: Seed = 0,
     utf8: Utf8Option = False,
+    draft: Annotated[
+        int | None, typer.Option(metavar="N", help="Self-speculation: draft N bytes past a patch's end; same text.")
+    ] = None,
     as_json: AsJson = False,
     plugin: Plugins = None,
 ) -> None:
@@ -288,7 +291,7 @@ def generate(
 
     _load_plugins(plugin)
     ends = tuple(os.fsencode(text) for text in until or [])
-    wish = Wish(Limits(max_bytes, ends, utf8), Sampling(temperature, top_k, top_p), seed)
+    wish = Wish(Limits(max_bytes, ends, utf8), Sampling(temperature, top_k, top_p), seed, draft)
     begins = _prompt(prompt, prompt_file)
     model = load_model(checkpoint)
     written, done, screen = b"", None, Screen(sys.stdout)

@@ -118,14 +118,19 @@ class WindowCache:
 
     def enter(self, count: int = 1) -> WindowPlace:
         """Room for `count` new positions in every row."""
+        self.reserve(count)
+        self.end += count
+        return self.place(self.end - count, count)
+
+    def reserve(self, count: int) -> None:
+        """Make sure that the next `count` positions move nothing."""
+        assert count <= DRAFT
         if self.end + count > self.kv.shape[3]:
             kept = self.window - 1
             shift = self.end - kept
             self.kv[:, :, :, :kept] = self.kv[:, :, :, shift : self.end].clone()
             self.begin = np.maximum(self.begin - shift, 0)
             self.end = kept
-        self.end += count
-        return self.place(self.end - count, count)
 
     def place(self, at: int, count: int) -> WindowPlace:
         """The positions from `at` on, which may have been entered before."""

@@ -18,6 +18,7 @@ patch, L latent width, V outputs.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -184,6 +185,19 @@ class _Filling:
                 owner.cache.fill(i, row, turn(own[:, heads : 2 * heads]), own[:, 2 * heads :])
 
 
+@dataclass(frozen=True)
+class Mark:
+    """Where a `HarnessDecoder` stood."""
+
+    positions: np.ndarray
+    begun: np.ndarray
+    last: Tensor
+    members: list[list[Tensor]]
+    hashes: tuple[np.ndarray, np.ndarray, np.ndarray]
+    recent: np.ndarray | None
+    end: int
+
+
 class HarnessDecoder:
     """The harness; what it is told of the cut depends on who cuts.
 
@@ -213,27 +227,27 @@ class HarnessDecoder:
         self._encoder, self._decoder = layers_of(model.encoder), layers_of(model.decoder)
         readers = model.readers if c.inject == "cross_attention" else ()
         self._readers = [reader for reader in readers if isinstance(reader, PatchReader)]
-        self._latent = LatentCache(model.latent, len(prompts), device)
+        self.latent = LatentCache(model.latent, len(prompts), device)
         batch = lengthened(prompts, starts, device)
         local = {f"{i}": block.projection for i, block in enumerate((*self._encoder, *self._decoder))}
-        with recorded({**local, "encoded": model.encoder[-1]}) as seen, self._latent.filling():
+        with recorded({**local, "encoded": model.encoder[-1]}) as seen, self.latent.filling():
             decoded = model.states(batch, torch.float32)
         last = batch.offsets[1:] - 1
         self.logits = model.head(rms(model.norm, decoded.x[last]))
 
         width = c.local_width // c.local_heads
-        self._table = RotaryTable(width, device)
-        self._local = WindowCache(len(local), len(prompts), c.local_heads, width, c.local_window, device)
+        self.table = RotaryTable(width, device)
+        self.local = WindowCache(len(local), len(prompts), c.local_heads, width, c.local_window, device)
         for i in range(len(local)):
-            fill_windows(self._local, i, seen[f"{i}"][1], batch.offsets, self._table)
+            fill_windows(self.local, i, seen[f"{i}"][1], batch.offsets, self.table)
 
         cut = (batch.starts if decoded.routing is None else decoded.routing.starts).clone()
         cut[batch.offsets[:-1]] = True
         read = Patches.of(cut, batch.offsets, late=self.late).read[last]
-        self._newest = decoded.latent[read]
-        self._slots: list[tuple[Tensor, Tensor]] = []
-        self._added: Tensor | None = None
-        self._give(np.arange(len(prompts)), self._newest)
+        self.newest = decoded.latent[read]
+        self.slots: list[tuple[Tensor, Tensor]] = []
+        self.added: Tensor | None = None
+        self._give(np.arange(len(prompts)), self.newest)
 
         encoded = seen["encoded"][1]
         self._last = encoded[last]
@@ -244,13 +258,13 @@ class HarnessDecoder:
         self._open = OpenPatches(model.patch_state.rows, prompts, begins)
         self._begun = np.array([own[-1] for own in cuts])
         """(B,): whether the byte that comes next starts a patch (not where that is predicted with it)."""
-        self._members: list[list[Tensor]] = []
+        self.members: list[list[Tensor]] = []
         """Encoder states of each row's open patch: what has to be pooled when it is complete."""
         for row, (begin, prompt) in enumerate(zip(begins, prompts, strict=True)):
             complete = not prompt or (bool(self._begun[row]) and not self.late)
             end = int(batch.offsets[row + 1])
-            self._members.append([] if complete else [encoded[end - (len(prompt) - begin) : end]])
-        self.patches = self._latent.cache.counts.copy()
+            self.members.append([] if complete else [encoded[end - (len(prompt) - begin) : end]])
+        self.patches = self.latent.cache.counts.copy()
         """(B,): latent steps so far, BOS's included."""
 
     @torch.inference_mode()
@@ -262,9 +276,9 @@ class HarnessDecoder:
         x = self.encode(data, flags)
         if not self.late:
             self.finish(np.flatnonzero(self._begun))
-        turn = self._table.at(self.positions)
-        x = self.decode(x, turn, self._local.place(self._local.end - 1, 1), self._slots, self._added)
-        self.logits = self.model.head(rms(self.model.norm, x))
+        turn = self.table.at(self.positions)
+        x = self.decode(x, turn, self.local.place(self.local.end - 1, 1), self.slots, self.added)
+        self.logits = self.read_out(x)
 
     @property
     def starts(self) -> np.ndarray:
@@ -284,7 +298,7 @@ class HarnessDecoder:
         if model.router is None:
             assert flags is not None
             x = x + self._known(written, flags)
-        turn, place = self._table.at(self.positions), self._local.enter()
+        turn, place = self.table.at(self.positions), self.local.enter()
         for i, block in enumerate(self._encoder):
             x = block.advance(i, x, turn, place)
         if model.router is not None:
@@ -293,11 +307,11 @@ class HarnessDecoder:
             routing = model.router(both, begins_here)
             self._last = x
             flags = routing.starts[1::2].cpu().numpy()
-            self._fired = routing.probability[1::2]
+            self.fired = routing.probability[1::2]
             x = x + self._known(written, flags)
         if not self.late:
             self._begun = flags  # type: ignore[assignment]
-        for row, members in enumerate(self._members):
+        for row, members in enumerate(self.members):
             if model.config.pool == "last":
                 members.clear()
             members.append(x[row : row + 1])
@@ -315,14 +329,13 @@ class HarnessDecoder:
         """One latent step for each of these rows (N,), whose open patches are complete."""
         if len(rows) == 0:
             return
-        own = [torch.cat(self._members[row]) for row in rows]
+        own = [torch.cat(self.members[row]) for row in rows]
         for row in rows:
-            self._members[row] = []
-        out = self._latent.step(self.pooled(own), rows)
+            self.members[row] = []
+        out = self.latent.step(self.pooled(own), rows)
         if self.model.router is not None:
             index = torch.from_numpy(rows).to(self._device)
-            p = self._fired[index, None].to(out.dtype)
-            out = p * out + (1 - p) * self._newest[index]
+            out = smoothed(out, self.fired[index], self.newest[index])
         self.patches[rows] += 1
         self._give(rows, out)
 
@@ -343,16 +356,16 @@ class HarnessDecoder:
         """The newest patch of these rows has the latent output (N, L): what the local decoder will read of it."""
         slots, added = self.given(latent)
         if len(rows) == len(self.positions):
-            self._newest, self._slots, self._added = latent, slots, added
+            self.newest, self.slots, self.added = latent, slots, added
             return
         index = torch.from_numpy(rows).to(self._device)
-        self._newest = self._newest.index_copy(0, index, latent)
-        self._slots = [
+        self.newest = self.newest.index_copy(0, index, latent)
+        self.slots = [
             (key.index_copy(0, index, new_key), value.index_copy(0, index, new_value))
-            for (key, value), (new_key, new_value) in zip(self._slots, slots, strict=True)
+            for (key, value), (new_key, new_value) in zip(self.slots, slots, strict=True)
         ]
-        if self._added is not None and added is not None:
-            self._added = self._added.index_copy(0, index, added)
+        if self.added is not None and added is not None:
+            self.added = self.added.index_copy(0, index, added)
 
     def given(self, latent: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor | None]:
         """Latent outputs (N, L) -> keys and values of their slots for each decoder layer, (N, H, K, E); or what is
@@ -385,18 +398,45 @@ class HarnessDecoder:
             x = block.advance(len(self._encoder) + i, x, turn, place)
         return x
 
+    def mark(self) -> Mark:
+        """Where it stands, so that it can go back (to a place where no window has been moved since)."""
+        hashes = (self._open.length, self._open.value, self._open.power)
+        recent = self._grams.recent if self._grams is not None else None
+        members = [list(own) for own in self.members]
+        return Mark(self.positions, self._begun, self._last, members, hashes, recent, self.local.end)
+
+    def back(self, mark: Mark) -> None:
+        """Forget the bytes since; what the latent model has seen since is the caller's business."""
+        self.positions, self._begun, self._last = mark.positions, mark.begun, mark.last
+        self.members = [list(own) for own in mark.members]
+        self._open.length, self._open.value, self._open.power = mark.hashes
+        if self._grams is not None and mark.recent is not None:
+            self._grams.recent = mark.recent
+        self.local.end = mark.end
+
+    def read_out(self, x: Tensor) -> Tensor:
+        """Decoder states (N, D) -> logits (N, V)."""
+        out: Tensor = self.model.head(rms(self.model.norm, x))
+        return out
+
     def keep(self, rows: Sequence[int]) -> None:
         host, index = np.array(rows), torch.tensor(rows, device=self._device)
         self.positions, self.patches, self._begun = self.positions[host], self.patches[host], self._begun[host]
-        self.logits, self._newest, self._last = self.logits[index], self._newest[index], self._last[index]
-        self._slots = [(key[index], value[index]) for key, value in self._slots]
-        self._added = None if self._added is None else self._added[index]
-        self._members = [self._members[row] for row in rows]
-        self._local.keep(index)
-        self._latent.keep(index)
+        self.logits, self.newest, self._last = self.logits[index], self.newest[index], self._last[index]
+        self.slots = [(key[index], value[index]) for key, value in self.slots]
+        self.added = None if self.added is None else self.added[index]
+        self.members = [self.members[row] for row in rows]
+        self.local.keep(index)
+        self.latent.keep(index)
         self._open.keep(host)
         if self._grams is not None:
             self._grams.keep(host)
+
+
+def smoothed(latent: Tensor, probability: Tensor, before: Tensor) -> Tensor:
+    """One patch more of `router.smooth`: latent and before (N, L), probability (N,)."""
+    p = probability[:, None].to(latent.dtype)
+    return p * latent + (1 - p) * before
 
 
 def query_patch(module: PatchQueries, x: Tensor) -> Tensor:

@@ -103,12 +103,12 @@ class PatchWriter:
     def __init__(self, model: Harness, prompts: Sequence[bytes], cuts: Sequence[Cut] | None) -> None:
         """`cuts`: one that has been told nothing yet for each prompt, None where the model has a router."""
         assert model.price is None, "a model that predicts its boundaries is written with PricedWriter"
-        self._cuts = list(cuts) if cuts is not None else None
+        self.cuts = list(cuts) if cuts is not None else None
         starts = None
-        if self._cuts is not None:
+        if self.cuts is not None:
             starts = [
                 np.array([True, *(cut.push(byte) for byte in prompt)])
-                for cut, prompt in zip(self._cuts, prompts, strict=True)
+                for cut, prompt in zip(self.cuts, prompts, strict=True)
             ]
         self.decoder = HarnessDecoder(model, prompts, starts)
 
@@ -118,12 +118,12 @@ class PatchWriter:
 
     def write(self, units: np.ndarray, uniform: np.ndarray) -> None:
         flags = None
-        if self._cuts is not None:
-            flags = np.array([cut.push(int(byte)) for cut, byte in zip(self._cuts, units, strict=True)])
+        if self.cuts is not None:
+            flags = np.array([cut.push(int(byte)) for cut, byte in zip(self.cuts, units, strict=True)])
         self.decoder.step(units, flags)
 
     def keep(self, rows: Sequence[int]) -> None:
-        self._cuts = None if self._cuts is None else [self._cuts[row] for row in rows]
+        self.cuts = None if self.cuts is None else [self.cuts[row] for row in rows]
         self.decoder.keep(rows)
 
 

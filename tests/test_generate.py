@@ -307,3 +307,29 @@ def test_wishes_that_cannot_be_met_say_so() -> None:
         continuations(harness(), learnt("bpe"), [b"a"], wish())
     with pytest.raises(BenchError, match="spelled"):
         continuations(token_lm(300), patchers.create("bpe", encoding="cl100k_base"), [b"a"], wish())
+
+
+@pytest.mark.parametrize("kind", ["stride", "entropy", "end", "start", "router", "transformer"])
+def test_self_speculation_writes_the_same_text(kind: str) -> None:
+    """100 prompts over all kinds of cuts, whose streams are copied when a draft is rejected."""
+    if kind == "transformer":
+        tiny = {"model": "transformer", "width": 16, "layers": 1, "heads": 2, "window": 8, "train_bytes": 5000}
+        module: nn.Module = harness()
+        patcher: Patcher | None = patchers.create("entropy", **tiny, threshold=4.0).fit([TEXT * 20])
+    else:
+        module, patcher = KINDS[kind]()
+    rng = np.random.default_rng(0)
+    prompts = [b"", *(bytes(rng.choice(np.frombuffer(TEXT, np.uint8), int(rng.integers(1, 40)))) for _ in range(16))]
+    plain = continuations(module, patcher, prompts, wish(30, until=(b"e", b"q")))
+    assert continuations(module, patcher, prompts, dataclasses.replace(wish(30, until=(b"e", b"q")), draft=6)) == plain
+    assert continuations(module, patcher, [b"a"], dataclasses.replace(wish(0), draft=6)) == [b""]
+
+
+def test_self_speculation_is_for_greedy_writing_with_patches() -> None:
+    for bad in (wish(4, temperature=1.0), wish(4, utf8=True)):
+        with pytest.raises(BenchError, match="self-speculation"):
+            dataclasses.replace(bad, draft=4)
+    with pytest.raises(BenchError, match="self-speculation"):
+        dataclasses.replace(wish(4), draft=64)
+    with pytest.raises(BenchError, match="models with patches"):
+        continuations(*KINDS["byte_lm"](), [b"a"], dataclasses.replace(wish(4), draft=4))
