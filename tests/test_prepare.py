@@ -1,0 +1,291 @@
+"""From a row to what is trained: patchers fitted once, sizes as wanted, models alike, costs as they are."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from tiny_suite import tiny_suite
+
+from bench.config import Suite
+from bench.cuts import CutDocuments, cut, training_spans
+from bench.data import Data, load
+from bench.fitting import fit_cached
+from bench.prepare import (
+    Prepared,
+    after_training,
+    flops,
+    make_model,
+    parameters,
+    patcher_summary,
+    prepare,
+    training_flops,
+)
+from models.batch import Patches
+from models.byte_lm import ByteLMConfig
+from models.flops import Shapes, harness_flops
+from models.harness import Harness, HarnessConfig
+from patchers import Patcher, Starts, register
+
+ROWS: dict[str, dict[str, Any]] = {
+    "stride": {"patcher": "stride"},
+    "free": {"patcher": {"name": "stride", "stride": 6}, "calibrate": False},
+    "whitespace": {"patcher": "whitespace"},
+    "bpe": {"patcher": "bpe"},
+    "entropy": {"patcher": {"name": "entropy", "model": "ngram"}},
+    "tokens": {"model": "token_lm", "patcher": {"name": "bpe", "vocab": 300}, "calibrate": False},
+    "bytes": {"model": "byte_lm"},
+    "routed": {"patcher": "hnet"},
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("prepare")
+
+
+@pytest.fixture(scope="module")
+def suite(place: Path) -> Suite:
+    return tiny_suite(place, rows=ROWS)
+
+
+@pytest.fixture(scope="module")
+def data(suite: Suite) -> Data:
+    return load(suite.data)
+
+
+@pytest.fixture(scope="module")
+def prepared(suite: Suite, data: Data, place: Path) -> dict[str, Prepared]:
+    return {row.label: prepare(suite, row, data, place / "cache", lambda message: None) for row in suite.rows}
+
+
+# --- patchers
+
+
+def test_knobs_are_turned_to_the_wanted_size(prepared: dict[str, Prepared]) -> None:
+    sizes = {label: p.bytes_per_patch for label, p in prepared.items()}
+    for label in ("stride", "bpe", "entropy"):
+        assert sizes[label] is not None
+        assert sizes[label]["calibration"] == pytest.approx(3.5, rel=0.05)  # type: ignore[index]
+        assert sizes[label]["test"] == pytest.approx(3.5, rel=0.15)  # type: ignore[index]
+    assert prepared["free"].patcher is not None
+    assert prepared["free"].patcher.options()["stride"] == 6
+    assert (sizes["bytes"], sizes["routed"]) == (None, None)
+
+
+def test_sizes_are_those_of_the_cut_text(prepared: dict[str, Prepared], data: Data) -> None:
+    for label in ("whitespace", "bpe"):
+        p = prepared[label]
+        assert p.patcher is not None
+        assert p.bytes_per_patch is not None
+        for name, split in (("train", data.train), ("calibration", data.calibration), ("test", data.test)):
+            starts = [p.patcher.segment(text) for text in split.texts]
+            assert p.bytes_per_patch[name] == split.bytes / sum(int(s.sum()) for s in starts)
+        assert (p.train.cuts.starts == np.concatenate([p.patcher.segment(t) for t in data.train.texts])).all()
+
+
+def test_all_rows_can_go_to_the_size_of_one(place: Path, data: Data) -> None:
+    suite = tiny_suite(place, "bytes_per_patch=whitespace", rows=ROWS)
+    sizes = {}
+    for label in ("whitespace", "stride", "bpe"):
+        found = prepare(suite, suite.row(label), data, place / "cache", lambda message: None).bytes_per_patch
+        assert found is not None
+        sizes[label] = found["calibration"]
+    assert sizes["whitespace"] == pytest.approx(3.8, rel=0.02)
+    assert sizes["stride"] == pytest.approx(sizes["whitespace"], rel=0.02)
+    assert sizes["bpe"] == pytest.approx(sizes["whitespace"], rel=0.02)
+
+
+def test_nothing_is_fitted_or_cut_twice(
+    suite: Suite, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    first = prepare(suite, suite.row("bpe"), data, tmp_path, said.append)
+    assert said == ["fitting bpe", "cutting with bpe"]
+
+    def never(*others: Any) -> Any:
+        raise AssertionError
+
+    said.clear()
+    monkeypatch.setattr("bench.cuts.cut", never)
+    monkeypatch.setattr("patchers.bpe.BPE.fit", never)
+    again = prepare(suite, suite.row("bpe"), data, tmp_path, said.append)
+    assert said == ["cutting with bpe"]
+    assert first.patcher is not None
+    assert again.patcher is not None
+    assert again.patcher.fingerprint() == first.patcher.fingerprint()
+    assert (again.train.cuts.starts == first.train.cuts.starts).all()
+    assert again.bytes_per_patch == first.bytes_per_patch
+
+
+@register("prepare-test-slow")
+class Slow(Patcher):
+    """While it is fitted, another process fits the same patcher and is done first."""
+
+    fits: ClassVar[int] = 0
+    meanwhile: ClassVar[Any] = None
+
+    def segment(self, data: bytes) -> Starts:
+        return np.arange(len(data)) == 0
+
+    def fit(self, docs: Any, seed: int = 0) -> Slow:
+        Slow.fits += 1
+        if Slow.fits == 1:
+            Slow.meanwhile()
+        return self
+
+
+def test_two_processes_may_fit_the_same_patcher_at_once(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meanwhile() -> None:
+        with monkeypatch.context() as other:
+            other.setattr("os.getpid", lambda: 1)
+            fit_cached(Slow(), data, None, tmp_path, lambda message: None)
+
+    Slow.meanwhile = meanwhile
+    assert fit_cached(Slow(), data, None, tmp_path, lambda message: None) == Slow()
+    assert Slow.fits == 2
+    (kept,) = (tmp_path / "patchers").iterdir()
+    assert kept.name.startswith("prepare-test-slow-")
+    assert (kept / "patcher.json").exists()
+
+
+def test_other_settings_are_fitted_anew(suite: Suite, data: Data, tmp_path: Path) -> None:
+    row = suite.row("stride")
+    assert row.patcher is not None
+    for size in (3.0, 4.0, None):
+        patcher = fit_cached(row.patcher, data, size, tmp_path, lambda message: None)
+        assert patcher.options()["stride"] == pytest.approx(size or 4.0, rel=0.1)
+    less = dataclasses.replace(data, calibration=data.test)
+    fit_cached(row.patcher, less, 3.0, tmp_path, lambda message: None)
+    assert len(list((tmp_path / "patchers").iterdir())) == 4
+
+
+def test_what_a_record_says_of_the_cut(prepared: dict[str, Prepared]) -> None:
+    summary = patcher_summary(prepared["bpe"])
+    patcher = prepared["bpe"].patcher
+    assert patcher is not None
+    assert summary == {
+        "name": "bpe",
+        "kind": "fitted",
+        "causal": False,
+        "priced": prepared["bpe"].row.price,
+        "leaky": False,
+        "fingerprint": patcher.fingerprint(),
+        "options": patcher.options(),
+        "bytes_per_patch": prepared["bpe"].bytes_per_patch,
+    }
+    assert patcher.options()["vocab"] != 4096, "the calibrated one, not what was asked for"
+    nothing = patcher_summary(prepared["bytes"])
+    assert (nothing["name"], nothing["causal"], nothing["priced"]) == (None, True, None)
+
+
+def test_an_in_model_patcher_cuts_after_training(prepared: dict[str, Prepared], data: Data) -> None:
+    before = prepared["routed"]
+    model = make_model(before.row, before.patcher, 0)
+    after = after_training(before, model, data, lambda message: None)
+    assert before.scoring_patcher is None
+    assert after.scoring_patcher is None, "the model cuts by itself"
+    assert after.patcher is not None
+    assert after.bytes_per_patch is not None
+    assert after.bytes_per_patch["test"] == CutDocuments.of(
+        data.test.texts, cut(after.patcher, data.test.texts)
+    ).bytes_per_patch  # fmt: skip
+    same = prepared["stride"]
+    assert after_training(same, model, data, lambda message: None) is same
+
+
+# --- models
+
+
+def test_models_of_a_seed_begin_alike(prepared: dict[str, Prepared]) -> None:
+    def weights(label: str, seed: int) -> dict[str, torch.Tensor]:
+        return dict(make_model(prepared[label].row, prepared[label].patcher, seed).named_parameters())
+
+    stride, bpe, other = weights("stride", 3), weights("bpe", 3), weights("stride", 4)
+    for name, value in stride.items():
+        assert torch.equal(bpe[name][: len(value)], value), name
+    assert bpe["head.weight"].shape[0] == 512
+    assert not torch.equal(other["head.weight"], stride["head.weight"])
+
+
+def test_parameters_are_counted_in_three_columns(prepared: dict[str, Prepared]) -> None:
+    model = make_model(prepared["stride"].row, prepared["stride"].patcher, 0)
+    assert isinstance(model, Harness)
+    assert model.ngrams is not None
+    counted = parameters(model)
+    looked_up = [model.byte, model.ngrams.table, *model.patch_state.parameters()]
+    assert {tuple(p.shape) for p in looked_up} == {(257, 16), (62, 16), (2, 16), (25, 16), (61, 16)}
+    assert counted["total"] == sum(p.numel() for p in model.parameters())
+    assert counted["non_embedding"] == counted["total"] - sum(p.numel() for p in looked_up)
+    assert counted["active"] == counted["non_embedding"] + 5 * 16, "a byte looks up one row of each table here"
+
+
+def test_parameters_of_the_baselines(prepared: dict[str, Prepared]) -> None:
+    tokens, patcher = prepared["tokens"], prepared["tokens"].patcher
+    size = patcher.vocab_size  # type: ignore[union-attr]
+    counted = parameters(make_model(tokens.row, patcher, 0))
+    assert counted["total"] - counted["non_embedding"] == (size + 1) * 16
+    assert counted["active"] - counted["non_embedding"] == 16
+    row = dataclasses.replace(
+        prepared["bytes"].row, sizes=ByteLMConfig(width=16, layers=1, heads=1, ngrams=(2, 3), ngram_rows=11)
+    )
+    counted = parameters(make_model(row, None, 0))
+    assert counted["total"] - counted["non_embedding"] == 257 * 16 + (2 * 11 + 1) * 16
+    assert counted["active"] - counted["non_embedding"] == 3 * 16
+
+
+# --- compute
+
+
+def test_latent_steps_are_those_of_the_windows(prepared: dict[str, Prepared], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is counted is what the model does to the training windows, patches that a window's edge splits included."""
+    seen: list[Shapes] = []
+
+    def counted(config: HarnessConfig, outputs: int, shapes: Shapes, routed: bool) -> dict[str, float]:
+        seen.append(shapes)
+        return harness_flops(config, outputs, shapes, routed)
+
+    monkeypatch.setattr("bench.prepare.harness_flops", counted)
+    for label in ("stride", "whitespace", "bpe"):
+        p = prepared[label]
+        per_byte = flops(p)
+        batch = p.train.windows(training_spans(p.train.offsets, p.row.train.window))
+        starts = batch.starts.clone()
+        starts[batch.offsets[:-1]] = True
+        assert seen[-1].patches.tolist() == Patches.of(starts, batch.offsets).first.diff().tolist()
+        assert seen[-1].lengths.tolist() == batch.lengths.tolist()
+        assert seen[-1].patches.sum() > p.train.cuts.starts.sum(), "some windows begin inside of a patch"
+        assert per_byte["total"] == pytest.approx(sum(v for k, v in per_byte.items() if k != "total"))
+
+
+def test_patchers_cost_too(prepared: dict[str, Prepared]) -> None:
+    entropy = prepared["entropy"]
+    assert entropy.patcher is not None
+    assert flops(entropy)["patcher"] == entropy.patcher.flops_per_byte()
+    costly = dataclasses.replace(entropy, patcher=Costs())
+    assert flops(costly)["total"] == flops(entropy)["total"] + 1000 - entropy.patcher.flops_per_byte()
+    assert flops(prepared["bytes"])["patcher"] == 0
+    assert flops(prepared["bpe"])["head"] == 2 * flops(prepared["stride"])["head"], "512 symbols where 256 are"
+
+
+class Costs(Slow):
+    def flops_per_byte(self) -> float:
+        return 1000.0
+
+
+def test_tokens_cost_by_the_token(prepared: dict[str, Prepared]) -> None:
+    p = prepared["tokens"]
+    assert p.with_ids
+    size = p.patcher.vocab_size  # type: ignore[union-attr]
+    tokens = p.train.cuts.starts.sum()
+    assert flops(p)["head"] == pytest.approx(2 * 16 * size * tokens / len(p.train.data))
+
+
+def test_training_is_three_forward_passes_and_one_of_the_patcher() -> None:
+    assert training_flops({"latent": 7.0, "head": 3.0, "patcher": 5.0, "total": 15.0}, 100) == (3 * 10 + 5) * 100
