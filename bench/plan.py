@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import nn
 
 from bench.allocator import keep_memory
 from bench.config import Suite
-from bench.cuts import batches, training_spans
+from bench.cuts import CutDocuments, Cuts, batches, training_spans
 from bench.data import load
 from bench.prepare import Prepared, flops, make_model, parameters, prepare, training_flops
 from bench.run import best_device
@@ -43,7 +43,7 @@ def plan_rows(suite: Suite, cache: Path) -> list[RowPlan]:
     data = load(suite.data)
     rows = []
     for row in suite.rows:
-        prepared = prepare(suite, row, data, cache, lambda message: None)
+        prepared = expected(prepare(suite, row, data, cache, lambda message: None))
         model = make_model(row, prepared.patcher, suite.seeds[0])
         per_byte = flops(prepared)
         rows.append(
@@ -58,6 +58,18 @@ def plan_rows(suite: Suite, cache: Path) -> list[RowPlan]:
             )
         )
     return rows
+
+
+def expected(prepared: Prepared) -> Prepared:
+    """With an in-model patcher, whose cuts training will make: as many as it is asked for, evenly placed."""
+    patcher = prepared.patcher
+    if patcher is None or patcher.kind != "in-model" or patcher.knob is None:
+        return prepared
+    size = float(getattr(patcher, patcher.knob))
+    corpus = prepared.train
+    starts = corpus.cuts.starts | (np.arange(len(corpus.data)) % size < 1)
+    even = CutDocuments(corpus.data, corpus.offsets, Cuts(starts))
+    return replace(prepared, train=even, bytes_per_patch={"train": size})
 
 
 def _seconds_per_byte(model: nn.Module, prepared: Prepared) -> float:
