@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -58,24 +59,34 @@ def load_model(folder: str | Path, device: torch.device | None = None) -> CutMod
     try:
         header = json.loads((folder / "model.json").read_text())
         weights = load_file(folder / "model.safetensors")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise BenchError(
             f"{folder} holds no trained model ({error}); give a folder results/SUITE/checkpoints/RUN_ID"
         ) from error
-    if header.get("format") != FORMAT:
-        raise BenchError(f"{folder} has format {header.get('format')}, this patchbench reads format {FORMAT}")
-    sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in header["sizes"].items()}
+    found = header.get("format") if isinstance(header, dict) else None
+    if found != FORMAT:
+        raise BenchError(f"{folder} has format {found}, this patchbench reads format {FORMAT}; train it again")
     patcher = load(folder / "patcher") if header["patcher"] else None
-    model: nn.Module
-    if header["kind"] == "harness":
-        router = patcher.router(sizes["local_width"]) if patcher is not None and patcher.kind == "in-model" else None
-        model = Harness(HarnessConfig(**sizes), header["price"], router)
-    elif header["kind"] == "token_lm":
-        model = TokenLM(TokenLMConfig(**sizes), header["vocab_size"])
-    else:
-        model = ByteLM(ByteLMConfig(**sizes))
-    model.load_state_dict(weights)
+    try:
+        model = _module(header, patcher)
+        model.load_state_dict(weights)
+    except (KeyError, TypeError, RuntimeError) as error:
+        what = " ".join(str(error).split())[:200]
+        raise BenchError(
+            f"{folder} does not hold what its header says ({what}); train it again with this version of patchbench"
+        ) from error
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if patcher is not None and patcher.kind == "in-model":
         patcher = None  # the model cuts by itself
     return CutModel(model.eval().to(device), patcher, header["window"], device, with_ids=header["kind"] == "token_lm")
+
+
+def _module(header: dict[str, Any], patcher: Patcher | None) -> nn.Module:
+    """The model that a header describes, its weights still to be loaded."""
+    sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in header["sizes"].items()}
+    if header["kind"] == "harness":
+        router = patcher.router(sizes["local_width"]) if patcher is not None and patcher.kind == "in-model" else None
+        return Harness(HarnessConfig(**sizes), header["price"], router)
+    if header["kind"] == "token_lm":
+        return TokenLM(TokenLMConfig(**sizes), header["vocab_size"])
+    return ByteLM(ByteLMConfig(**sizes))
