@@ -1,0 +1,99 @@
+"""The scripts that measure speed run, on next to nothing, and say what they promise to say. What they say of a large
+model on an idle machine is not for a test."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import SMALL, TEXT, batch_of, harness, random_starts
+from tiny_suite import TRAIN, write_suite
+
+import bench.perf
+from bench.perf import bootstrap, decode, segment, step
+
+SCRIPTS = {"bootstrap", "decode", "segment", "step"}
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_every_script_is_run_here() -> None:
+    folder = Path(next(iter(bench.perf.__path__)))
+    assert {path.stem for path in folder.glob("*.py")} - {"__init__"} == SCRIPTS
+
+
+def test_a_training_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    suite = write_suite(tmp_path, {"stride": {"patcher": "stride"}}, train={**TRAIN, "dtype": "bfloat16"})
+    monkeypatch.setattr(sys, "argv", ["step", "--suite", str(suite), "--row", "stride", "--turns", "2"])
+    step.main()
+    found = json.loads(capsys.readouterr().out)
+    assert all(math.isfinite(value) and value >= 0 for value in found.values())
+    for ratio in ("a_speedup_over_plain_float32", "b_flop_rate_over_dense_gpt"):
+        assert found[ratio] > 0
+    assert 0 < found["e_share_outside_the_step"] < 1
+    assert 0 <= found["f_latent_padding"] < 1
+
+
+def test_the_plain_step_is_the_same_model() -> None:
+    """What is timed against is the same mathematics, written as one first would."""
+    model = harness().train()
+    batch = batch_of([TEXT], [random_starts(len(TEXT), np.random.default_rng(0))])
+    losses, grads = [], []
+    for plain in (False, True):
+        model.zero_grad()
+        if plain:
+            with step.plainly():
+                loss = model(batch).nats.mean()
+                loss.backward()
+        else:
+            loss = model(batch).nats.mean()
+            loss.backward()
+        losses.append(loss.item())
+        grads.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert len(grads[0]) == len(grads[1])
+    for a, b in zip(*grads, strict=True):
+        assert torch.allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_segmentation(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(segment, "TURNS", 1)
+    monkeypatch.setattr(segment, "LEARN", 50_000)
+    code = segment.main(["--megabytes", "0.1", "--patchers", "whitespace,stride", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert code == int(bool(found["missed"]))
+    for name in ("whitespace", "stride", "tiktoken", "whitespace, python loop"):
+        assert found["MB/s"][name] > 0
+    assert {"whitespace / python loop", "stride / python loop", "bpe time / tiktoken time"} <= set(found["ratios"])
+
+
+def test_the_statistics_of_a_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(bootstrap, "ROWS", 2)
+    monkeypatch.setattr(bootstrap, "DOCUMENTS", 50)
+    assert bootstrap.main() == 0
+    monkeypatch.setattr(bootstrap, "LIMIT", 0.0)
+    assert bootstrap.main() == 1, "the limit is looked at"
+    assert capsys.readouterr().out.count("x 2 rows x 50 documents, seeds") == 4
+
+
+def test_decoding(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(
+        decode, "HarnessConfig", lambda local_window: dataclasses.replace(SMALL, local_window=8, latent_layers=1)
+    )
+    monkeypatch.setattr(sys, "argv", ["decode", "--turns", "1"])
+    decode.main()
+    found = json.loads(capsys.readouterr().out)
+    for ratio in ("a_full_over_cached_at_1024", "a_full_over_cached_writing_1024", "b_byte_4000_over_byte_250"):
+        assert found[ratio] > 0
