@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from torch import nn
 
 from bench.config import Row, Suite
+from bench.cut_statistics import cut_statistics
 from bench.cuts import CutDocuments, Cuts, cut, cut_cached, training_spans
 from bench.data import Corpus, Data
 from bench.fitting import Say, fit_cached
@@ -31,6 +33,8 @@ class Prepared:
     train: CutDocuments
     bytes_per_patch: dict[str, float] | None
     """Realised mean patch of each split; None without a patcher, and before an in-model one is trained."""
+    test_cut: dict[str, float | None] | None = None
+    """How the test split was cut (`bench.cut_statistics`)."""
 
     @property
     def scoring_patcher(self) -> Patcher | None:
@@ -55,11 +59,8 @@ def prepare(suite: Suite, row: Row, data: Data, cache: Path, say: Say) -> Prepar
         return cut_cached(patcher, split.texts, split.fingerprint, cache, with_ids)
 
     say(f"cutting with {patcher.name}")
-    train = CutDocuments.of(data.train.texts, cuts(data.train))
-    sizes = {"train": train.bytes_per_patch}
-    for name, split in (("calibration", data.calibration), ("test", data.test)):
-        sizes[name] = CutDocuments.of(split.texts, cuts(split)).bytes_per_patch
-    return Prepared(row, patcher, train, sizes)
+    splits = {"train": data.train, "calibration": data.calibration, "test": data.test}
+    return _cut(row, patcher, {name: CutDocuments.of(split.texts, cuts(split)) for name, split in splits.items()}, data)
 
 
 def after_training(prepared: Prepared, model: nn.Module, data: Data, say: Say) -> Prepared:
@@ -71,8 +72,14 @@ def after_training(prepared: Prepared, model: nn.Module, data: Data, say: Say) -
     learned = patcher.learned(model)
     splits = {"train": data.train.texts, "calibration": data.calibration.texts, "test": data.test.texts}
     corpora = {name: CutDocuments.of(texts, cut(learned, texts)) for name, texts in splits.items()}
+    return _cut(prepared.row, learned, corpora, data)
+
+
+def _cut(row: Row, patcher: Patcher, corpora: dict[str, CutDocuments], data: Data) -> Prepared:
     sizes = {name: corpus.bytes_per_patch for name, corpus in corpora.items()}
-    return Prepared(prepared.row, learned, corpora["train"], sizes)
+    test = corpora["test"]
+    statistics = cut_statistics(data.test.texts, np.split(test.cuts.starts, test.offsets[1:-1]))
+    return Prepared(row, patcher, corpora["train"], sizes, dataclasses.asdict(statistics))
 
 
 def fitted(suite: Suite, row: Row, data: Data, cache: Path, say: Say) -> Patcher:
@@ -172,4 +179,5 @@ def patcher_summary(prepared: Prepared) -> dict[str, Any]:
         "fingerprint": patcher.fingerprint(),
         "options": patcher.options(),
         "bytes_per_patch": prepared.bytes_per_patch,
+        "test_cut": prepared.test_cut,
     }

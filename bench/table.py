@@ -24,6 +24,8 @@ __all__ = ["COLUMNS", "DEFAULT", "FORMATS", "Cell", "Column", "Row", "Table", "b
 # Numbers of a record, by column id: the title, how it is rounded, and where it is.
 NUMBERS: dict[str, tuple[str, Style, str]] = {
     "bytes_per_patch": ("bytes/patch", "ratio", "patcher.bytes_per_patch.test"),
+    "on_spaces": ("boundaries on spaces", "ratio", "patcher.test_cut.on_spaces"),
+    "variation": ("variation of length", "ratio", "patcher.test_cut.variation"),
     "parameters": ("parameters", "si", "parameters.total"),
     "non_embedding": ("non-embedding", "si", "parameters.non_embedding"),
     "active": ("active", "si", "parameters.active"),

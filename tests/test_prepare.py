@@ -179,7 +179,12 @@ def test_what_a_record_says_of_the_cut(prepared: dict[str, Prepared]) -> None:
         "fingerprint": patcher.fingerprint(),
         "options": patcher.options(),
         "bytes_per_patch": prepared["bpe"].bytes_per_patch,
+        "test_cut": prepared["bpe"].test_cut,
     }
+    sizes, test_cut = prepared["bpe"].bytes_per_patch, prepared["bpe"].test_cut
+    assert sizes is not None
+    assert test_cut is not None
+    assert test_cut["mean"] == pytest.approx(sizes["test"])
     assert patcher.options()["vocab"] != 4096, "the calibrated one, not what was asked for"
     nothing = patcher_summary(prepared["bytes"])
     assert (nothing["name"], nothing["causal"], nothing["priced"]) == (None, True, None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -239,6 +239,18 @@ class Told:
     @property
     def has_latent(self) -> bool:
         return self.gain is not None
+
+    @property
+    def can_write(self) -> bool:
+        return False
+
+    def generate(
+        self, prompts: Sequence[bytes], max_bytes: int, until: Sequence[bytes] = (), temperature: float = 0.0
+    ) -> list[bytes]:
+        raise AssertionError("nothing that is scored is written")
+
+    def stream(self, prompt: bytes, max_bytes: int) -> Iterator[bytes]:
+        raise AssertionError("nothing that is scored is written")
 
     def nats(self, docs: Sequence[bytes]) -> list[np.ndarray]:
         return self.score(docs).nats
