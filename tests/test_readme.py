@@ -1,0 +1,156 @@
+"""Everything that the README tells one to type is typed here; what would train for minutes only as far as that."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from record_builder import make_record
+from rich.table import Table
+
+from bench import cli, readme, records
+from bench.config import Suite, load_suite
+from bench.run import Outcome
+from bench.suites import shipped_suites
+from patchers import get, load_plugin
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+
+
+def commands() -> list[list[str]]:
+    """The words of every command in the README's shell blocks, lines that end in a backslash joined."""
+    lines = [line for block in blocks("sh") for line in block.replace("\\\n", " ").splitlines()]
+    split = [shlex.split(line, comments=True) for line in lines]
+    return [words for words in split if words]
+
+
+def named(program: str) -> list[list[str]]:
+    return [words[1:] for words in commands() if words[0] == program]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With the files that the README has one write, and with records of its suites."""
+    folder = tmp_path_factory.mktemp("readme")
+    for code in blocks("python"):
+        first = re.match(r"# (\S+\.py)\n", code)
+        assert first is not None, "a file begins with its name"
+        (folder / first[1]).write_text(code, encoding="utf-8")
+    for name in {words[1] for words in [*named("patchbench"), *table_commands()] if words[0] == "table"}:
+        suite = load_suite(name)
+        for row in suite.rows:
+            changes = {"suite": name, "config": suite.run_config(row.label)}
+            records.write(folder / "results", make_record(row.label, documents=20, changes=changes))
+    return folder
+
+
+@pytest.fixture
+def house(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def table_commands() -> list[list[str]]:
+    """Those that make the README's own tables."""
+    return [shlex.split(block[2])[1:] for block in readme.BLOCK.finditer(README)]
+
+
+def test_there_is_something_to_type() -> None:
+    assert {words[0] for words in commands()} == {"make", "patchbench"}
+    assert {"run", "plan", "table", "list"} <= {words[0] for words in named("patchbench")}
+
+
+@pytest.mark.parametrize("words", named("make"), ids=" ".join)
+def test_make(words: list[str]) -> None:
+    rules = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in words:
+        assert re.search(rf"^{target}:", rules, re.MULTILINE), f"no rule for {target}"
+
+
+Act = Callable[[pytest.MonkeyPatch], None]
+
+
+def stub_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything up to the training: the suite, its overrides, its plug-ins."""
+
+    def run_suite(suite: Suite, results: Path, listener: Any) -> Outcome:
+        labels = [row.label for row in suite.rows]
+        return Outcome([make_record(label, seed, documents=20) for label in labels for seed in suite.seeds])
+
+    monkeypatch.setattr("bench.run.run_suite", run_suite)
+
+
+def stub_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    def make_plan(suite: Suite) -> Table:
+        assert suite.rows
+        return Table("row")
+
+    monkeypatch.setattr("bench.plan.make_plan", make_plan)
+
+
+def nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    pass
+
+
+# What is not here fails: a command that is new in the README is looked at by someone.
+ACTS: dict[str, Act] = {
+    "run": stub_run,
+    "plan": stub_plan,
+    **dict.fromkeys(("table", "list", "check", "segment", "new-patcher"), nothing),
+}
+
+
+@pytest.mark.parametrize("words", named("patchbench"), ids=" ".join)
+def test_patchbench(
+    words: list[str], house: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert words[0] in ACTS, f"no test knows how to try `patchbench {words[0]}`"
+    ACTS[words[0]](monkeypatch)
+    code = cli.main(words)
+    told = capsys.readouterr()
+    assert code == 0, told.err
+    assert told.out.strip()
+
+
+@pytest.mark.parametrize("words", table_commands(), ids=" ".join)
+def test_a_table_of_the_readme(words: list[str], house: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*words, "--format", "md"]) == 0, capsys.readouterr().err
+    told = capsys.readouterr().out
+    for row in load_suite(words[1]).rows:
+        assert f"| {row.label}" in told.replace("**", "")
+
+
+def test_tables_are_what_the_records_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are there yet; a table without records has an empty place."""
+    monkeypatch.chdir(ROOT)
+    made = [block[0] for block in readme.BLOCK.finditer(README) if block[3].strip()]
+    for block in made:
+        assert readme.refreshed(block) == block, "run python -m bench.readme"
+
+
+def test_the_plug_in_of_the_readme_registers_itself(house: Path) -> None:
+    for path in house.glob("*.py"):
+        load_plugin(path)
+        name = re.search(r'@register\("(\w+)"\)', path.read_text())
+        assert name is not None
+        starts = get(name[1])().segment(b"some text of twenty-four")
+        assert starts.shape == (24,)
+        assert starts[0]
+
+
+def test_what_is_mentioned_is_there() -> None:
+    for module in re.findall(r"`python -m ([\w.]+)", README):
+        assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), module
+    for suite in re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE):
+        assert suite in shipped_suites(), suite
+    for path in re.findall(r"`((?:results|bench|models|patchers|tests)/[\w/.]*)`", README):
+        assert (ROOT / path).exists(), path
