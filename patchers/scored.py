@@ -45,7 +45,7 @@ class ScorePatcher(ModelOptions, Patcher):
     proportion, from a hash of the position. A threshold on the 2^-10 grid never meets that; one inside a
     step, as calibration sets it, cuts the right share of the bytes whose score is the step's upper end.
 
-    Scores of the transformer are not rounded. A margin within twice the tolerance of the fast arithmetic is
+    Scores of the transformer are not rounded. A margin within the tolerance of the fast arithmetic is
     worked out anew from exact scores, so cuts are the same alone, in a batch, in a stream, in float32 and
     bfloat16.
     """
@@ -72,6 +72,11 @@ class ScorePatcher(ModelOptions, Patcher):
     def _reads(self) -> int:
         """How many scores before the byte's own the margin reads."""
         return 0
+
+    @property
+    def _terms(self) -> int:
+        """How many scores can be off at once in a margin: that of the byte, and one that it is compared with."""
+        return 2 if self._reads else 1
 
     @functools.cached_property
     def _model(self) -> ScoreModel:
@@ -101,7 +106,7 @@ class ScorePatcher(ModelOptions, Patcher):
     def _cut(self, doc: bytes, scores: Scores) -> Starts:
         margin = self._margin(scores, 0)
         for round_, tolerance in enumerate(self._model.tolerances):
-            doubtful = np.abs(margin) <= 2 * tolerance
+            doubtful = np.abs(margin) <= self._terms * tolerance
             if not doubtful.any():
                 break
             for back in range(1, self._reads + 1):
@@ -151,7 +156,7 @@ class _Stream:
         self._open += 1
         self._recent = [*self._recent, self._scores.push(byte)][-self._patcher._reads - 1 :]
         margin = self._margin(np.array(self._recent))
-        if self._model.tolerances and abs(margin[-1]) <= 2 * self._model.tolerances[-1]:
+        if self._model.tolerances and abs(margin[-1]) <= self._patcher._terms * self._model.tolerances[-1]:
             margin = self._margin(self._scores.exact(len(self._recent)))
         cut = bool(decide(margin[-1:], self._position, self._model.grid)[0]) or self._open == self._patcher.max_patch
         if cut:

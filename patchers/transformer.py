@@ -8,6 +8,7 @@ the definition worked out.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -22,13 +24,14 @@ from models.batch import BOS
 from models.byte_lm import ByteLM, ByteLMConfig
 from models.flops import Shapes, byte_lm_flops
 from models.initialise import initialise
-from models.layers import Attention, Block, Rope
+from models.layers import Block, RMSNorm
 from patchers.base import Starts, as_array
 from patchers.byte_models import ModelOptions, Scores
 
 PIECE = 1024  # bytes that are scored or trained on in one run
 BATCH = 16384  # bytes that are scored together
 STEP = 2048  # bytes of a training step; 16384 ended at 3.57 bits a byte where this came to 2.64 (1 MB of training)
+EPSILON = RMSNorm(1).eps
 MEMORY = 128  # positions back that a stream can give exact scores for
 TOLERANCE = {"bfloat16": 0.25, "float32": 2.5e-4}  # nats, or probability; five times what was ever measured
 
@@ -80,8 +83,12 @@ class TransformerModel:
         flat = self._run([context + b"\0" for context in contexts], torch.float64)
         return flat[np.cumsum([len(context) + 1 for context in contexts]) - 1]
 
+    @functools.cached_property
+    def _weights(self) -> Weights:
+        return Weights(self._model)
+
     def stream(self) -> TransformerStream:
-        return TransformerStream(self, self._model, self._by_line)
+        return TransformerStream(self, self._weights, self._by_line)
 
     def _begins(self, doc: bytes) -> list[int]:
         """Where a context begins: byte 0, and after each newline with `reset: newline`."""
@@ -118,21 +125,17 @@ class TransformerModel:
 class TransformerStream:
     """The same scores byte by byte, in float32, with a cache of the keys and values still in a window."""
 
-    def __init__(self, owner: TransformerModel, model: ByteLM, by_line: bool) -> None:
-        self._owner, self._model, self._by_line = owner, model, by_line
+    def __init__(self, owner: TransformerModel, weights: Weights, by_line: bool) -> None:
+        self._owner, self._weights, self._by_line = owner, weights, by_line
         self._tail = b""
-        self._restart()
-        self.first = self._step(BOS)
-
-    def _restart(self) -> None:
+        self._keys, self._values = (np.zeros(weights.cache, dtype=np.float32) for _ in range(2))
         self._position = 0
-        self._blocks = [block for block in self._model.blocks if isinstance(block, Block)]
-        self._caches = [KeyValues(block.attention, self._model.config) for block in self._blocks]
+        self.first = self._step(BOS)
 
     def push(self, byte: int) -> float:
         self._tail = (self._tail + bytes([byte]))[-self._owner.reach - MEMORY :]
         if self._by_line and byte == 10:
-            self._restart()
+            self._position = 0
             return self._step(BOS)
         return self._step(byte)
 
@@ -143,47 +146,104 @@ class TransformerStream:
             contexts.append(context[context.rfind(b"\n") + 1 :] if self._by_line else context)
         return self._owner.exact(contexts)
 
-    @torch.inference_mode()
     def _step(self, symbol: int) -> float:
-        model = self._model
-        x = model.byte[symbol : symbol + 1]
-        rope = FarRope(model.config.width // model.config.heads, self._position)
-        for block, cache in zip(self._blocks, self._caches, strict=True):
-            x = x + cache.attend(block.attention_norm(x), rope, self._position)
-            x = x + block.mlp(block.mlp_norm(x))
+        w = self._weights
+        logits = step(w.byte[symbol], self._position, w.layers, w.norm, w.head, self._keys, self._values)
         self._position += 1
-        return float(score(model.head(model.norm(x)))[0])
+        return float(score(torch.from_numpy(logits)[None])[0])
 
 
-class FarRope(Rope):
-    """Rope at one position with angles reckoned in float64: positions in a stream grow without end."""
+class Weights:
+    """A ByteLM's parameters as `step` takes them, those of all layers stacked."""
 
-    def __init__(self, head_width: int, position: int) -> None:
-        self.half = head_width // 2
-        angles = position * 10_000.0 ** (-torch.arange(self.half, dtype=torch.float64) / self.half)
-        self.cos = torch.cat((angles.cos(), angles.cos())).float()[None, None]
-        self.sin = torch.cat((-angles.sin(), angles.sin())).float()[None, None]
+    def __init__(self, model: ByteLM) -> None:
+        blocks = [block for block in model.blocks if isinstance(block, Block)]
+        sizes = model.config
+        self.cache = (sizes.layers, sizes.window, sizes.heads, sizes.width // sizes.heads)
+        self.byte, self.norm, self.head = (
+            model.byte.detach().numpy(),
+            _array(model.norm.weight),
+            _array(model.head.weight),
+        )
+        self.layers = tuple(
+            np.stack([_array(weight(block)) for block in blocks])
+            for weight in (
+                lambda block: block.attention_norm.weight,
+                lambda block: block.attention.qkv.weight,
+                lambda block: block.attention.out.weight,
+                lambda block: block.mlp_norm.weight,
+                lambda block: block.mlp.gate_up.weight,
+                lambda block: block.mlp.down.weight,
+            )
+        )
 
 
-class KeyValues:
-    """Keys and values of one layer's window as a ring."""
+def _array(parameter: Tensor) -> NDArray[np.float32]:
+    """A parameter as an array, matrices turned to (inputs, outputs)."""
+    array: NDArray[np.float32] = parameter.detach().numpy()
+    return np.ascontiguousarray(array.T)
 
-    def __init__(self, attention: Attention, sizes: ByteLMConfig) -> None:
-        self._attention = attention
-        self._keys = torch.zeros(sizes.heads, sizes.window, sizes.width // sizes.heads)
-        self._values = torch.zeros_like(self._keys)
 
-    def attend(self, x: Tensor, rope: Rope, position: int) -> Tensor:
-        """x (1, D), the normed state at `position` -> what attention adds to it."""
-        heads, window, width = self._keys.shape
-        qkv = self._attention.qkv(x).view(1, 3 * heads, width)
-        turned = rope.rotate(qkv[:, : 2 * heads])[0]
-        slot, count = position % window, min(position + 1, window)
-        self._keys[:, slot] = turned[heads:]
-        self._values[:, slot] = qkv[0, 2 * heads :]
-        scores = torch.bmm(self._keys[:, :count], turned[:heads, :, None])[:, :, 0] * width**-0.5
-        mixed = torch.bmm(scores.softmax(-1)[:, None], self._values[:, :count])
-        return self._attention.out(mixed.reshape(1, -1))
+@njit(cache=True, nogil=True)
+def step(x, position, stacked, norm, head, keys, values):  # type: ignore[no-untyped-def]
+    """One position of ByteLM (models.byte_lm, models.layers): logits, with the layers' rings of keys and values.
+
+    keys, values (layers, window, heads, E) are written at `position` modulo the window. Angles are reckoned in
+    float64, since positions in a stream grow without end.
+    """
+    norm1, qkv, out, norm2, up, down = stacked
+    layers, window, heads, width = keys.shape
+    half = width // 2
+    x = x.copy()
+    slot, count = position % window, min(position + 1, window)
+    for layer in range(layers):
+        all_three = _product(_normed(x, norm1[layer]), qkv[layer]).reshape(3, heads, width)
+        q = np.empty((heads, width), dtype=np.float32)
+        for i in range(half):
+            angle = position * 10_000.0 ** (-i / half)
+            cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+            for h in range(heads):
+                for which, turned in ((0, q), (1, keys[layer, slot])):
+                    a, b = all_three[which, h, i], all_three[which, h, i + half]
+                    turned[h, i] = a * cos - b * sin
+                    turned[h, i + half] = b * cos + a * sin
+        values[layer, slot] = all_three[2]
+        mixed = np.zeros((heads, width), dtype=np.float32)
+        for h in range(heads):
+            weights = np.empty(count, dtype=np.float32)
+            for j in range(count):
+                total = np.float32(0.0)
+                for i in range(width):
+                    total += keys[layer, j, h, i] * q[h, i]
+                weights[j] = total / np.float32(np.sqrt(width))
+            weights = np.exp(weights - weights.max())
+            weights /= weights.sum()
+            for j in range(count):
+                for i in range(width):
+                    mixed[h, i] += weights[j] * values[layer, j, h, i]
+        x += _product(mixed.reshape(heads * width), out[layer])
+        both = _product(_normed(x, norm2[layer]), up[layer])
+        gate, rest = both[: len(both) // 2], both[len(both) // 2 :]
+        x += _product((gate / (np.float32(1.0) + np.exp(-gate)) * rest).astype(np.float32), down[layer])
+    return _product(_normed(x, norm), head)
+
+
+@njit(cache=True, nogil=True)
+def _product(x, matrix):  # type: ignore[no-untyped-def]
+    """x (n,) times matrix (n, m), row by row, so that the inner loop is one of whole vectors."""
+    out = np.zeros(matrix.shape[1], dtype=np.float32)
+    for i in range(len(x)):
+        for j in range(len(out)):
+            out[j] += x[i] * matrix[i, j]
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _normed(x, weight):  # type: ignore[no-untyped-def]
+    total = np.float32(0.0)
+    for value in x:
+        total += value * value
+    return (x * np.float32(1.0 / np.sqrt(total / len(x) + EPSILON)) * weight).astype(np.float32)
 
 
 def runs(pieces: Sequence[bytes]) -> Iterator[list[bytes]]:

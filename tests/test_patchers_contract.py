@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 
 import numpy as np
@@ -10,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from patcher_cases import CASES, LABELS, fitted, texts
 
+from bench.data import DataConfig
+from bench.data import load as load_data
 from patchers.audit import audit
 from patchers.errors import BenchError
 from patchers.registry import load
@@ -115,3 +118,23 @@ def test_cost_is_counted(case: int) -> None:
     learnt_by_descent = patcher.options().get("model") == "transformer"
     assert (patcher.flops_per_byte() > 0) == learnt_by_descent
     assert (patcher.training_flops() > patcher.flops_per_byte()) == learnt_by_descent
+
+
+@pytest.mark.slow
+@cases
+def test_stream_equals_segment_on_a_megabyte(case: int) -> None:
+    """Without one disagreement, in float32 and in bfloat16, on one document of real text."""
+    patcher = fitted(case)
+    if not patcher.causal:
+        return
+    text = b"\n".join(load_data(DataConfig(corpus="wiki-en", max_bytes=2_000_000)).train.texts)[:1_000_000]
+    assert len(text) == 1_000_000
+    text = text[:10_000] if patcher.kind == "in-model" else text  # a step of its encoder takes milliseconds
+    stream = patcher.stream()
+    pushed = np.array([True, *(stream.push(byte) for byte in text)][:-1])
+    dtypes = ["float32", "bfloat16"] if patcher.options().get("model") == "transformer" else [None]
+    for dtype in dtypes:
+        same = patcher if dtype is None else dataclasses.replace(patcher, dtype=dtype)  # type: ignore[call-arg]
+        starts = same.segment(text)
+        assert int((starts != pushed).sum()) == 0
+        assert 0.001 < starts.mean() <= 1
