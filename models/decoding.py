@@ -261,7 +261,7 @@ class HarnessDecoder:
         self.members: list[list[Tensor]] = []
         """Encoder states of each row's open patch: what has to be pooled when it is complete."""
         for row, (begin, prompt) in enumerate(zip(begins, prompts, strict=True)):
-            complete = not prompt or (bool(self._begun[row]) and not self.late)
+            complete = not prompt or bool(self._begun[row])
             end = int(batch.offsets[row + 1])
             self.members.append([] if complete else [encoded[end - (len(prompt) - begin) : end]])
         self.patches = self.latent.cache.counts.copy()

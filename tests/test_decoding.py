@@ -91,6 +91,20 @@ def test_any_batch_of_any_prompts(draw: st.DataObject) -> None:
         decoder.step(np.array([data[r][lengths[r] + i] for r in rows]), flags)
 
 
+def test_rows_of_different_lengths_far_beyond_the_window() -> None:
+    """What a window remembers is moved to the front now and then; who has a short past keeps it."""
+    rng = np.random.default_rng(6)
+    model = harness()
+    data, starts = [bytes_like_text(n + 120, rng) for n in (0, 77)], [random_starts(n + 121, rng) for n in (0, 77)]
+    want = [full_logits(model, d, s) for d, s in zip(data, starts, strict=True)]
+    decoder = HarnessDecoder(model, [data[0][:0], data[1][:77]], [starts[0][:1], starts[1][:78]])
+    for i in range(120):
+        for row, n in enumerate((0, 77)):
+            assert torch.allclose(decoder.logits[row], want[row][n + i], atol=CLOSE), i
+        flags = np.array([starts[0][i + 1], starts[1][78 + i]])
+        decoder.step(np.array([data[0][i], data[1][77 + i]]), flags)
+
+
 def test_a_router_cuts_while_it_writes() -> None:
     rng = np.random.default_rng(2)
     for inject in ("add", "cross_attention"):

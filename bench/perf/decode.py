@@ -1,17 +1,23 @@
-"""Speed of decoding, as ratios measured in one run: python -m bench.perf.decode [--turns 7]
+"""Speed of decoding, as ratios measured in one run:
+    python -m bench.perf.decode [--turns 7] [--checkpoint FOLDER] [--blt]
 
 (a) a byte with caches against the full forward for each byte, at 1,024 bytes; and the whole of writing 1,024 bytes;
 (b) the cost of a byte at position 4,000 against that at 250, with a local window of 256;
-(c) self-speculation against plain greedy decoding, with identical output.
+(c) with --checkpoint, self-speculation against plain greedy decoding on 100 prompts, with identical output, and the
+    share of drafted bytes that stays;
+(d) with --blt, against `BltForCausalLM.generate(use_cache=False)` of transformers, random weights, equal sizes: local
+    and latent widths, layers and heads, the window, slots a patch, n-grams. It needs transformers, which patchbench
+    does not depend on: install it into an environment of its own beside patchbench.
 
 Contenders take turns, so that whatever else the machine does hits both; ratios are medians over turns. Weights are
-random: no contender's work depends on them, except for what self-speculation accepts, for which a trained model is
-given with --checkpoint.
+random where no checkpoint is given: no contender's work depends on them, except for what self-speculation accepts.
+Seconds are those of the wall; "cpu" ratios count this process's own seconds, which other processes disturb less.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import time
 from collections.abc import Callable
@@ -19,10 +25,15 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from bench.checkpoint import load_model
+from bench.data import DataConfig, load
+from bench.generate import begin, speculator
 from models.batch import Windows
 from models.decoding import HarnessDecoder
 from models.harness import Harness, HarnessConfig
 from models.initialise import initialise
+from models.layers import swiglu_hidden
+from models.writing import Writer
 
 STRIDE = 4
 """A start every so many bytes: about the patch size that suites are calibrated to."""
@@ -42,10 +53,10 @@ def text_of(size: int) -> bytes:
     return bytes(np.random.default_rng(0).integers(97, 123, size, dtype=np.uint8))
 
 
-def seconds(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
+def seconds(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
+    began = clock()
     work()
-    return time.perf_counter() - began
+    return clock() - began
 
 
 def decoder_at(model: Harness, position: int) -> HarnessDecoder:
@@ -73,12 +84,99 @@ def quartiles(ratios: list[float], name: str) -> dict[str, float]:
     return {name: float(middle), f"{name}_quartiles": [float(low), float(high)]}  # type: ignore[dict-item]
 
 
+def plainly(writer: Writer, count: int) -> bytes:
+    """Greedy bytes, with no more around them than self-speculation has."""
+    out = []
+    for _ in range(count):
+        unit = writer.logits.argmax(1).numpy()
+        out.append(int(unit[0]))
+        writer.write(unit, np.zeros(1))
+    return bytes(out)
+
+
+def speculation(folder: str, prompts: int = 100, size: int = 64, draft: int = 8) -> dict[str, float]:
+    """(c) on prompts of the default corpus."""
+    model = load_model(folder, torch.device("cpu"))
+    texts = [t[:200] for t in load(DataConfig(corpus="wiki-en", max_bytes=400_000)).train.texts[:prompts]]
+    ratios, drafted, accepted = [], 0, 0
+    for text in texts:
+        plain = begin(model.module, model.patcher, [text])
+        quick = speculator(model.module, model.patcher, text, draft)
+        outs: list[bytes] = []
+        slow_s = seconds(lambda: outs.append(plainly(plain, size)))  # noqa: B023
+        quick_s = seconds(lambda: outs.append(bytes(quick.bytes(size))))  # noqa: B023
+        assert outs[0] == outs[1], f"self-speculation changed the text after {text!r}"
+        ratios.append(slow_s / quick_s)
+        drafted, accepted = drafted + quick.drafted, accepted + quick.accepted
+    return {
+        **quartiles(ratios, "c_plain_over_speculation"),
+        "c_acceptance": accepted / max(1, drafted),
+        "c_prompts_identical": float(len(texts)),
+    }
+
+
+class Strides(torch.nn.Module):
+    """Stands in for the patcher of transformers: the cuts that ours gets, at no cost."""
+
+    def forward(self, ids: torch.Tensor, **_: object) -> tuple[None, torch.Tensor, None]:
+        size = ids.shape[1]
+        lengths = [1, *[STRIDE] * (size // STRIDE), *([size % STRIDE] if size % STRIDE else [])]
+        return None, torch.tensor([lengths]), None
+
+
+def transformers_blt(turns: int, prompt: int = 1024, size: int = 4) -> dict[str, float]:
+    """(d): a byte after a prompt; theirs is timed without what the first call of `generate` prepares."""
+    blt = importlib.import_module("transformers")
+    c = HarnessConfig(local_window=64)
+    local = {"hidden_size": c.local_width, "num_attention_heads": c.local_heads, "cross_attn_k": c.n_slots}
+    local |= {"hidden_size_global": c.latent_width, "intermediate_size": swiglu_hidden(c.local_width)}
+    config = blt.BltConfig(
+        cross_attn_k=c.n_slots,
+        local_attention_window_len=c.local_window,
+        encoder_hash_byte_group_size=list(c.ngrams),
+        encoder_hash_byte_group_vocab=c.ngram_rows,
+        patcher_config={"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 64},
+        encoder_config={**local, "num_hidden_layers": c.encoder_layers},
+        decoder_config={**local, "num_hidden_layers": c.decoder_layers},
+        global_config={
+            "hidden_size": c.latent_width,
+            "num_hidden_layers": c.latent_layers,
+            "num_attention_heads": c.latent_heads,
+            "intermediate_size": swiglu_hidden(c.latent_width),
+        },
+    )
+    theirs, ours = blt.BltForCausalLM(config).eval(), model_of(64)
+    theirs.model.patcher = Strides()
+    ids = torch.frombuffer(bytearray(text_of(prompt)), dtype=torch.uint8).long()[None] + 4
+
+    def write(count: int) -> None:
+        theirs.generate(
+            ids, max_new_tokens=count, min_new_tokens=count, use_cache=False, do_sample=False, pad_token_id=0
+        )
+
+    write(1)
+    ratios, each = [], []
+    for _ in range(turns):
+        fresh = decoder_at(ours, prompt)
+        quick = seconds(lambda: steps(fresh, 64)) / 64  # noqa: B023
+        slow = (seconds(lambda: write(1 + size)) - seconds(lambda: write(1))) / size
+        ratios.append(slow / quick)
+        each.append(slow * 1e3)
+    sizes = {"d_parameters_theirs": sum(p.numel() for p in theirs.parameters())}
+    sizes["d_parameters_ours"] = sum(p.numel() for p in ours.parameters())
+    return {
+        **quartiles(ratios, "d_transformers_blt_over_ours"),
+        "d_theirs_ms_per_byte": float(np.median(each)),
+        **sizes,
+    }
+
+
 def measure(turns: int) -> dict[str, float]:
     model, wide = model_of(64), model_of(256)
     cached = decoder_at(model, 960)
     full_step(model, 1024)
     steps(cached, 64)
-    at_1024, whole, flat = [], [], []
+    at_1024, cpu_1024, whole, flat = [], [], [], []
     byte_ms, full_ms = [], []
     for _ in range(turns):
         one = seconds(lambda: steps(cached, 64)) / 64  # noqa: B023  (called at once)
@@ -86,6 +184,8 @@ def measure(turns: int) -> dict[str, float]:
         byte_ms.append(one * 1e3)
         full_ms.append(float(full) * 1e3)
         at_1024.append(float(full) / one)
+        own = seconds(lambda: steps(cached, 32), time.process_time) / 32  # noqa: B023
+        cpu_1024.append(seconds(lambda: full_step(model, 1024), time.process_time) / own)
         cached = decoder_at(model, 992)
     for _ in range(max(1, turns // 3)):
         fresh = decoder_at(model, 0)
@@ -102,6 +202,7 @@ def measure(turns: int) -> dict[str, float]:
         flat.append(float(np.median(b) / np.median(a)))
     return {
         **quartiles(at_1024, "a_full_over_cached_at_1024"),
+        **quartiles(cpu_1024, "a_full_over_cached_at_1024_cpu"),
         **quartiles(whole, "a_full_over_cached_writing_1024"),
         "a_cached_ms_per_byte": float(np.median(byte_ms)),
         "a_full_ms_per_byte": float(np.median(full_ms)),
@@ -113,7 +214,15 @@ def measure(turns: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=7)
-    print(json.dumps(measure(parser.parse_args().turns), indent=1))
+    parser.add_argument("--checkpoint", help="a trained model, for (c)")
+    parser.add_argument("--blt", action="store_true", help="measure (d) as well")
+    arguments = parser.parse_args()
+    found = measure(arguments.turns)
+    if arguments.checkpoint:
+        found |= speculation(arguments.checkpoint)
+    if arguments.blt:
+        found |= transformers_blt(arguments.turns)
+    print(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":
