@@ -23,7 +23,8 @@ _BLOCK = 512
 class NgramModel:
     """A hash table from a context, the last k <= order bytes, to the score of the byte after it.
 
-    The longest context that is known counts. With `reset: newline` none reaches back across a newline.
+    The longest context that is known counts. With `reset: newline` none that holds a newline was learnt, so none
+    reaches back across one.
     """
 
     grid = 1 / STEPS
@@ -33,7 +34,7 @@ class NgramModel:
 
     def __init__(self, learnt: Mapping[str, NDArray[Any]], options: ModelOptions) -> None:
         self._slots = build_table(learnt["entries"])
-        self._order, self._reset = options.order, options.reset == "newline"
+        self._order = options.order
 
     @staticmethod
     def fit(
@@ -46,26 +47,26 @@ class NgramModel:
         return {"entries": start_entries(text, age, options.order, options.least, np.concatenate(starts))}
 
     def scores(self, docs: Sequence[bytes]) -> list[Scores]:
-        return [_scores(as_array(doc), self._slots, self._order, self._reset) for doc in docs]
+        return [_scores(as_array(doc), self._slots, self._order) for doc in docs]
 
     def refine(self, doc: bytes, scores: Scores, wanted: NDArray[np.bool_], round_: int) -> Scores:
         raise AssertionError("counts are exact")
 
     def stream(self) -> NgramStream:
-        return NgramStream(self._slots, self._order, self._reset)
+        return NgramStream(self._slots, self._order)
 
 
 class NgramStream:
     """The same scores byte by byte: `push(byte)` gives that of the byte after it."""
 
-    def __init__(self, slots: NDArray[np.uint64], order: int, reset: bool) -> None:
-        self._slots, self._order, self._reset = slots, order, reset
+    def __init__(self, slots: NDArray[np.uint64], order: int) -> None:
+        self._slots, self._order = slots, order
         self._context, self._known = 0, 0
         self.first = float(_look_up(np.uint64(0), 0, slots))
 
     def push(self, byte: int) -> float:
         self._context = (self._context << 8 | byte) & ((1 << 8 * self._order) - 1)
-        self._known = 0 if self._reset and byte == 10 else min(self._known + 1, self._order)
+        self._known = min(self._known + 1, self._order)
         return float(_look_up(np.uint64(self._context), self._known, self._slots))
 
     def exact(self, count: int) -> Any:
@@ -210,7 +211,7 @@ def _look_up(context, known, slots):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _scores(data, slots, order, reset):  # type: ignore[no-untyped-def]
+def _scores(data, slots, order):  # type: ignore[no-untyped-def]
     """Block by block: the first loop only loads, so that many cache misses are under way at once."""
     out = np.empty(len(data), dtype=np.float64)
     contexts, lengths = np.empty(_BLOCK, dtype=np.uint64), np.empty(_BLOCK, dtype=np.int64)
@@ -222,7 +223,7 @@ def _scores(data, slots, order, reset):  # type: ignore[no-untyped-def]
             contexts[i], lengths[i] = context, known
             loaded[i] = slots[_slot(_key(context, known), len(slots))]
             context = (context << np.uint64(8)) | np.uint64(data[begin + i])
-            known = 0 if reset and data[begin + i] == 10 else min(known + 1, order)
+            known = min(known + 1, order)
         for i in range(count):
             if loaded[i] >> np.uint64(_VALUE_BITS) == _key(contexts[i], lengths[i]):
                 out[begin + i] = _value(loaded[i])
