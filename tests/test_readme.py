@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 from record_builder import make_record
 from rich.table import Table
+from torch import nn
 
 from bench import cli, readme, records
+from bench.checkpoint import save_model
 from bench.config import Suite, load_suite
+from bench.prepare import make_model
 from bench.run import Outcome
 from bench.suites import shipped_suites
 from patchers import get, load_plugin
@@ -50,6 +53,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for row in suite.rows:
             changes = {"suite": name, "config": suite.run_config(row.label)}
             records.write(folder / "results", make_record(row.label, documents=20, changes=changes))
+    small = ["model.latent_layers=1", "model.ngram_rows=97", "model.patch_rows=97"]
+    suite = load_suite("quick", small)
+    row = suite.row("stride")
+    model = make_model(row, row.patcher, 0)
+    nn.init.zeros_(model.get_submodule("head").get_parameter("weight"))  # it writes byte 0, which is text
+    save_model(folder / "results" / "quick" / "checkpoints" / "RUN_ID", suite, row, row.patcher, model)
     return folder
 
 
@@ -105,7 +114,7 @@ def nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 ACTS: dict[str, Act] = {
     "run": stub_run,
     "plan": stub_plan,
-    **dict.fromkeys(("table", "list", "check", "segment", "new-patcher"), nothing),
+    **dict.fromkeys(("table", "list", "check", "segment", "new-patcher", "generate", "trace"), nothing),
 }
 
 
