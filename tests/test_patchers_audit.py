@@ -173,11 +173,11 @@ def test_a_knob_that_misses_is_seen() -> None:
             return np.arange(len(data)) % self.size == 0
 
         def calibrate(self, docs: Sequence[bytes], bytes_per_patch: float) -> Self:
-            return type(self)(size=round(2 * bytes_per_patch))
+            return type(self)(size=round(1.1 * bytes_per_patch))
 
-    finding = check_calibration(Misses(), [b"x" * 1000], [3.0])
+    finding = check_calibration(Misses(), [b"x" * 1000], [10.0])
     assert not finding.passed
-    assert "asked for 3 bytes a patch, 'size' gave 5.99" in finding.detail
+    assert "asked for 10 bytes a patch, 'size' gave 10.99" in finding.detail
     with pytest.raises(BenchError, match="does not say how to set it: override calibrate"):
         Patcher.calibrate(Misses(), [b"x"], 3.0)
 
