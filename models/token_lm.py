@@ -16,6 +16,9 @@ from models.harness import Prediction
 from models.layers import Linear, wide
 from models.packing import PackedTransformer
 
+SCORED_AT_ONCE = 1024
+"""Tokens whose logits are in memory together, where no gradient is wanted."""
+
 
 @dataclass(frozen=True)
 class TokenLMConfig:
@@ -55,6 +58,13 @@ class TokenLM(nn.Module):
         before[first] = self.vocab_size
         before = F.pad(before, (0, bucket(len(before)) - len(before)))
         states = self.latent(F.embedding(before, self.token).to(dtype), counts)
-        logits = self.head(states)[: len(batch.ids)]
-        nats = F.cross_entropy(wide(logits), batch.ids, reduction="none")
+        states = states[: len(batch.ids)]
+        # scored in float64, a batch of logits over a whole vocabulary would be the largest tensor there is
+        at_once = len(states) if torch.is_grad_enabled() else SCORED_AT_ONCE
+        nats = torch.cat(
+            [
+                F.cross_entropy(wide(self.head(some)), ids, reduction="none")
+                for some, ids in zip(states.split(at_once), batch.ids.split(at_once), strict=True)
+            ]
+        )
         return Prediction(nats.new_zeros(len(batch.data)).index_copy(0, at, nats))
