@@ -148,7 +148,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
 
     q (B, H, L, E), k and v (B, H, S, E), bias (B, 1, L, S) with 0 where a key is seen and -inf elsewhere -> (B, H,
     L, E). On a GPU this is SDPA. On a CPU three plain products are two to three times faster forward and backward
-    than SDPA with a mask (bench/perf/layers.py measures it).
+    than SDPA with a mask (bench/perf/step.py has SDPA in the plain step that it compares with).
     """
     if q.is_cuda or not torch.is_grad_enabled():
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)

@@ -238,9 +238,10 @@ def test_a_sum_that_is_no_number_is_caught() -> None:
         def forward(self, batch: Windows, dtype: torch.dtype) -> Prediction:
             return Prediction(torch.where(batch.positions() > 0, math.nan, super().forward(batch, dtype).nats))
 
-    found = kraft_short(Second(1.0).model())
-    assert found.values["one"] == pytest.approx(1)
-    assert not found.passed
+    for priced in (False, True):
+        found = kraft_short(Second(1.0, priced).model())
+        assert found.values["one"] == pytest.approx(1)
+        assert not found.passed
 
 
 def test_all_audits_together(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,13 @@ def _threads() -> Iterator[None]:
 def test_every_script_is_run_here() -> None:
     folder = Path(next(iter(bench.perf.__path__)))
     assert {path.stem for path in folder.glob("*.py")} - {"__init__"} == SCRIPTS
+
+
+def test_scripts_that_are_mentioned_are_there() -> None:
+    root = Path(__file__).resolve().parent.parent
+    texts = [root / "README.md", *(p for name in ("bench", "models", "patchers") for p in (root / name).rglob("*.py"))]
+    for path in texts:
+        assert set(re.findall(r"bench[/.]perf[/.](\w+)", path.read_text(encoding="utf-8"))) <= SCRIPTS, path
 
 
 def test_a_training_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
