@@ -27,7 +27,7 @@ class Trained(Protocol):
 
 
 class Display(AbstractContextManager["Display"]):
-    """Listens to a suite (`bench.run.Listener`). Counts what was run and what failed."""
+    """Listens to a suite (`bench.run.Listener`). Counts what was run."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
@@ -45,7 +45,6 @@ class Display(AbstractContextManager["Display"]):
         self.learning = False
         self.title = ""
         self.ran = 0
-        self.failed = 0
 
     def __enter__(self) -> Self:
         self.bars.start()
@@ -85,7 +84,6 @@ class Display(AbstractContextManager["Display"]):
     def run_ends(self, record: dict[str, Any]) -> None:
         self.ran += 1
         if record["status"] != "ok":
-            self.failed += 1
             self.line(f"{self.title} failed: {record['error']['kind']}: {record['error']['message']}")
             return
         seconds = record["cost"]["train_seconds"] + record["cost"]["score_seconds"]

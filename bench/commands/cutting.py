@@ -1,0 +1,118 @@
+"""`patchbench check`, `segment` and `new-patcher`: what concerns patchers alone."""
+
+import functools
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from bench.commands.options import DEFAULT_RESULTS, AsJson, Plugins, Results, check_writable, load_plugins, write
+from patchers.errors import BenchError
+
+PATCHER = "NAME[:KEY=VALUE,...]"
+PATCHER_HELP = "A patcher with its options, or a folder that has one: results/SUITE/checkpoints/RUN_ID."
+
+FITTED_ON = "wiki-en"
+"""The corpus that patchers learn from where no suite names another."""
+
+
+def check(
+    patcher: Annotated[str, typer.Argument(metavar="PATCHER", help=PATCHER_HELP)],
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the patcher.")
+    ] = None,
+    plugin: Plugins = None,
+    as_json: AsJson = False,
+) -> int:
+    """Run the contract on a patcher: exit code 0 if it is sound, 1 if not, with the counter-example.
+
+    One that learns is fitted on a part of wiki-en first.
+    """
+    from bench import checking
+    from bench.fitting import asked
+    from bench.progress import Display
+
+    load_plugins(plugin)
+    with Display() as display:
+        verdict = checking.check(asked(patcher, setting or []), display.say)
+    if as_json:
+        print(json.dumps(checking.as_json(verdict), indent=1))
+    else:
+        checking.show(verdict, Console(highlight=False))
+    return 0 if verdict.sound else 1
+
+
+def segment(
+    text: Annotated[str, typer.Argument(metavar="TEXT|FILE|-", help="A file of that name, else the text itself.")],
+    patcher: Annotated[list[str], typer.Option("-p", "--patcher", metavar=PATCHER, help=PATCHER_HELP)],
+    bytes_per_patch: Annotated[
+        float | None, typer.Option(metavar="X", help="Set the knob of each patcher for that mean size, unless given.")
+    ] = None,
+    as_json: AsJson = False,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page as well.")] = None,
+    results: Results = DEFAULT_RESULTS,
+    plugin: Plugins = None,
+) -> None:
+    """Show how patchers cut a text, and statistics of their patches.
+
+    What learns is fitted on wiki-en, and kept in the cache of the results folder.
+    """
+    from bench import viewing
+    from bench.data import Data, DataConfig, load
+    from bench.fitting import asked, fit_cached
+    from bench.progress import Display
+
+    load_plugins(plugin)
+    wanted = [asked(one) for one in patcher]
+    data, source = _text(text)
+    views = []
+    with Display() as display:
+
+        @functools.cache
+        def corpus() -> Data:
+            check_writable(results)
+            display.say(f"reading {FITTED_ON}")
+            return load(DataConfig(corpus=FITTED_ON))
+
+        for one in wanted:
+            size = bytes_per_patch if one.calibrates else None
+            ready = one.patcher
+            if one.learns or size is not None:
+                ready = fit_cached(ready, corpus(), size, results / "cache", display.say)
+            views.append(viewing.view(one.label, ready, data))
+    if as_json:
+        shown = {"source": source, "bytes": len(data), "views": [viewing.as_json(one) for one in views]}
+        print(json.dumps(shown, indent=1))
+    else:
+        viewing.show(views, source, Console(highlight=False))
+    if html is not None:
+        from bench.viewing_page import page
+
+        write(html, page(views, source))
+
+
+def new_patcher(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="In lower case, as my-words.")],
+    folder: Annotated[Path, typer.Option(metavar="DIR", help="Where to write it.")] = Path(),
+) -> None:
+    """Write a small patcher of your own to start from, with a test beside it that passes."""
+    from bench.scaffold import write_patcher
+
+    plugin, test = write_patcher(name, folder)
+    print(f"{plugin}\n{test}\n\nNext: python -m pytest {test}\n      patchbench check {name} --plugin {plugin}")
+
+
+def _text(text: str) -> tuple[bytes, str]:
+    """The bytes that an argument stands for, and where they are from."""
+    if text == "-":
+        return sys.stdin.buffer.read(), "from standard input"
+    if not os.path.exists(text) or os.path.isdir(text):
+        return os.fsencode(text), "from the command line"
+    try:
+        return Path(text).read_bytes(), f"of {text}"
+    except OSError as error:
+        raise BenchError(f"cannot read {text}: {error.strerror}") from error

@@ -1,0 +1,54 @@
+"""`patchbench list`: what there is to choose from."""
+
+import json
+from enum import StrEnum
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from bench.commands.options import AsJson, Plugins, load_plugins, show
+from bench.listing import LISTS
+
+LONG = ("what", "options", "source")
+"""Columns of `list` that are made narrower where the terminal is."""
+
+
+class Listed(StrEnum):
+    """What `list` knows."""
+
+    patchers = "patchers"
+    models = "models"
+    tasks = "tasks"
+    corpora = "corpora"
+    suites = "suites"
+
+
+def list_(what: Listed, as_json: AsJson = False, plugin: Plugins = None) -> None:
+    """List patchers, models, tasks, corpora or suites."""
+    load_plugins(plugin)
+    rows = LISTS[what.value]()
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    hidden = {"causal", "options"} if what is Listed.patchers else set()
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for key in rows[0]:
+        if key not in hidden:
+            shown.add_column(key, overflow="fold", no_wrap=key not in LONG)
+    for row in rows:
+        shown.add_row(*(_listed(key, value) for key, value in row.items() if key not in hidden))
+    show(shown)
+
+
+def _listed(key: str, value: Any) -> Text:
+    """A cell of `list`: of a source the beginning is enough, the other long ones are wrapped."""
+    return Text(_cell(value), no_wrap=key == "source", overflow="ellipsis" if key == "source" else "fold")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={_cell(item)}" for key, item in value.items())
+    if isinstance(value, bool | None):
+        return {True: "yes", False: "no", None: "-"}[value]
+    return str(value)
