@@ -41,6 +41,8 @@ DEFAULT_PRICE: Price = "start"
 AtLeast1 = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+PatchSize = Annotated[float, Field(ge=1)] | str | None
+"""Bytes a patch to calibrate to: a number, or the label of a row whose realised size it is."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class RowConfig:
     price: Price | None = None
     leaky: bool = False
     calibrate: bool = True
+    bytes_per_patch: PatchSize = None  # by default the suite's
     train: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -97,6 +100,7 @@ class Row:
     price: Price | None  # None where boundaries are free: causal patchers, leaky rows, models over tokens
     leaky: bool
     calibrate: bool  # whether the row has a knob and wants it set
+    bytes_per_patch: float | str | None  # to what it is set: a size, or the label of a row; None where it is not
 
     def patcher_options(self) -> dict[str, Any] | None:
         if self.patcher is None:
@@ -133,7 +137,7 @@ class SuiteConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
     match: Match = "placement"
-    bytes_per_patch: Annotated[float, Field(ge=1)] | str | None = None
+    bytes_per_patch: PatchSize = None
     tasks: Annotated[tuple[Annotated[str, AfterValidator(_is_task)], ...], Field(min_length=1)] = ("bpb",)
 
 
@@ -146,7 +150,7 @@ class Suite:
     rows: tuple[Row, ...]
     seeds: tuple[int, ...]
     match: Match
-    bytes_per_patch: float | str | None  # a size, or the label of the row that all others are calibrated to
+    bytes_per_patch: float | str | None  # of the rows that do not say otherwise
     tasks: tuple[str, ...]
 
     def row(self, label: str) -> Row:
@@ -163,9 +167,6 @@ class Suite:
         goes to that one's realised size.
         """
         row = self.row(label)
-        size: Any = self.bytes_per_patch if row.calibrate else None
-        if isinstance(size, str):
-            size = {"row": size, "patcher": self.row(size).patcher_options()}
         return plain(
             {
                 "data": identity(self.data),
@@ -176,9 +177,17 @@ class Suite:
                 "leaky": row.leaky,
                 "calibrate": row.calibrate,
                 "match": self.match,
-                "bytes_per_patch": size,
+                "bytes_per_patch": self._size(row),
             }
         )
+
+    def _size(self, row: Row) -> Any:
+        """What a row is calibrated to, as its run's identity has it."""
+        if not isinstance(row.bytes_per_patch, str):
+            return row.bytes_per_patch
+        other = self.row(row.bytes_per_patch)
+        size = {"row": other.label, "patcher": other.patcher_options()}
+        return size if other.bytes_per_patch is None else {**size, "bytes_per_patch": self._size(other)}
 
     def resolved(self) -> dict[str, Any]:
         """The whole suite as JSON, defaults filled in."""
@@ -238,14 +247,33 @@ def suite_from_tree(tree: Tree, stem: str, overrides: Sequence[str], plugins: Se
         load_plugin(plugin)
     labels = list(config.rows)
     rows = tuple(_row(label, config.rows[label], config, tree.at("rows", label)) for label in labels)
-    size = config.bytes_per_patch
-    if isinstance(size, str) and (size not in config.rows or rows[labels.index(size)].patcher is None):
-        raise tree.at("bytes_per_patch").error(
-            f"wanted a number of at least 1 or a row that has a patcher, got {size!r}{nearest(size, labels)}"
-        )
+    _check_sizes(config, rows, tree)
     if len(set(config.seeds)) < len(config.seeds):
         raise tree.at("seeds").error(f"each seed counts once, got {list(config.seeds)}")
-    return Suite(config.name or stem, config.data, rows, config.seeds, config.match, size, config.tasks)
+    return Suite(
+        config.name or stem, config.data, rows, config.seeds, config.match, config.bytes_per_patch, config.tasks
+    )
+
+
+def _check_sizes(config: SuiteConfig, rows: Sequence[Row], tree: Tree) -> None:
+    """A row whose size others take is there, has patches, and does not take its own from them."""
+    found = {row.label: row for row in rows}
+    asked = {label: mapping.get("bytes_per_patch") for label, mapping in config.rows.items()}
+    places = [(tree.at("rows", label, "bytes_per_patch"), size) for label, size in asked.items()]
+    for place, size in [(tree.at("bytes_per_patch"), config.bytes_per_patch), *places]:
+        if isinstance(size, str) and (size not in found or found[size].patcher is None):
+            near = nearest(size, list(found))
+            raise place.error(f"wanted a number of at least 1 or a row that has a patcher, got {size!r}{near}")
+    for row in rows:
+        chain = [row.label]
+        while isinstance(size := found[chain[-1]].bytes_per_patch, str):
+            if size in chain:
+                place = tree.at("rows", row.label) if asked[row.label] else tree.at()
+                around = " to ".join([*chain, size])
+                raise (place / "bytes_per_patch").error(
+                    f"rows take their sizes in a circle, {around}; give one of them a number"
+                )
+            chain.append(size)
 
 
 def _expand_patchers(suite: dict[str, Any]) -> None:
@@ -295,12 +323,16 @@ def _row(label: str, mapping: Mapping[str, Any], suite: SuiteConfig, place: Plac
             raise (place / key).error("only a harness whose patcher is not causal has boundaries to pay for")
     if config.leaky and config.price is not None:
         raise (place / "leaky").error("a leaky row leaves its boundaries unpaid; give either price or leaky")
-    calibrate = config.calibrate and suite.bytes_per_patch not in (None, label)
+    size = config.bytes_per_patch or suite.bytes_per_patch
+    calibrate = config.calibrate and size not in (None, label)
     knob = None if patcher is None else patcher.knob
     if calibrate and knob is not None and config.patcher is not None and knob in config.patcher:
         raise (place / "patcher" / knob).error(
             f"calibration to bytes_per_patch sets {knob}; leave it out, or give the row `calibrate: false`"
         )
+    if config.bytes_per_patch is not None and (knob is None or not config.calibrate):
+        why = "the row has no knob to set" if knob is None else "the row is not calibrated"
+        raise (place / "bytes_per_patch").error(f"{why}; leave it out")
     return Row(
         label=label,
         model=config.model,
@@ -310,6 +342,7 @@ def _row(label: str, mapping: Mapping[str, Any], suite: SuiteConfig, place: Plac
         price=(config.price or DEFAULT_PRICE) if open_boundaries and not config.leaky else None,
         leaky=config.leaky,
         calibrate=calibrate and knob is not None,
+        bytes_per_patch=size if calibrate and knob is not None else None,
     )
 
 

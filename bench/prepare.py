@@ -90,11 +90,9 @@ def fitted(suite: Suite, row: Row, data: Data, cache: Path, say: Say) -> Patcher
 
 def wanted_size(suite: Suite, row: Row, data: Data, cache: Path, say: Say) -> float | None:
     """The mean patch that a row is calibrated to: a number, another row's on the calibration split, or None."""
-    if not row.calibrate:
-        return None
-    if not isinstance(suite.bytes_per_patch, str):
-        return suite.bytes_per_patch
-    other = fitted(suite, suite.row(suite.bytes_per_patch), data, cache, say)
+    if not isinstance(row.bytes_per_patch, str):
+        return row.bytes_per_patch
+    other = fitted(suite, suite.row(row.bytes_per_patch), data, cache, say)
     texts = data.calibration.texts
     return CutDocuments.of(texts, cut(other, texts)).bytes_per_patch
 

@@ -16,6 +16,7 @@ from bench.data import DataConfig
 from bench.sources import DatasetConfig
 from bench.strict_yaml import parse
 from bench.suites import purpose, shipped_suites
+from bench.tasks import BitsPerByte
 from models.byte_lm import ByteLMConfig
 from models.harness import HarnessConfig
 from models.token_lm import TokenLMConfig
@@ -62,7 +63,7 @@ def message(text: str = SUITE, *overrides: str) -> str:
 
 def test_numbers_and_defaults() -> None:
     read = suite()
-    assert (read.name, read.seeds, read.tasks, read.match) == ("mine", (0,), ("bpb",), "placement")
+    assert (read.name, read.seeds, read.tasks, read.match) == ("mine", (0,), (BitsPerByte(),), "placement")
     train = read.row("stride").train
     assert (train.lr, train.bytes) == (3e-4, 1_000_000)
     assert isinstance(train.lr, float)
@@ -182,6 +183,27 @@ def test_run_config_is_what_the_numbers_depend_on() -> None:
     assert base.run_config("whitespace") == suite(SUITE, "bytes_per_patch=5").run_config("whitespace")
 
 
+def test_a_row_may_have_a_size_of_its_own() -> None:
+    base = suite()
+    text = edited("  bpe: {patcher: bpe}", "  bpe: {patcher: bpe, bytes_per_patch: whitespace}")
+    own = suite(text, "rows.random={patcher: random, bytes_per_patch: 6}")
+    sizes = {row.label: row.bytes_per_patch for row in own.rows}
+    assert sizes == {
+        **{"stride": 4.5, "whitespace": None, "bpe": "whitespace", "bpe-leaky": 4.5, "tokens": None, "bytes": None},
+        "random": 6,
+    }
+    for label in ("stride", "whitespace", "tokens", "bytes"):  # the others are the runs that they were
+        assert own.run_config(label) == base.run_config(label)
+    whole = suite(SUITE, "bytes_per_patch=whitespace")
+    assert own.run_config("bpe") == whole.run_config("bpe"), "it says the same as if it stood above all rows"
+    # where the row whose size is taken has its own from somewhere, that is part of what the run is
+    chained = [
+        suite(text, f"rows.bpe.bytes_per_patch={stride}").run_config("bpe") for stride in ("stride", "whitespace")
+    ]
+    assert chained[0]["bytes_per_patch"]["bytes_per_patch"] == 4.5
+    assert "bytes_per_patch" not in chained[1]["bytes_per_patch"]
+
+
 def test_a_size_taken_from_a_row_is_part_of_what_a_run_is() -> None:
     text = edited("bytes_per_patch: 4.5", "bytes_per_patch: words")
     text += "  words: {patcher: {name: words, every: 1}}\n"
@@ -262,6 +284,32 @@ def test_a_size_taken_from_a_row_is_part_of_what_a_run_is() -> None:
             "line 6: bytes_per_patch: wanted a number of at least 1 or a row that has a patcher",
         ),
         ("4.5", "bytes", "bytes_per_patch: wanted a number of at least 1 or a row that has a patcher"),
+        (
+            "{patcher: stride}",
+            "{patcher: stride, bytes_per_patch: bytes}",
+            "line 8: rows.stride.bytes_per_patch: wanted a number of at least 1 or a row that has a patcher",
+        ),
+        (
+            "{patcher: stride}",
+            "{patcher: stride, bytes_per_patch: 0.9}",
+            "rows.stride.bytes_per_patch: wanted greater than or equal to 1",
+        ),
+        (
+            "{name: whitespace}",
+            "{name: whitespace}\n    bytes_per_patch: 5",
+            "line 11: rows.whitespace.bytes_per_patch: the row has no knob to set",
+        ),
+        (
+            "{patcher: stride}",
+            "{patcher: stride, calibrate: false, bytes_per_patch: 5}",
+            "rows.stride.bytes_per_patch: the row is not calibrated",
+        ),
+        (
+            "4.5\nrows:\n  stride: {patcher: stride}",
+            "bpe\nrows:\n  stride: {patcher: stride}\n  more: {patcher: bpe, bytes_per_patch: more2}\n"
+            "  more2: {patcher: bpe, bytes_per_patch: more}",
+            "line 9: rows.more.bytes_per_patch: rows take their sizes in a circle, more to more2 to more",
+        ),
         ("4.5", "0.5", "line 6: bytes_per_patch: wanted greater than or equal to 1 or text, got 0.5"),
         ("4.5", "4.5\ntasks: [bpd]", "line 7: tasks.0: unknown task 'bpd', did you mean 'bpb'?"),
         ("4.5", "4.5\nseeds: [0, 0]", "line 7: seeds: each seed counts once, got [0, 0]"),

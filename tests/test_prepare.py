@@ -100,6 +100,15 @@ def test_all_rows_can_go_to_the_size_of_one(place: Path, data: Data) -> None:
     assert sizes["bpe"] == pytest.approx(sizes["whitespace"], rel=0.02)
 
 
+def test_a_row_can_go_to_a_size_of_its_own(place: Path, data: Data) -> None:
+    rows = {**ROWS, "bpe": {"patcher": "bpe", "bytes_per_patch": "whitespace"}}
+    suite = tiny_suite(place, rows={**rows, "entropy": {**ROWS["entropy"], "bytes_per_patch": 5}})
+    for label, size in {"stride": 3.5, "bpe": 3.8, "entropy": 5}.items():
+        found = prepare(suite, suite.row(label), data, place / "cache", lambda message: None).bytes_per_patch
+        assert found is not None
+        assert found["calibration"] == pytest.approx(size, rel=0.03), label
+
+
 def test_nothing_is_fitted_or_cut_twice(
     suite: Suite, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
