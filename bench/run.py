@@ -92,43 +92,82 @@ def runs_of(suite: Suite, data: Data) -> list[Run]:
     ]
 
 
+@dataclass(frozen=True)
+class Work:
+    """A suite on one results folder, as one of possibly many processes sees it."""
+
+    suite: Suite
+    data: Data
+    results: Path
+    listener: Listener
+    runs: list[Run]
+    known: dict[str, Record | None]
+    """What had been recorded of each run when this process began."""
+
+    @staticmethod
+    def of(suite: Suite, results: Path, listener: Listener) -> Work:
+        """Raises BenchError for what concerns all runs: the data, the results folder, a damaged record."""
+        keep_memory()
+        listener.say(f"reading {suite.data.label}")
+        data = load(suite.data)
+        runs = runs_of(suite, data)
+        known = {r.run_id: records.find(results, suite.name, r.run_id) for r in runs}
+        return Work(suite, data, results, listener, runs, known)
+
+    @property
+    def missing(self) -> list[Run]:
+        """What was not done when this process began; failed runs are tried again."""
+        return [r for r in self.runs if not records.done(self.known[r.run_id])]
+
+    def attempt(self, run: Run, wait: float = 0.0) -> bool:
+        """Do a run, unless another process has finished it meanwhile; False where one is still at it after `wait`
+        seconds (-1: for ever)."""
+        with records.claim(self.results, self.suite.name, run.run_id, wait) as mine:
+            if mine and records.find(self.results, self.suite.name, run.run_id) == self.known[run.run_id]:
+                self.listener.run_begins(run.run_id, self.runs.index(run) + 1, len(self.runs))
+                record = run_one(self.suite, run, self.data, self.results, self.listener)
+                records.write(self.results, record)
+                checkpoint = training_checkpoint(self.results, self.suite, run)
+                for left in checkpoint.parent.glob(f"{checkpoint.name}*"):  # and what a killed process began
+                    left.unlink(missing_ok=True)
+                self.listener.run_ends(record)
+        return mine
+
+    def outcome(self) -> Outcome:
+        found = [records.find(self.results, self.suite.name, r.run_id) for r in self.runs]
+        return Outcome([r for r in found if r is not None])
+
+
 def run_suite(suite: Suite, results: Path, listener: Listener | None = None) -> Outcome:
     """Do what is missing of a suite and return all its records.
 
     A run that another process is doing is waited for, not repeated. A run that fails leaves a record that says so,
     and the others go on. Raises BenchError for what concerns all runs: the data, the results folder.
     """
-    listener = listener or Silent()
-    keep_memory()
-    listener.say(f"reading {suite.data.label}")
-    data = load(suite.data)
-    runs = runs_of(suite, data)
-    known = {r.run_id: records.find(results, suite.name, r.run_id) for r in runs}
-    missing = [r for r in runs if not records.done(known[r.run_id])]
-    for wait in (0.0, -1.0):  # first what nobody else is doing, then what others were doing and may not have finished
-        held = []
-        for r in missing:
-            with records.claim(results, suite.name, r.run_id, wait) as mine:
-                if not mine:
-                    held.append(r)
-                elif records.find(results, suite.name, r.run_id) == known[r.run_id]:  # else another process did it
-                    listener.run_begins(r.run_id, runs.index(r) + 1, len(runs))
-                    record = run_one(suite, r, data, results, listener)
-                    records.write(results, record)
-                    checkpoint = training_checkpoint(results, suite, r)
-                    for left in checkpoint.parent.glob(f"{checkpoint.name}*"):  # and what a killed process began
-                        left.unlink(missing_ok=True)
-                    listener.run_ends(record)
-        if held and wait == 0.0:
-            listener.say(f"waiting for another process at {held[0].run_id}")
-        missing = held
-    all_records = [records.find(results, suite.name, r.run_id) for r in runs]
-    return Outcome([r for r in all_records if r is not None])
+    work = Work.of(suite, results, listener or Silent())
+    held = [run for run in work.missing if not work.attempt(run)]  # first what nobody else is doing
+    if held:  # then what others were doing and may not have finished
+        work.listener.say(f"waiting for another process at {held[0].run_id}")
+    for run in held:
+        work.attempt(run, wait=-1.0)
+    return work.outcome()
 
 
 def run_one(suite: Suite, run: Run, data: Data, results: Path, listener: Listener) -> Record:
     """Train, score and describe one run; whatever goes wrong becomes a record that says what."""
-    record: Record = {
+    record = described(suite, run, data)
+    try:
+        return record | {"status": "ok", "error": None} | _results_of(suite, run, data, results, listener)
+    except TrainingFailed as error:
+        problem: dict[str, Any] = {"kind": "diverged", "message": str(error), "step": error.step}
+    except Exception as error:  # noqa: BLE001 - a plug-in may raise anything; this run has failed, the others go on
+        problem = {"kind": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
+    return record | {"status": "failed", "error": problem}
+
+
+def described(suite: Suite, run: Run, data: Data) -> Record:
+    """What is known of a run before it has begun."""
+    return {
         "run_id": run.run_id,
         "suite": suite.name,
         "row": run.row.label,
@@ -138,13 +177,6 @@ def run_one(suite: Suite, run: Run, data: Data, results: Path, listener: Listene
         "data": data.summary(),
         "environment": records.environment(str(best_device())),
     }
-    try:
-        return record | {"status": "ok", "error": None} | _results_of(suite, run, data, results, listener)
-    except TrainingFailed as error:
-        problem: dict[str, Any] = {"kind": "diverged", "message": str(error), "step": error.step}
-    except Exception as error:  # noqa: BLE001 - a plug-in may raise anything; this run has failed, the others go on
-        problem = {"kind": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
-    return record | {"status": "failed", "error": problem}
 
 
 def _results_of(suite: Suite, run: Run, data: Data, results: Path, listener: Listener) -> Record:
