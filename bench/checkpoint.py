@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,18 @@ from patchers.errors import BenchError
 FORMAT = 1
 
 
-def save_model(folder: Path, suite: Suite, row: Row, patcher: Patcher | None, model: nn.Module) -> None:
-    """Write `model.json`, `model.safetensors` and the patcher into `folder`, whole or not at all."""
+def save_model(
+    folder: Path,
+    suite: Suite,
+    row: Row,
+    patcher: Patcher | None,
+    model: nn.Module,
+    training: Mapping[str, Any] | None = None,
+) -> None:
+    """Write `model.json`, `model.safetensors` and the patcher into `folder`, whole or not at all.
+
+    `training` says how the weights came about (`bench.reuse`), so that another suite can take them over.
+    """
     part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -41,6 +52,7 @@ def save_model(folder: Path, suite: Suite, row: Row, patcher: Patcher | None, mo
         "window": row.train.window,
         "vocab_size": model.vocab_size if isinstance(model, TokenLM) else None,
         "patcher": patcher is not None,
+        "training": dict(training or {}),
     }
     (part / "model.json").write_text(json.dumps(header, indent=1) + "\n")
     save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, part / "model.safetensors")
@@ -50,31 +62,53 @@ def save_model(folder: Path, suite: Suite, row: Row, patcher: Patcher | None, mo
     part.rename(folder)
 
 
-def load_model(folder: str | Path, device: torch.device | None = None) -> CutModel:
-    """The model that a run left in `results/SUITE/checkpoints/RUN_ID`.
-
-    Raises BenchError when the folder holds no such model.
-    """
-    folder = Path(folder)
+def read_header(folder: Path) -> dict[str, Any]:
+    """What `model.json` says. Raises BenchError when there is none, or one of another version."""
     try:
         header = json.loads((folder / "model.json").read_text())
-        weights = load_file(folder / "model.safetensors")
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError) as error:
         raise BenchError(
             f"{folder} holds no trained model ({error}); give a folder results/SUITE/checkpoints/RUN_ID"
         ) from error
     found = header.get("format") if isinstance(header, dict) else None
     if found != FORMAT:
         raise BenchError(f"{folder} has format {found}, this patchbench reads format {FORMAT}; train it again")
-    patcher = load(folder / "patcher") if header["patcher"] else None
+    return dict(header)
+
+
+def load_weights(folder: Path, model: nn.Module) -> None:
+    """Put the weights into a model of the same sizes. Raises BenchError where they are damaged or of others."""
     try:
-        model = _module(header, patcher)
+        weights = load_file(folder / "model.safetensors")
+    except (OSError, ValueError, SafetensorError) as error:
+        raise BenchError(
+            f"{folder} holds no trained model ({error}); give a folder results/SUITE/checkpoints/RUN_ID"
+        ) from error
+    try:
         model.load_state_dict(weights)
     except (KeyError, TypeError, RuntimeError) as error:
         what = " ".join(str(error).split())[:200]
         raise BenchError(
             f"{folder} does not hold what its header says ({what}); train it again with this version of patchbench"
         ) from error
+
+
+def load_model(folder: str | Path, device: torch.device | None = None) -> CutModel:
+    """The model that a run left in `results/SUITE/checkpoints/RUN_ID`.
+
+    Raises BenchError when the folder holds no such model.
+    """
+    folder = Path(folder)
+    header = read_header(folder)
+    patcher = load(folder / "patcher") if header["patcher"] else None
+    try:
+        model = _module(header, patcher)
+    except (KeyError, TypeError, RuntimeError) as error:
+        what = " ".join(str(error).split())[:200]
+        raise BenchError(
+            f"{folder} does not hold what its header says ({what}); train it again with this version of patchbench"
+        ) from error
+    load_weights(folder, model)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if patcher is not None and patcher.kind == "in-model":
         patcher = None  # the model cuts by itself

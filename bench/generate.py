@@ -145,12 +145,12 @@ def begin(
     """A writer that has read the prompts."""
     if isinstance(module, ByteLM):
         return ByteWriter(module, prompts)
+    if isinstance(module, Harness) and module.router is not None:
+        return PatchWriter(module, prompts, None)
     assert patcher is not None, "every other model is cut by a patcher"
     if isinstance(module, TokenLM):
         return TokenWriter(module, [_ids(patcher, p) for p in prompts], _spelling(patcher, module.vocab_size))
     assert isinstance(module, Harness), type(module)
-    if module.router is not None:
-        return PatchWriter(module, prompts, None)
     if module.price is None:
         return PatchWriter(module, prompts, [patcher.stream() for _ in prompts])
     draws = [rng.random() for rng in chance] if chance is not None else [0.5] * len(prompts)

@@ -75,7 +75,7 @@ def run_id(
         "tasks": task_versions,
         "schema": SCHEMA,
     }
-    return f"{row}-s{seed}-{_sha256(_plain(what))[:12]}"
+    return f"{row}-s{seed}-{digest(_plain(what))[:12]}"
 
 
 def canonical(value: Any) -> bytes:
@@ -84,7 +84,8 @@ def canonical(value: Any) -> bytes:
     return _bytes(text)
 
 
-def _sha256(value: Any) -> str:
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON value, however it was laid out."""
     return hashlib.sha256(canonical(value)).hexdigest()
 
 
@@ -106,7 +107,7 @@ def write(results: Path, record: Mapping[str, Any]) -> Path:
     wrong = complaint(body)
     if wrong:
         raise BenchError(f"the record of run {body.get('run_id')} cannot be written: {wrong}")
-    body["checksum"] = _sha256(body)
+    body["checksum"] = digest(body)
     path = run_path(results, body["suite"], body["run_id"])
     write_atomic(path, _bytes(_layout(body) + "\n"))
     return path
@@ -119,7 +120,7 @@ def read(path: Path) -> Record:
     try:
         record = json.loads(path.read_bytes().decode())
         checksum = record.pop("checksum", None) if isinstance(record, dict) else None
-        intact = checksum == _sha256(record)
+        intact = checksum == digest(record)
     except OSError as error:
         raise BenchError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

@@ -31,6 +31,7 @@ from bench.prepare import (
     training_flops,
 )
 from bench.records import Record
+from bench.reuse import find_trained, source_of, take_over, training_header, training_id
 from bench.tasks import TASKS
 from bench.train import Progress, TrainingFailed, train
 
@@ -183,11 +184,16 @@ def _results_of(suite: Suite, run: Run, data: Data, results: Path, listener: Lis
     row = run.row
     device = best_device()
     reset_peak_memory(device)
-    prepared = prepare(suite, row, data, results / suite.name / "cache", listener.say)
+    prepared = prepare(suite, row, data, results / "cache", listener.say)
     model = make_model(row, prepared.patcher, run.seed)
-    progress = train(
-        model, prepared.train, row.train, run.seed, device, training_checkpoint(results, suite, run), listener.trained
-    )
+    wanted = training_id(suite, row, data, run.seed)
+    trained = find_trained(results, wanted)
+    if trained is None:
+        checkpoint = training_checkpoint(results, suite, run)
+        progress = train(model, prepared.train, row.train, run.seed, device, checkpoint, listener.trained)
+    else:
+        listener.say(f"taking over the model of {source_of(trained)}")
+        progress = take_over(trained, model, device)
     prepared = after_training(prepared, model, data, listener.say)
     listener.say("scoring")
     began = time.perf_counter()
@@ -206,7 +212,8 @@ def _results_of(suite: Suite, run: Run, data: Data, results: Path, listener: Lis
     failed = [f"{name}: {a['detail']}" for name, a in audits.items() if not a["passed"]]
     if failed and not row.leaky:
         raise AuditFailed("; ".join(failed))
-    save_model(results / suite.name / "checkpoints" / run.run_id, suite, run.row, prepared.patcher, model)
+    folder = results / suite.name / "checkpoints" / run.run_id
+    save_model(folder, suite, run.row, prepared.patcher, model, training_header(wanted, progress))
     per_byte = flops(prepared)
     return {
         "patcher": patcher_summary(prepared),
@@ -217,6 +224,7 @@ def _results_of(suite: Suite, run: Run, data: Data, results: Path, listener: Lis
             "patcher_training": prepared.patcher.training_flops() if prepared.patcher else 0.0,
         },
         "cost": {
+            "trained_by": f"{suite.name}/{run.run_id}" if trained is None else source_of(trained),
             "train_bytes": progress.bytes,
             "train_steps": progress.step,
             "train_seconds": round(progress.seconds, 3),

@@ -1,0 +1,94 @@
+"""A model is trained once for the suites that ask for the same training, and never taken for another one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_suite import tiny_suite
+
+from bench import run
+from bench.audit import Audit
+from bench.checkpoint import load_weights
+from bench.config import Suite
+from bench.data import load
+from bench.prepare import make_model
+from bench.records import Record
+from bench.reuse import find_trained, training_id
+from bench.run import run_suite
+from patchers.errors import BenchError
+
+ROWS: dict[str, dict[str, Any]] = {
+    "stride": {"patcher": "stride"},
+    "routed": {"patcher": "hnet"},
+    "tokens": {"model": "token_lm", "patcher": {"name": "bpe", "vocab": 300}, "calibrate": False},
+}
+
+
+@pytest.fixture(autouse=True)
+def _without_audits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "audit", lambda model, texts: {"told": Audit(True, "not looked at", {})})
+
+
+def suite_named(folder: Path, name: str, *overrides: str) -> Suite:
+    return tiny_suite(folder, f"name={name}", "train.bytes=6000", *overrides, rows=ROWS)
+
+
+def by_row(records: list[Record]) -> dict[str, Record]:
+    return {record["row"]: record for record in records}
+
+
+def test_another_suite_scores_the_model_that_is_there(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    first = by_row(run_suite(suite_named(tmp_path, "one"), results).records)
+    other = suite_named(tmp_path, "two", "tasks=[bpb,speed]", "data.max_test_bytes=900")
+    second = by_row(run_suite(other, results).records)
+    for label in ROWS:
+        a, b = first[label], second[label]
+        assert b["status"] == "ok", (label, b["error"]["traceback"])
+        assert a["cost"]["trained_by"] == b["cost"]["trained_by"] == f"one/{a['run_id']}"
+        assert a["loss_curve"] == b["loss_curve"]
+        assert a["cost"]["train_seconds"] == b["cost"]["train_seconds"]
+        scored = {d[0]: d[1] for d in a["tasks"]["bpb"]["metrics"]["bpb"]["documents"]}
+        again = {d[0]: d[1] for d in b["tasks"]["bpb"]["metrics"]["bpb"]["documents"]}
+        assert again.keys() < scored.keys()
+        assert all(scored[i] == pytest.approx(again[i], abs=1e-3) for i in again)
+
+
+def test_what_moves_the_weights_moves_the_training_id(tmp_path: Path) -> None:
+    suite = suite_named(tmp_path, "one")
+    data = load(suite.data)
+    row = suite.row("stride")
+    same = training_id(suite, row, data, 0)
+    assert training_id(suite_named(tmp_path, "two", "tasks=[speed]"), row, data, 0) == same
+    assert training_id(suite, row, data, 1) != same
+    assert training_id(suite, suite.row("tokens"), data, 0) != same
+    for override in ("train.lr=1e-3", "model.latent_layers=2", "bytes_per_patch=5", "train.bytes=7000", "data.seed=1"):
+        other = suite_named(tmp_path, "one", override) if "seed" not in override else suite
+        of_data = load(tiny_suite(tmp_path, "data.test=0.3", rows=ROWS).data) if "seed" in override else data
+        assert training_id(other, other.row("stride"), of_data, 0) != same, override
+
+
+def test_a_model_counts_beside_its_record_alone(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    suite = tiny_suite(tmp_path, "train.bytes=6000", rows={"stride": ROWS["stride"]})
+    (record,) = run_suite(suite, results).records
+    wanted = training_id(suite, suite.row("stride"), load(suite.data), 0)
+    folder = results / "tiny" / "checkpoints" / record["run_id"]
+    assert find_trained(results, wanted) == folder
+    assert find_trained(results, "0" * 16) is None
+    (results / "tiny" / "runs" / f"{record['run_id']}.json").unlink()
+    assert find_trained(results, wanted) is None
+
+
+def test_damaged_weights_are_refused(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    suite = tiny_suite(tmp_path, "train.bytes=6000", rows={"stride": ROWS["stride"]})
+    (record,) = run_suite(suite, results).records
+    folder = results / "tiny" / "checkpoints" / record["run_id"]
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    row = suite.row("stride")
+    with pytest.raises(BenchError, match="holds no trained model"):
+        load_weights(folder, make_model(row, row.patcher, 0))
