@@ -5,7 +5,7 @@ in place of a number. Leaky rows are exempt from the audits (they are the marked
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,6 +20,9 @@ COMPARABLE = (
     *("data.fingerprint", "data.splits.train.fingerprint", "data.splits.calibration.fingerprint"),
     *("data.splits.test.fingerprint", "config.train.window"),
 )
+
+# And where both have them: how the tasks were set, and the further texts that they were asked about.
+ASKED = (("tasks", "options"), ("data.eval", "fingerprint"))
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,7 @@ def check_comparable(records: Sequence[Record]) -> None:
         fields = [(path, dig(first, path), dig(record, path)) for path in COMPARABLE]
         a, b = _versions(first), _versions(record)
         fields += [(f"tasks.{task}.version", a[task], b[task]) for task in a if task in b]
+        fields += [field for group, key in ASKED for field in _in_both(first, record, group, key)]
         for path, one, other in fields:
             if one != other:
                 raise BenchError(
@@ -137,6 +141,16 @@ def check_comparable(records: Sequence[Record]) -> None:
                     f"in the first and {shortened(str(other), 16)} in the second; choose rows that agree with --rows, "
                     "or run the others again"
                 )
+
+
+def _in_both(a: Record, b: Record, group: str, key: str) -> Iterator[tuple[str, Any, Any]]:
+    """(path, one, other) of what both records have at GROUP.NAME.KEY, for any name."""
+    one, other = dig(a, group) or {}, dig(b, group) or {}
+    for name in one:
+        if key in one[name] and key in other.get(name, {}):
+            differs = difference_at(one[name][key], other[name][key])
+            path = f"{group}.{name}.{key}" + (f".{differs}" if differs else "")
+            yield path, dig(a, path), dig(b, path)
 
 
 def _name(record: Record) -> str:

@@ -15,9 +15,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from bench.data import DataConfig
+from bench.evaluation import read_tasks
 from bench.strict_yaml import Place, Tree, dataclass_from_mapping, parse
 from bench.suites import find_suite
-from bench.tasks import TASKS
+from bench.tasks import Task
 from models.byte_lm import ByteLMConfig
 from models.harness import HarnessConfig, Price
 from models.token_lm import TokenLMConfig
@@ -114,13 +115,16 @@ def _is_label(label: str) -> str:
     return label
 
 
-def _is_task(name: str) -> str:
-    if name not in TASKS:
-        raise BenchError(f"unknown task {name!r}{nearest(name, list(TASKS))}; there are: {', '.join(TASKS)}")
+def _is_domain(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_+-]*", name) or name in ("bpb", "bpc") or name.startswith("bpc_"):
+        raise BenchError(
+            f"{name!r} cannot name a column; use letters, digits and _ + -, and neither bpb nor bpc, which are taken"
+        )
     return name
 
 
 Label = Annotated[str, AfterValidator(_is_label)]
+DomainName = Annotated[str, AfterValidator(_is_domain)]
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,8 @@ class SuiteConfig:
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
     match: Match = "placement"
     bytes_per_patch: PatchSize = None
-    tasks: Annotated[tuple[Annotated[str, AfterValidator(_is_task)], ...], Field(min_length=1)] = ("bpb",)
+    tasks: Annotated[tuple[str | dict[str, Any], ...], Field(min_length=1)] = ("bpb",)
+    eval: dict[DomainName, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -151,7 +156,8 @@ class Suite:
     seeds: tuple[int, ...]
     match: Match
     bytes_per_patch: float | str | None  # of the rows that do not say otherwise
-    tasks: tuple[str, ...]
+    tasks: tuple[Task, ...]
+    eval: Mapping[str, DataConfig]  # other texts to be scored (their test splits), by name
 
     def row(self, label: str) -> Row:
         found = {row.label: row for row in self.rows}
@@ -197,7 +203,8 @@ class Suite:
             "seeds": list(self.seeds),
             "match": self.match,
             "bytes_per_patch": self.bytes_per_patch,
-            "tasks": list(self.tasks),
+            "tasks": plain([task.as_config() for task in self.tasks]),
+            "eval": {name: plain(identity(config)) for name, config in self.eval.items()},
             "rows": {row.label: self.run_config(row.label) for row in self.rows},
         }
 
@@ -232,10 +239,10 @@ def load_suite(name: str, overrides: Sequence[str] = (), plugins: Sequence[str] 
 def suite_from_tree(tree: Tree, stem: str, overrides: Sequence[str], plugins: Sequence[str]) -> Suite:
     if not isinstance(tree.value, dict):
         raise tree.at().error("a suite needs keys; the least it can have are data and rows")
-    _expand_patchers(tree.value)
+    _expand_short_forms(tree.value)
     for text in overrides:
         tree.override(text)
-        _expand_patchers(tree.value)
+        _expand_short_forms(tree.value)
     _keep_one_source(tree)
     config = dataclass_from_mapping(SuiteConfig, tree.value, tree.at())
     for index, plugin in enumerate(config.plugins):
@@ -251,7 +258,14 @@ def suite_from_tree(tree: Tree, stem: str, overrides: Sequence[str], plugins: Se
     if len(set(config.seeds)) < len(config.seeds):
         raise tree.at("seeds").error(f"each seed counts once, got {list(config.seeds)}")
     return Suite(
-        config.name or stem, config.data, rows, config.seeds, config.match, config.bytes_per_patch, config.tasks
+        name=config.name or stem,
+        data=config.data,
+        rows=rows,
+        seeds=config.seeds,
+        match=config.match,
+        bytes_per_patch=config.bytes_per_patch,
+        tasks=read_tasks(config.tasks, tree.at("tasks")),
+        eval={n: dataclass_from_mapping(DataConfig, c, tree.at("eval", n)) for n, c in config.eval.items()},
     )
 
 
@@ -276,14 +290,18 @@ def _check_sizes(config: SuiteConfig, rows: Sequence[Row], tree: Tree) -> None:
             chain.append(size)
 
 
-def _expand_patchers(suite: dict[str, Any]) -> None:
-    """`patcher: NAME` is short for `patcher: {name: NAME}`, and `files: GLOB` for `files: [GLOB]`."""
-    rows, data = suite.get("rows"), suite.get("data")
+def _expand_short_forms(suite: dict[str, Any]) -> None:
+    """`patcher: NAME` is short for `patcher: {name: NAME}`, `files: GLOB` for `files: [GLOB]`, and in `eval`
+    `NAME: CORPUS` for `NAME: {corpus: CORPUS}`."""
+    rows, domains = suite.get("rows"), suite.get("eval")
     for row in rows.values() if isinstance(rows, dict) else ():
         if isinstance(row, dict) and isinstance(row.get("patcher"), str):
             row["patcher"] = {"name": row["patcher"]}
-    if isinstance(data, dict) and isinstance(data.get("files"), str):
-        data["files"] = [data["files"]]
+    if isinstance(domains, dict):
+        domains.update({name: {"corpus": corpus} for name, corpus in domains.items() if isinstance(corpus, str)})
+    for data in (suite.get("data"), *(domains.values() if isinstance(domains, dict) else ())):
+        if isinstance(data, dict) and isinstance(data.get("files"), str):
+            data["files"] = [data["files"]]
 
 
 def _keep_one_source(tree: Tree) -> None:

@@ -11,8 +11,8 @@ that order: a smaller limit is a subset of a larger one.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any
 
@@ -119,6 +119,8 @@ class Data:
     train: Corpus
     calibration: Corpus
     test: Corpus
+    domains: Mapping[str, Corpus] = field(default_factory=dict)
+    """Other texts that the models are asked about, by name; no part of the fingerprint."""
 
     @cached_property
     def fingerprint(self) -> str:
@@ -128,14 +130,15 @@ class Data:
     def summary(self) -> dict[str, Any]:
         """What a record says about its data."""
         splits = {"train": self.train, "calibration": self.calibration, "test": self.test}
-        return {
-            "name": self.name,
-            "fingerprint": self.fingerprint,
-            "splits": {
-                name: {"documents": len(split), "bytes": split.bytes, "fingerprint": split.fingerprint}
-                for name, split in splits.items()
-            },
-        }
+        summary = {"name": self.name, "fingerprint": self.fingerprint, "splits": _described(splits)}
+        return {**summary, "eval": _described(self.domains)} if self.domains else summary
+
+
+def _described(splits: Mapping[str, Corpus]) -> dict[str, Any]:
+    return {
+        name: {"documents": len(split), "bytes": split.bytes, "fingerprint": split.fingerprint}
+        for name, split in splits.items()
+    }
 
 
 def load(config: DataConfig) -> Data:

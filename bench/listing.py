@@ -43,11 +43,16 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 
 def list_tasks() -> list[dict[str, Any]]:
-    from bench.tasks import TASKS
+    from bench import tasks
 
     return [
-        {"name": name, "version": task.version, "what": (task.__doc__ or "").strip().splitlines()[0]}
-        for name, task in TASKS.items()
+        {
+            "name": name,
+            "version": cls.version,
+            "what": (cls.__doc__ or "").strip().splitlines()[0],
+            "options": {f.name: _default(f) for f in dataclasses.fields(cls)},
+        }
+        for name, cls in ((name, tasks.get(name)) for name in tasks.names())
     ]
 
 

@@ -4,6 +4,7 @@ Both go to standard error, so that standard output has the result alone. Without
 """
 
 from contextlib import AbstractContextManager
+from itertools import islice
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -17,6 +18,10 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+
+
+METRICS_SHOWN = 3
+"""Of each task, in the line of a run that is done."""
 
 
 class Trained(Protocol):
@@ -88,7 +93,12 @@ class Display(AbstractContextManager["Display"]):
             return
         seconds = record["cost"]["train_seconds"] + record["cost"]["score_seconds"]
         metrics = (
-            (name, metric["documents"]) for task in record["tasks"].values() for name, metric in task["metrics"].items()
+            (name, metric["documents"])
+            for task in record["tasks"].values()
+            for name, metric in islice(task.get("metrics", {}).items(), METRICS_SHOWN)
         )
         values = [f"{name} {sum(d[1] for d in docs) / sum(d[2] for d in docs):.3f}" for name, docs in metrics]
         self.line(f"{self.title} done: {', '.join(values)} ({seconds:.0f} s)")
+        for name, task in record["tasks"].items():
+            if "error" in task:
+                self.line(f"{self.title} task {name}: {task['error']['message']}")

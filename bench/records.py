@@ -63,18 +63,24 @@ def run_id(
     seed: int,
     run_config: Mapping[str, Any],
     data_fingerprint: str,
-    task_versions: Mapping[str, int],
+    tasks: Mapping[str, Any],
+    domains: Mapping[str, str] | None = None,
 ) -> str:
-    """`ROW-sSEED-HASH`: 12 hex digits of the SHA-256 of everything that the run's numbers depend on."""
+    """`ROW-sSEED-HASH`: 12 hex digits of the SHA-256 of everything that the run's numbers depend on.
+
+    `tasks` are their identities, `domains` the fingerprints of further texts that are scored.
+    """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}", row):
         raise BenchError(f"row {row!r} cannot name a file; use up to 100 letters, digits and . _ + -")
     what = {
         "config": run_config,
         "seed": seed,
         "data": data_fingerprint,
-        "tasks": task_versions,
+        "tasks": tasks,
         "schema": SCHEMA,
     }
+    if domains:
+        what["eval"] = domains
     return f"{row}-s{seed}-{digest(_plain(what))[:12]}"
 
 

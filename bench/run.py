@@ -5,7 +5,6 @@ from __future__ import annotations
 import resource
 import time
 import traceback
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,8 @@ from bench.audit import audit
 from bench.checkpoint import save_model
 from bench.config import Row, Suite
 from bench.data import Data, load
-from bench.model import CutModel
+from bench.evaluation import run_tasks, with_domains
+from bench.material import byte_model, material
 from bench.prepare import (
     Prepared,
     after_training,
@@ -32,7 +32,6 @@ from bench.prepare import (
 )
 from bench.records import Record
 from bench.reuse import find_trained, source_of, take_over, training_header, training_id
-from bench.tasks import TASKS
 from bench.train import Progress, TrainingFailed, train
 
 
@@ -85,12 +84,13 @@ class Outcome:
 
 def runs_of(suite: Suite, data: Data) -> list[Run]:
     """All runs of a suite, seed by seed, so that a first comparison is there early."""
-    versions = {name: TASKS[name].version for name in suite.tasks}
-    return [
-        Run(row, seed, records.run_id(row.label, seed, suite.run_config(row.label), data.fingerprint, versions), i)
-        for seed in suite.seeds
-        for i, row in enumerate(suite.rows)
-    ]
+    tasks = {task.name: task.identity() for task in suite.tasks}
+    domains = {name: texts.fingerprint for name, texts in data.domains.items()}
+
+    def name(row: Row, seed: int) -> str:
+        return records.run_id(row.label, seed, suite.run_config(row.label), data.fingerprint, tasks, domains)
+
+    return [Run(row, seed, name(row, seed), i) for seed in suite.seeds for i, row in enumerate(suite.rows)]
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Work:
         """Raises BenchError for what concerns all runs: the data, the results folder, a damaged record."""
         keep_memory()
         listener.say(f"reading {suite.data.label}")
-        data = load(suite.data)
+        data = with_domains(load(suite.data), suite.eval)
         runs = runs_of(suite, data)
         known = {r.run_id: records.find(results, suite.name, r.run_id) for r in runs}
         return Work(suite, data, results, listener, runs, known)
@@ -197,18 +197,13 @@ def _results_of(suite: Suite, run: Run, data: Data, results: Path, listener: Lis
     prepared = after_training(prepared, model, data, listener.say)
     listener.say("scoring")
     began = time.perf_counter()
-    byte_model = CutModel(
-        model,
-        prepared.scoring_patcher,
-        row.train.window,
-        device,
-        row.train.batch_bytes,
-        with_ids=prepared.with_ids,
+    seen = byte_model(prepared, model, device)
+    tasks, task_seconds = run_tasks(
+        suite.tasks, seen, material(prepared, data, model, run.seed, device, results / "cache")
     )
-    tasks = run_tasks(suite.tasks, byte_model, data)
     seconds = time.perf_counter() - began
     listener.say("auditing")
-    audits = {name: vars(a) for name, a in audit(byte_model, data.test.texts).items()}
+    audits = {name: vars(a) for name, a in audit(seen, data.test.texts).items()}
     failed = [f"{name}: {a['detail']}" for name, a in audits.items() if not a["passed"]]
     if failed and not row.leaky:
         raise AuditFailed("; ".join(failed))
@@ -231,22 +226,13 @@ def _results_of(suite: Suite, run: Run, data: Data, results: Path, listener: Lis
             "train_bytes_per_second": round(progress.bytes / progress.seconds, 1),
             "train_busy_share": round(progress.busy_seconds / progress.seconds, 4),
             "score_seconds": round(seconds, 3),
+            "task_seconds": task_seconds,
             "peak_memory_bytes": peak_memory(device),
         },
         "loss_curve": progress.curve,
         "tasks": tasks,
         "audits": audits,
     }
-
-
-def run_tasks(names: Sequence[str], model: CutModel, data: Data) -> dict[str, Any]:
-    """What each task says of a trained model, as the record has it."""
-    out = {}
-    for name in names:
-        result = TASKS[name]().run(model, data.test.documents)
-        metrics = {metric: value.as_json() for metric, value in result.metrics.items()}
-        out[name] = {"version": TASKS[name].version, "metrics": metrics, "values": result.values}
-    return out
 
 
 def training_checkpoint(results: Path, suite: Suite, run: Run) -> Path:

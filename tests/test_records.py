@@ -31,7 +31,7 @@ def test_a_run_id_names_row_and_seed_and_depends_on_all_that_makes_the_numbers()
         "seed": 3,
         "run_config": {"train": {"lr": 3e-3}, "model": {"kind": "harness"}},
         "data_fingerprint": "abc",
-        "task_versions": {"bpb": 1},
+        "tasks": {"bpb": 1},
     }
     name = records.run_id(**base)
     assert re.fullmatch(r"bpe-v2-s3-[0-9a-f]{12}", name)
@@ -42,8 +42,9 @@ def test_a_run_id_names_row_and_seed_and_depends_on_all_that_makes_the_numbers()
         {"seed": 4},
         {"run_config": {"train": {"lr": 1e-3}, "model": {"kind": "harness"}}},
         {"data_fingerprint": "abd"},
-        {"task_versions": {"bpb": 2}},
-        {"task_versions": {"bpb": 1, "noise": 1}},
+        {"tasks": {"bpb": 2}},
+        {"tasks": {"bpb": 1, "noise": {"version": 1, "options": {"levels": [0.1]}}}},
+        {"domains": {"code": "f" * 64}},
     ]
     hashes = {records.run_id(**{**base, **other}).split("-")[-1] for other in others}
     assert len(hashes | {name.split("-")[-1]}) == 1 + len(others)

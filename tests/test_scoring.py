@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from asking import material
 from tiny import SMALL, TEXT, byte_lm, documents, harness, token_lm
 from torch import nn
 
+from bench import tasks
 from bench.data import Document
 from bench.model import CutModel, Scores
-from bench.tasks import TASKS
 from bench.tasks.bpb import LATENT_GAIN_BYTES, BitsPerByte
 from models.batch import Windows
 from models.byte_lm import ByteLM, ByteLMConfig
@@ -65,7 +66,7 @@ def uniform(kind: str) -> CutModel:
 def test_a_uniform_model_scores_exactly_eight_bits_per_byte(kind: str) -> None:
     texts = [TEXT, b"x", LONG, TEXT[5:77]]
     model = uniform(kind)
-    result = BitsPerByte().run(model, as_documents(texts))
+    result = BitsPerByte().run(model, material(as_documents(texts)))
     for text, (_, bits, count) in zip(texts, result.metrics["bpb"].documents, strict=True):
         assert count == len(text)
         assert bits == pytest.approx(8 * count, rel=1e-15)
@@ -267,7 +268,7 @@ class Told:
 
 def test_sums_are_per_document_and_over_raw_bytes() -> None:
     docs = as_documents([b"abcd", "été".encode(), b"\xff\xfe\x80"])
-    result = BitsPerByte().run(Told(), docs)
+    result = BitsPerByte().run(Told(), material(docs))
     ids, bits, counts = zip(*result.metrics["bpb"].documents, strict=True)
     assert ids == tuple(d.id for d in docs)
     assert bits == pytest.approx((4, 5, 3))
@@ -282,14 +283,14 @@ def test_the_value_is_a_ratio_of_sums() -> None:
         def score(self, docs: Sequence[bytes], mute_latent: bool = False) -> Scores:
             return Scores([np.arange(len(d)) * math.log(2) for d in docs], None)
 
-    metric = BitsPerByte().run(Varied(), as_documents([b"abcd", b"xy"])).metrics["bpb"]
+    metric = BitsPerByte().run(Varied(), material(as_documents([b"abcd", b"xy"]))).metrics["bpb"]
     assert metric.value == pytest.approx((0 + 1 + 2 + 3 + 0 + 1) / 6)
 
 
 def test_bits_per_character_stand_beside_text_that_is_not_ascii() -> None:
-    ascii_only = BitsPerByte().run(Told(), as_documents([b"plain", b"text"]))
+    ascii_only = BitsPerByte().run(Told(), material(as_documents([b"plain", b"text"])))
     assert set(ascii_only.metrics) == {"bpb"}
-    result = BitsPerByte().run(Told(), as_documents([b"plain", "été 東京".encode()]))
+    result = BitsPerByte().run(Told(), material(as_documents([b"plain", "été 東京".encode()])))
     assert set(result.metrics) == {"bpb", "bpc"}
     _, bits, characters = result.metrics["bpc"].documents[1]
     assert bits == pytest.approx(12)
@@ -299,18 +300,18 @@ def test_bits_per_character_stand_beside_text_that_is_not_ascii() -> None:
 
 
 def test_the_share_of_flags() -> None:
-    result = BitsPerByte().run(Told(per_byte=2.0, flag=0.5), as_documents([b"abc", b"de"]))
+    result = BitsPerByte().run(Told(per_byte=2.0, flag=0.5), material(as_documents([b"abc", b"de"])))
     assert result.values == {"flag_bits_share": pytest.approx(0.25)}
 
 
 def test_latent_gain_is_what_muting_costs_on_the_first_documents() -> None:
     model = Told(gain=0.3 * math.log(2))
     size = LATENT_GAIN_BYTES // 4
-    result = BitsPerByte().run(model, as_documents([bytes([i]) * size for i in range(9)]))
+    result = BitsPerByte().run(model, material(as_documents([bytes([i]) * size for i in range(9)])))
     assert result.values["latent_gain"] == pytest.approx(0.3)
     assert model.muted_bytes == LATENT_GAIN_BYTES
     few = Told(gain=math.log(2))
-    assert BitsPerByte().run(few, as_documents([b"ab", b"c"])).values["latent_gain"] == pytest.approx(1)
+    assert BitsPerByte().run(few, material(as_documents([b"ab", b"c"]))).values["latent_gain"] == pytest.approx(1)
     assert few.muted_bytes == 3
 
 
@@ -318,10 +319,10 @@ def test_latent_gain_is_what_muting_costs_on_the_first_documents() -> None:
 def test_a_latent_model_that_is_used_has_a_gain(kind: str, price: Price | None) -> None:
     model = model_of(kind)
     assert model.has_latent
-    values = BitsPerByte().run(model, as_documents([TEXT])).values
+    values = BitsPerByte().run(model, material(as_documents([TEXT]))).values
     assert values["latent_gain"] != 0
     assert ("flag_bits_share" in values) == (price is not None)
-    assert "latent_gain" not in BitsPerByte().run(model_of("byte_lm"), as_documents([TEXT])).values
+    assert "latent_gain" not in BitsPerByte().run(model_of("byte_lm"), material(as_documents([TEXT]))).values
 
 
 def test_scores_do_not_depend_on_the_dtype_that_was_trained_in() -> None:
@@ -339,8 +340,8 @@ def test_an_untrained_model_is_near_eight() -> None:
     module = Harness(SMALL)
     initialise(module, 0)
     model = CutModel(module.eval(), create("stride"), 1024)
-    assert BitsPerByte().run(model, as_documents([LONG])).metrics["bpb"].value == pytest.approx(8, abs=1)
+    assert BitsPerByte().run(model, material(as_documents([LONG]))).metrics["bpb"].value == pytest.approx(8, abs=1)
 
 
 def test_the_task_is_found_by_its_name() -> None:
-    assert TASKS["bpb"] is BitsPerByte
+    assert tasks.get("bpb") is BitsPerByte

@@ -1,12 +1,23 @@
 """The tasks by name.
 
-Nothing here names a patcher, and a task sees a `ByteModel`, never tokens or patches.
+Nothing here names a patcher, and a task sees a `ByteModel`, never tokens or patches. A plug-in needs
+`from bench.tasks import Material, Metric, Task, TaskResult, register_task`.
 """
 
-from bench.tasks.base import Metric, Task, TaskResult
+from bench.tasks.base import Material, Metric, Task, TaskNotPossible, TaskResult
 from bench.tasks.bpb import BitsPerByte
+from bench.tasks.registry import get, names, register_task
 from bench.tasks.speed import Speed
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (BitsPerByte, Speed)}
-
-__all__ = ["TASKS", "Metric", "Task", "TaskResult"]
+__all__ = [
+    "BitsPerByte",
+    "Material",
+    "Metric",
+    "Speed",
+    "Task",
+    "TaskNotPossible",
+    "TaskResult",
+    "get",
+    "names",
+    "register_task",
+]

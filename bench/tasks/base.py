@@ -1,13 +1,21 @@
-"""What a task is: it gets a byte model and documents, and gives sums per document, which one aggregator adds up."""
+"""What a task is: it gets a byte model and texts, and gives sums per document, which one aggregator adds up."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from pathlib import Path
+from typing import Any, ClassVar
 
 from bench.data import Document
 from bench.model import ByteModel
+from patchers.errors import BenchError
+
+
+class TaskNotPossible(BenchError):
+    """This model cannot do what the task asks of it; the record keeps the sentence, and the run its other tasks."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +43,69 @@ class Metric:
 @dataclass(frozen=True)
 class TaskResult:
     metrics: dict[str, Metric]
+    """By name, without dots: a table asks for `TASK.METRIC`."""
+
     values: dict[str, float] = field(default_factory=dict)
     """Single numbers about the run, without an interval."""
 
+    notes: dict[str, Any] = field(default_factory=dict)
+    """What a record should say of how the numbers came about, as JSON."""
 
-class Task(Protocol):
-    name: ClassVar[str]
-    version: ClassVar[int]
+    def as_json(self) -> dict[str, Any]:
+        notes = {"notes": self.notes} if self.notes else {}
+        return {"metrics": {name: m.as_json() for name, m in self.metrics.items()}, "values": self.values, **notes}
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a task may use besides the model."""
+
+    test: Sequence[Document]
+    train: Sequence[Document]
+    calibration: Sequence[Document]
+    domains: Mapping[str, Sequence[Document]]
+    """Other texts to be scored, by the name that `eval:` gives them."""
+
+    seed: int
+    """The run's. What is to be equal for all seeds of a row (which letters are changed) must not depend on it."""
+
+    cache: Path
+    """A folder for what is costly to make and depends on no model."""
+
+    untrained: Callable[[], ByteModel]
+    """The same sizes and the same cuts, with the initial weights of the seed."""
+
+    tuned: Callable[[Sequence[bytes], int], ByteModel]
+    """A copy of the model after so many more steps on these texts, trained as the row was; the model stays as it is."""
+
+
+@dataclass(frozen=True)
+class Task(ABC):
+    """One question to a model. A frozen dataclass whose fields are its YAML options (types as pydantic checks them)."""
+
+    name: ClassVar[str] = ""
+    version: ClassVar[int] = 1
     """Raised when the same model would get another number than before."""
 
-    def run(self, model: ByteModel, documents: Sequence[Document]) -> TaskResult: ...
+    @abstractmethod
+    def run(self, model: ByteModel, material: Material) -> TaskResult:
+        """Ask. Raises TaskNotPossible for a model that cannot do it, BenchError for what the user can mend; with
+        these, or any other exception, the record keeps what was wrong, and the results of the other tasks."""
+
+    def options(self) -> dict[str, Any]:
+        """The fields, as they would stand in a YAML."""
+        return dataclasses.asdict(self)
+
+    def identity(self) -> Any:
+        """What of the task a run's numbers depend on: its version, and the options where they are not the defaults.
+
+        So an option that is added later, with a default that changes nothing, leaves runs what they were.
+        """
+        defaults = {f.name: f.default for f in dataclasses.fields(self)}
+        changed = {name: value for name, value in self.options().items() if value != defaults[name]}
+        return {"version": self.version, "options": changed} if changed else self.version
+
+    def as_config(self) -> Any:
+        """As a suite names it."""
+        options = self.options()
+        return {"name": self.name, **options} if options else self.name

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
 
 import numpy as np
 
 from bench.data import Document
 from bench.model import ByteModel
-from bench.tasks.base import Metric, TaskResult
+from bench.tasks.base import Material, Metric, Task, TaskResult
+from bench.tasks.registry import register_task
 
 LATENT_GAIN_BYTES = 65_536
 """How much text `latent_gain` is measured on; it needs no interval."""
 
 
-class BitsPerByte:
+@register_task("bpb")
+class BitsPerByte(Task):
     """Sum of -log2 p over all documents / their raw bytes; and per character, for text that is not ASCII.
 
     Beside it `flag_bits_share`, the share of the bits that is spent on boundaries where these are priced, and
@@ -24,10 +25,8 @@ class BitsPerByte:
     model is not used.
     """
 
-    name: ClassVar[str] = "bpb"
-    version: ClassVar[int] = 1
-
-    def run(self, model: ByteModel, documents: Sequence[Document]) -> TaskResult:
+    def run(self, model: ByteModel, material: Material) -> TaskResult:
+        documents = material.test
         scores = model.score([d.data for d in documents])
         bits = [float(n.sum()) / math.log(2) for n in scores.nats]
         assert all(len(n) == len(d.data) for n, d in zip(scores.nats, documents, strict=True))

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import torch
 
-from bench.data import Document
 from bench.model import ByteModel
-from bench.tasks.base import Metric, TaskResult
+from bench.tasks.base import Material, Metric, Task, TaskNotPossible, TaskResult
+from bench.tasks.registry import register_task
 
 
-@dataclass(frozen=True)
-class Speed:
+@register_task("speed")
+class Speed(Task):
     """Microseconds a byte of reading a prompt (until the first byte comes) and of writing, one document at a time.
 
     Each of a few documents is read up to `prompt_bytes` and continued greedily; the first time is not counted, and of
@@ -26,20 +25,18 @@ class Speed:
     in milliseconds (a step shows one byte, or one token), and the most memory that was held between steps: of the
     accelerator where there is one, else of this process.
 
-    A model that cannot write, because it is told boundaries that it does not pay for, has no numbers here.
+    A model that cannot write, because it is told boundaries that it does not pay for, cannot do this.
     """
 
-    name: ClassVar[str] = "speed"
-    version: ClassVar[int] = 1
     documents: int = 4
     prompt_bytes: int = 512
     written_bytes: int = 128
     repeats: int = 3
 
-    def run(self, model: ByteModel, documents: Sequence[Document]) -> TaskResult:
-        chosen = sorted(documents, key=lambda d: (-min(len(d.data), self.prompt_bytes), d.id))[: self.documents]
-        if not model.can_write or not chosen:
-            return TaskResult({})
+    def run(self, model: ByteModel, material: Material) -> TaskResult:
+        if not model.can_write:
+            raise TaskNotPossible("this model is told boundaries that it does not pay for, so it cannot write")
+        chosen = sorted(material.test, key=lambda d: (-min(len(d.data), self.prompt_bytes), d.id))[: self.documents]
         prefill: list[tuple[str, float, float]] = []
         decode: list[tuple[str, float, float]] = []
         waits: list[np.ndarray] = []

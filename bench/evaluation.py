@@ -1,0 +1,75 @@
+"""What a suite asks of its models: the tasks and further texts that it names, and what they say of one model."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bench import tasks
+from bench.data import Data, DataConfig, load
+from bench.model import ByteModel
+from bench.strict_yaml import Place, dataclass_from_mapping
+from bench.tasks import Material, Task
+from patchers.errors import BenchError
+
+
+def read_tasks(given: Sequence[str | Mapping[str, Any]], place: Place) -> tuple[Task, ...]:
+    """Tasks with their options; `NAME` is short for `{name: NAME}`. Raises BenchError at the place of what is wrong."""
+    out: dict[str, Task] = {}
+    for index, one in enumerate(given):
+        here = place / index
+        options = {"name": one} if isinstance(one, str) else dict(one)
+        name = options.pop("name", None)
+        if not isinstance(name, str):
+            raise (here / "name").error(f"wanted a task's name, got {name!r}; see `patchbench list tasks`")
+        if name in out:
+            raise here.error(f"the task {name} stands here twice; keep one of them")
+        try:
+            cls = tasks.get(name)
+        except BenchError as error:
+            raise (here if isinstance(one, str) else here / "name").error(str(error)) from error
+        out[name] = dataclass_from_mapping(cls, options, here)
+    return tuple(out.values())
+
+
+def with_domains(data: Data, configs: Mapping[str, DataConfig]) -> Data:
+    """The data with the test split of each corpus of `eval:`.
+
+    Raises BenchError for one that cannot be read, and for one with texts that models were trained or calibrated on.
+    """
+    own = {document.id: "training" for document in data.train} | {d.id: "calibration" for d in data.calibration}
+    domains = {}
+    for name, config in configs.items():
+        domains[name] = load(config).test
+        known = [own[document.id] for document in domains[name] if document.id in own]
+        if known:
+            raise BenchError(
+                f"eval.{name}: of its {len(domains[name])} test documents {len(known)} are in the {known[0]} split "
+                f"of {data.name}: give both the same `test` share, or choose another corpus"
+            )
+    return dataclasses.replace(data, domains=domains)
+
+
+def run_tasks(asked: Sequence[Task], model: ByteModel, material: Material) -> tuple[dict[str, Any], dict[str, float]]:
+    """What each task says of a trained model, as the record has it, and how many seconds each took.
+
+    A task that fails leaves its error in place of its results.
+    """
+    out, seconds = {}, {}
+    for task in asked:
+        began = time.perf_counter()
+        options = task.options()
+        said: dict[str, Any] = {"version": task.version, **({"options": options} if options else {})}
+        try:
+            said |= task.run(model, material).as_json()
+        except BenchError as error:
+            said["error"] = {"kind": type(error).__name__, "message": str(error)}
+        except Exception as error:  # noqa: BLE001 - a plug-in may raise anything; the other tasks have their numbers
+            kind, trace = type(error).__name__, traceback.format_exc()
+            said["error"] = {"kind": kind, "message": str(error), "traceback": trace}
+        out[task.name] = said
+        seconds[task.name] = round(time.perf_counter() - began, 3)
+    return out, seconds
