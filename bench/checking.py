@@ -121,7 +121,14 @@ def as_json(verdict: Verdict) -> dict[str, Any]:
         "causal": patcher.causal,
         "sound": verdict.sound,
         "findings": [
-            {"rule": f.name, "passed": f.passed, "detail": f.detail, "trace": f.trace or None} for f in verdict.findings
+            {
+                "rule": f.name,
+                "passed": f.passed,
+                "detail": f.detail,
+                "example": None if f.example is None else f.example.as_json(),
+                "trace": f.trace or None,
+            }
+            for f in verdict.findings
         ],
         "statistics": None if verdict.statistics is None else dataclasses.asdict(verdict.statistics),
         "bytes_per_second": None if verdict.rate is None else round(verdict.rate),

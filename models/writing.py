@@ -32,6 +32,11 @@ class Cut(Protocol):
         """Take the next byte; say whether the byte after it starts a patch."""
         ...
 
+    def prime(self, data: bytes) -> np.ndarray:
+        """Take the beginning at once, as so many pushes: bool (len(data) + 1,), the starts of all these bytes and what
+        the last push would say."""
+        ...
+
 
 class Writer(Protocol):
     """B documents that are being written."""
@@ -106,10 +111,7 @@ class PatchWriter:
         self.cuts = list(cuts) if cuts is not None else None
         starts = None
         if self.cuts is not None:
-            starts = [
-                np.array([True, *(cut.push(byte) for byte in prompt)])
-                for cut, prompt in zip(self.cuts, prompts, strict=True)
-            ]
+            starts = [cut.prime(prompt) for cut, prompt in zip(self.cuts, prompts, strict=True)]
         self.decoder = HarnessDecoder(model, prompts, starts)
 
     @property

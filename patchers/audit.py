@@ -6,7 +6,6 @@ Each check returns a Finding that says in words what was seen, with the counter-
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import tempfile
 import time
 import traceback
@@ -15,8 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from patchers.base import Patcher, Starts
+from patchers.base import Patcher, Starts, Stream
 from patchers.calibration import CLOSE, mean_size
+from patchers.counter_example import CounterExample, barred, shown
 from patchers.errors import BenchError
 from patchers.registry import load
 
@@ -51,6 +51,7 @@ class Finding:
     passed: bool
     detail: str
     trace: str = ""  # of the exception, where the patcher raised one
+    example: CounterExample | None = None  # what broke the rule, where it is about cuts
 
 
 def audit(patcher: Patcher, docs: Sequence[bytes], seed: int = 0, sizes: Sequence[float] = (3.0, 4.5)) -> list[Finding]:
@@ -87,6 +88,12 @@ def _guarded(name: str, check: Callable[[], Finding]) -> Finding:
         return Finding(name, False, f"it raised {type(error).__name__}: {error}", traceback.format_exc())
 
 
+def _differing(name: str, said: str, text: bytes, first: Starts, second: Starts) -> Finding:
+    """One text that was cut in two ways."""
+    example = CounterExample.of((text, text), (first, second))
+    return Finding(name, False, f"{said} {example.words()}", example=example)
+
+
 def check_shape(patcher: Patcher, texts: Sequence[bytes]) -> Finding:
     """Booleans, one a byte, and the first byte of every document that is not empty starts a patch."""
     for text in texts:
@@ -100,7 +107,8 @@ def check_shape(patcher: Patcher, texts: Sequence[bytes]) -> Finding:
         elif len(text) and not starts[0]:
             got = "byte 0 must start a patch, starts[0] is False"
         if got:
-            return Finding("shape", False, f"wrong length or type: {got}, for {_shown(text)}")
+            detail = f"wrong length or type: {got}, for {shown(text)}"
+            return Finding("shape", False, detail, example=CounterExample((text,)))
     return Finding("shape", True, f"bool, one a byte, starts[0] true ({len(texts)} documents, empty to {LONG} bytes)")
 
 
@@ -110,7 +118,8 @@ def check_input(patcher: Patcher, texts: Sequence[bytes]) -> Finding:
         given = _copy(text)
         patcher.segment(given)
         if given != text:
-            return Finding("input", False, f"segment changed its input: {_shown(text)} became {_shown(given)}")
+            detail = f"segment changed its input: {shown(text)} became {shown(given)}"
+            return Finding("input", False, detail, example=CounterExample((text, given)))
     batch = [_copy(text) for text in texts]
     patcher.segment_many(batch)
     if batch != list(texts):
@@ -130,9 +139,7 @@ def check_determinism(patcher: Patcher, texts: Sequence[bytes], times: int = 3) 
         for text, starts in zip(reversed(texts), reversed(first), strict=True):
             again = other.segment(text)
             if not np.array_equal(again, starts):
-                return Finding(
-                    "determinism", False, f"not deterministic: {who} cut the same text {_differ(text, starts, again)}"
-                )
+                return _differing("determinism", f"not deterministic: {who} cut the same text", text, starts, again)
     return Finding("determinism", True, f"the same cuts {times + 1} times and from a copy")
 
 
@@ -147,11 +154,8 @@ def check_batch(patcher: Patcher, texts: Sequence[bytes], rng: np.random.Generat
         for text, starts in zip(chosen, together, strict=True):
             alone = patcher.segment(text)
             if not np.array_equal(alone, starts):
-                return Finding(
-                    "batch",
-                    False,
-                    f"depends on the batch: among {len(chosen)} documents it cut {_differ(text, alone, starts)}",
-                )
+                said = f"depends on the batch: among {len(chosen)} documents it cut"
+                return _differing("batch", said, text, alone, starts)
     return Finding("batch", True, "alone and in batches alike")
 
 
@@ -162,9 +166,7 @@ def check_threads(patcher: Patcher, texts: Sequence[bytes]) -> Finding:
     with ThreadPoolExecutor(4) as pool:
         for text, expected, starts in zip(repeated, alone, pool.map(patcher.segment, repeated), strict=True):
             if not np.array_equal(starts, expected):
-                return Finding(
-                    "threads", False, f"not safe in threads: with four of them it cut {_differ(text, expected, starts)}"
-                )
+                return _differing("threads", "not safe in threads: with four of them it cut", text, expected, starts)
     return Finding("threads", True, "four threads cut as one does")
 
 
@@ -186,7 +188,7 @@ def check_causality(patcher: Patcher, texts: Sequence[bytes], rng: np.random.Gen
             seen = min(t + 1, len(other))
             moved = np.flatnonzero(starts[:seen] != again[:seen])
             if len(moved):
-                return Finding("causality", False, _leak(text, other, starts, again, int(moved[0]), t))
+                return _leaking(text, other, starts, again, int(moved[0]), t)
     return Finding("causality", True, f"no later byte moved an earlier start ({trials} places, 5 other futures each)")
 
 
@@ -211,18 +213,20 @@ def _continued(text: bytes, t: int, texts: Sequence[bytes], rng: np.random.Gener
     ]
 
 
-def _leak(text: bytes, other: bytes, starts: Starts, again: Starts, at: int, t: int) -> str:
+def _leaking(text: bytes, other: bytes, starts: Starts, again: Starts, at: int, t: int) -> Finding:
     flag = f"starts[{at}] is {bool(starts[at])} in one and {bool(again[at])} in the other"
     begin = max(0, t - 20)
-    return (
+    detail = (
         f"declared causal, but a later byte moves a start: two texts that share their first {t} bytes are cut "
-        f"differently there, {flag}; {_cut(text, starts, begin, t + 12)} and {_cut(other, again, begin, t + 12)}. "
+        f"differently there, {flag}; {barred(text, starts, begin, t + 12)} and {barred(other, again, begin, t + 12)}. "
         "Cut after what has been read, or declare causal = False and let the model pay for the boundaries"
     )
+    return Finding("causality", False, detail, example=CounterExample((text, other), (starts, again), at))
 
 
 def check_stream(patcher: Patcher, texts: Sequence[bytes]) -> Finding:
-    """Byte by byte the same starts. A patcher that is not causal must refuse to stream."""
+    """Byte by byte the same starts, also where the beginning is taken at once. A patcher that is not causal must
+    refuse to stream."""
     if not patcher.causal:
         try:
             patcher.stream()
@@ -233,11 +237,19 @@ def check_stream(patcher: Patcher, texts: Sequence[bytes]) -> Finding:
     for i, whole in enumerate(texts):
         text = whole if i == 0 else whole[:SHORT]
         starts, stream = patcher.segment(text), patcher.stream()
-        pushed = [bool(stream.push(byte)) for byte in text]
-        again = np.array([True, *pushed[:-1]] if text else [], dtype=bool)
+        if not isinstance(stream, Stream):
+            return Finding(
+                "stream", False, f"stream() must return a patchers.Stream, it gave a {type(stream).__name__}"
+            )
+        for primed in (0, len(text) // 2, len(text)):
+            stream = patcher.stream() if primed else stream
+            again = stream.prime(text[:primed]) if primed else np.ones(1, bool)
+            pushed = [bool(stream.push(byte)) for byte in text[primed:]]
+            again = np.array([*again, *pushed][: len(text)], dtype=bool)
+            if not np.array_equal(starts, again):
+                how = f" once it is primed with {primed} bytes" if primed else ""
+                return _differing("stream", f"the stream disagrees with segment{how}: it cut", text, starts, again)
         count += len(text)
-        if not np.array_equal(starts, again):
-            return Finding("stream", False, f"the stream disagrees with segment: it cut {_differ(text, starts, again)}")
     return Finding("stream", True, f"stream and segment agree on {count} bytes")
 
 
@@ -251,7 +263,7 @@ def check_saving(patcher: Patcher, texts: Sequence[bytes]) -> Finding:
     for text in texts:
         starts, again = patcher.segment(text), loaded.segment(text)
         if not np.array_equal(starts, again):
-            return Finding("saving", False, f"after saving and loading it cut {_differ(text, starts, again)}")
+            return _differing("saving", "after saving and loading it cut", text, starts, again)
     return Finding("saving", True, f"cuts and fingerprint survive ({patcher.fingerprint()[:12]})")
 
 
@@ -296,27 +308,3 @@ def _seconds(patcher: Patcher, text: bytes) -> float:
     begin = time.process_time()
     patcher.segment(text)
     return time.process_time() - begin
-
-
-def _differ(text: bytes, first: Starts, second: Starts) -> str:
-    """'A and then B', around the first place where two cuts of a text differ."""
-    shared = min(len(first), len(second))
-    moved = np.flatnonzero(first[:shared] != second[:shared])
-    if not len(moved):
-        return f"{_shown(text)} into {len(first)} flags and then into {len(second)}"
-    at = int(moved[0])
-    cuts = [_cut(text, starts, max(0, at - 20), at + 12) for starts in (first, second)]
-    return f"{cuts[0]} and then {cuts[1]} (position {at})"
-
-
-def _cut(text: bytes, starts: Starts, begin: int, end: int) -> str:
-    """A stretch of text with a bar before each start."""
-    end = min(end, len(text))
-    places = [begin, *(p for p in range(begin + 1, end) if starts[p]), end]
-    parts = [repr(text[a:b])[2:-1] for a, b in itertools.pairwise(places)]
-    lead = "|" if begin < len(starts) and starts[begin] else ""
-    return f"{'…' if begin else ''}'{lead}{'|'.join(parts)}'{'…' if end < len(text) else ''}"
-
-
-def _shown(text: bytes) -> str:
-    return repr(text) if len(text) <= 40 else f"{text[:40]!r}… ({len(text)} bytes)"

@@ -14,7 +14,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,15 +25,24 @@ Starts = NDArray[np.bool_]
 Kind = Literal["rule", "fitted", "in-model"]
 
 
-class Stream(Protocol):
+class Stream(ABC):
     """Cuts a document while it is being written."""
 
+    @abstractmethod
     def push(self, byte: int) -> bool:
         """Take the next byte of the document; say whether the byte after it starts a patch.
 
         Byte 0 of a document always starts a patch, so nothing is asked before the first push.
         """
-        ...
+
+    def prime(self, data: bytes) -> Starts:
+        """Take the beginning of a document at once; for a stream that has taken nothing yet.
+
+        Returns what segment gives for it and one entry more, what `push` of its last byte would say: shape
+        (len(data) + 1,), the first one true. This default pushes byte by byte; an override for speed leaves the stream
+        as the pushes would.
+        """
+        return np.array([True, *(self.push(byte) for byte in data)])
 
 
 def state() -> Any:
@@ -205,7 +214,7 @@ def plugin_code(cls: type[Patcher]) -> str:
     return hashlib.sha256(source.encode()).hexdigest()
 
 
-class RecomputingStream:
+class RecomputingStream(Stream):
     """The default stream: segments the document so far, with one byte of filling, again at each push.
 
     Causality makes it right: `starts[t]` may not depend on byte t, so the filling does not matter. A push
@@ -220,8 +229,12 @@ class RecomputingStream:
         self._data.append(byte)
         return bool(self._patcher.segment(bytes(self._data) + b"\0")[-1])
 
+    def prime(self, data: bytes) -> Starts:
+        self._data = bytearray(data)
+        return self._patcher.segment(data + b"\0")
 
-class RecentStream:
+
+class RecentStream(Stream):
     """For rules that read at most the last `reach` bytes: segments those alone."""
 
     def __init__(self, patcher: Patcher, reach: int) -> None:
@@ -232,8 +245,12 @@ class RecentStream:
         self._tail = (self._tail + bytes([byte]))[-self._reach :]
         return bool(self._patcher.segment(self._tail + b"\0")[-1])
 
+    def prime(self, data: bytes) -> Starts:
+        self._tail = data[-self._reach :]
+        return self._patcher.segment(data + b"\0")
 
-class ClockStream:
+
+class ClockStream(Stream):
     """For rules that read the position only: segments zeros, twice as many each time they run out."""
 
     def __init__(self, patcher: Patcher) -> None:
@@ -246,3 +263,9 @@ class ClockStream:
         if self._position == len(self._starts):
             self._starts = self._patcher.segment(bytes(2 * self._position))
         return bool(self._starts[self._position])
+
+    def prime(self, data: bytes) -> Starts:
+        self._position = len(data)
+        if self._position >= len(self._starts):
+            self._starts = self._patcher.segment(bytes(2 * self._position))
+        return self._starts[: self._position + 1].copy()

@@ -81,6 +81,11 @@ class ScoreStream(Protocol):
         """The score of the byte after this one, as near as the last but one tolerance."""
         ...
 
+    def prime(self, data: bytes, count: int) -> Scores:
+        """Take the beginning of a document at once; the exact scores of its last `count` positions, the one after the
+        last byte included (of all of them where there are fewer)."""
+        ...
+
     def exact(self, count: int) -> Any:
         """The exact scores of the last `count` positions, the one after the last byte pushed included."""
         ...

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
 
 import numpy as np
 
-from patchers.base import Kind, Patcher, Starts, state
+from patchers.base import Kind, Patcher, Starts, Stream, state
 from patchers.errors import BenchError
 from patchers.registry import register
 
 if TYPE_CHECKING:  # imported where it is used: torch takes seconds to load, which a list of patchers need not wait for
     from models.harness import Harness
     from models.router import CosineRouter
+    from patchers.hnet_stream import Weights
 
 T = TypeVar("T")
 PIECE = 1024
@@ -88,7 +89,7 @@ class HNet(Patcher):
         return model.eval()
 
     def segment(self, data: bytes) -> Starts:
-        reach = self._reach
+        reach = self.reach
         wanted: dict[bytes, list[tuple[int, int]]] = {}  # a piece with its reach -> where it stands: once for all
         for at in range(0, len(data), PIECE):
             end = min(at + PIECE, len(data))
@@ -99,20 +100,35 @@ class HNet(Patcher):
                 for at, end in wanted[piece]:
                     probability[at:end] = found[len(piece) - (end - at) :]
         near = np.flatnonzero(np.abs(probability - 0.5) < DOUBT)
-        contexts = [data[max(0, t - reach) : t] + b"\0" for t in near.tolist()]
+        contexts = [data[max(0, t - reach) : t] for t in near.tolist()]
         exact: dict[bytes, float] = {}
         for some in _batched(list(dict.fromkeys(contexts)), 4 * BATCH):
-            exact |= zip(some, (p[-1] for p in self._probabilities(some, exact=True)), strict=True)
+            exact |= zip(some, self.exact(some), strict=True)
         probability[near] = [exact[context] for context in contexts]
         starts = probability > 0.5
         starts[:1] = True
         return starts
 
+    def stream(self) -> Stream:
+        from patchers.hnet_stream import HNetStream
+
+        return HNetStream(self, self._harness, self._stepping, DOUBT)
+
+    @cached_property
+    def _stepping(self) -> Weights:
+        from patchers.hnet_stream import Weights
+
+        return Weights(self._harness)
+
     @property
-    def _reach(self) -> int:
+    def reach(self) -> int:
         """How many bytes back the state of a position sees, and one more for the state before it."""
         sizes = self._harness.config
         return sizes.encoder_layers * sizes.local_window + max(sizes.ngrams, default=0) + 1
+
+    def exact(self, contexts: Sequence[bytes]) -> list[float]:
+        """The probability that a patch starts after each context, in float64; the last `reach` bytes decide it."""
+        return [float(p[-1]) for p in self._probabilities([context + b"\0" for context in contexts], exact=True)]
 
     def _probabilities(self, pieces: Sequence[bytes], exact: bool) -> list[np.ndarray]:
         """The router's probability of a start at each byte of each piece, as if nothing stood before the piece."""

@@ -22,37 +22,40 @@ class LZ(Patcher):
     source: ClassVar[str] = "LZ78 (Ziv and Lempel 1978)"
 
     def segment(self, data: bytes) -> Starts:
-        return _phrases(as_array(data))
+        return _LZStream().prime(data)[: len(data)]
 
     def stream(self) -> Stream:
         return _LZStream()
 
 
-class _LZStream:
+class _LZStream(Stream):
+    """The tree is a hash table from (node, byte) to child that doubles when it is half full."""
+
     def __init__(self) -> None:
-        self._children: dict[tuple[int, int], int] = {}
-        self._node = 0
+        self._keys, self._children = np.zeros(512, dtype=np.uint64), np.zeros(512, dtype=np.uint32)
+        self._node, self._used = 0, 0
 
     def push(self, byte: int) -> bool:
-        child = self._children.get((self._node, byte))
-        if child is None:
-            self._children[self._node, byte] = len(self._children) + 1
-            self._node = 0
-            return True
-        self._node = child
-        return False
+        return bool(self._walk(bytes([byte]))[0])
+
+    def prime(self, data: bytes) -> Starts:
+        return np.append(True, self._walk(data))
+
+    def _walk(self, data: bytes) -> Starts:
+        """For each of the next bytes, whether it ends a phrase."""
+        ends: Starts
+        ends, self._keys, self._children, self._node, self._used = _phrases(
+            as_array(data), self._keys, self._children, np.uint64(self._node), self._used
+        )
+        return ends
 
 
 @njit(cache=True, nogil=True)
-def _phrases(data):  # type: ignore[no-untyped-def]
-    """The tree is a hash table from (node, byte) to child that doubles when it is half full."""
-    starts = np.zeros(len(data), dtype=np.bool_)
-    size, used = 512, 0
-    keys, children = np.zeros(size, dtype=np.uint64), np.zeros(size, dtype=np.uint32)
-    node, fresh = np.uint64(0), True
+def _phrases(data, keys, children, node, used):  # type: ignore[no-untyped-def]
+    """Which bytes end a phrase, and the tree after them; `node` is where the open phrase stands, `used` the leaves."""
+    ends = np.zeros(len(data), dtype=np.bool_)
+    size = len(keys)
     for t in range(len(data)):
-        starts[t] = fresh
-        fresh = False
         key = (node << np.uint64(8) | np.uint64(data[t])) + np.uint64(1)
         at = _slot(key, size)
         while keys[at] != 0 and keys[at] != key:
@@ -62,11 +65,11 @@ def _phrases(data):  # type: ignore[no-untyped-def]
             continue
         used += 1
         keys[at], children[at] = key, used
-        node, fresh = np.uint64(0), True
+        node, ends[t] = np.uint64(0), True
         if 2 * used >= size:
             keys, children = _doubled(keys, children)
             size *= 2
-    return starts
+    return ends, keys, children, node, used
 
 
 @njit(cache=True, nogil=True)

@@ -69,6 +69,13 @@ class NgramStream:
         self._known = min(self._known + 1, self._order)
         return float(_look_up(np.uint64(self._context), self._known, self._slots))
 
+    def prime(self, data: bytes, count: int) -> Scores:
+        begin = max(0, len(data) + 1 - count)
+        self._known = min(begin, self._order)
+        self._context = int.from_bytes(data[begin - self._known : begin], "big")
+        here = float(_look_up(np.uint64(self._context), self._known, self._slots))
+        return np.array([here, *(self.push(byte) for byte in data[begin:])])
+
     def exact(self, count: int) -> Any:
         raise AssertionError("counts are exact")
 

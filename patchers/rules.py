@@ -149,7 +149,7 @@ class Words(Patcher):
         return _EveryNth(RecentStream(dataclasses.replace(self, every=1), reach=2), self.every)
 
 
-class _EveryNth:
+class _EveryNth(Stream):
     """Keeps each n-th start of another stream; start 0 is the one at byte 0."""
 
     def __init__(self, inner: Stream, every: int) -> None:
@@ -160,6 +160,14 @@ class _EveryNth:
             return False
         self._count += 1
         return self._count % self._every == 0
+
+    def prime(self, data: bytes) -> Starts:
+        starts = self._inner.prime(data)
+        places = np.flatnonzero(starts)
+        self._count = len(places) - 1
+        starts[:] = False
+        starts[places[:: self._every]] = True
+        return starts
 
 
 @register("space_words")

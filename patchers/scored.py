@@ -145,7 +145,7 @@ class ScorePatcher(ModelOptions, Patcher):
         return self._model.training_flops
 
 
-class _Stream:
+class _Stream(Stream):
     def __init__(self, patcher: ScorePatcher) -> None:
         self._patcher, self._model, self._scores = patcher, patcher._model, patcher._model.stream()
         self._recent = [self._scores.first]
@@ -162,6 +162,13 @@ class _Stream:
         if cut:
             self._open = 0
         return cut
+
+    def prime(self, data: bytes) -> Starts:
+        starts = self._patcher.segment(data + b"\0")
+        self._position = len(data)
+        self._open = len(data) - int(np.flatnonzero(starts)[-1])
+        self._recent = self._scores.prime(data, self._patcher._reads + 1).tolist()
+        return starts
 
     def _margin(self, recent: Scores) -> Scores:
         return self._patcher._margin(recent, self._position + 1 - len(recent))

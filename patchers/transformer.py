@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -24,14 +23,13 @@ from models.batch import BOS
 from models.byte_lm import ByteLM, ByteLMConfig
 from models.flops import Shapes, byte_lm_flops
 from models.initialise import initialise
-from models.layers import Block, RMSNorm
 from patchers.base import Starts, as_array
 from patchers.byte_models import ModelOptions, Scores
+from patchers.stepping import Blocks, Ring, advance, array, normed, product
 
 PIECE = 1024  # bytes that are scored or trained on in one run
 BATCH = 16384  # bytes that are scored together
 STEP = 2048  # bytes of a training step; 16384 ended at 3.57 bits a byte where this came to 2.64 (1 MB of training)
-EPSILON = RMSNorm(1).eps
 MEMORY = 128  # positions back that a stream can give exact scores for
 TOLERANCE = {"bfloat16": 0.25, "float32": 2.5e-4}  # nats, or probability; five times what was ever measured
 
@@ -90,6 +88,13 @@ class TransformerModel:
     def stream(self) -> TransformerStream:
         return TransformerStream(self, self._weights, self._by_line)
 
+    def ring(self, context: bytes) -> Ring:
+        """What a stream remembers of these last bytes, from one parallel pass over them."""
+        data = torch.tensor([*context, 0], dtype=torch.uint8)
+        with torch.inference_mode(), self._weights.blocks.recording() as rings:
+            self._model.logits(data, torch.tensor([0, len(data)]))
+        return rings.of(len(data))
+
     def _begins(self, doc: bytes) -> list[int]:
         """Where a context begins: byte 0, and after each newline with `reset: newline`."""
         if not self._by_line:
@@ -123,12 +128,12 @@ class TransformerModel:
 
 
 class TransformerStream:
-    """The same scores byte by byte, in float32, with a cache of the keys and values still in a window."""
+    """The same scores byte by byte, in float32, with a ring of the keys and values still in a window."""
 
     def __init__(self, owner: TransformerModel, weights: Weights, by_line: bool) -> None:
         self._owner, self._weights, self._by_line = owner, weights, by_line
         self._tail = b""
-        self._keys, self._values = (np.zeros(weights.cache, dtype=np.float32) for _ in range(2))
+        self._ring = weights.blocks.ring()
         self._position = 0
         self.first = self._step(BOS)
 
@@ -139,111 +144,38 @@ class TransformerStream:
             return self._step(BOS)
         return self._step(byte)
 
+    def prime(self, data: bytes, count: int) -> Scores:
+        self._tail = data[-self._owner.reach - MEMORY :]
+        context = self._context(len(self._tail))
+        self._ring = self._owner.ring(context)
+        self._position = len(context) + 1
+        return self.exact(min(count, len(data) + 1))
+
     def exact(self, count: int) -> Scores:
-        contexts = []
-        for back in range(count - 1, -1, -1):
-            context = self._tail[: len(self._tail) - back][-self._owner.reach :]
-            contexts.append(context[context.rfind(b"\n") + 1 :] if self._by_line else context)
-        return self._owner.exact(contexts)
+        end = len(self._tail)
+        return self._owner.exact([self._context(end - back) for back in range(count - 1, -1, -1)])
+
+    def _context(self, end: int) -> bytes:
+        """What the score of the byte after `end` bytes of the tail is made of."""
+        context = self._tail[max(0, end - self._owner.reach) : end]
+        return context[context.rfind(b"\n") + 1 :] if self._by_line else context
 
     def _step(self, symbol: int) -> float:
         w = self._weights
-        logits = step(w.byte[symbol], self._position, w.layers, w.norm, w.head, self._keys, self._values)
+        x = advance(w.byte[symbol], self._position, w.blocks.stacked, *self._ring)
         self._position += 1
+        logits = product(normed(x, w.norm), w.head)
         return float(score(torch.from_numpy(logits)[None])[0])
 
 
 class Weights:
-    """A ByteLM's parameters as `step` takes them, those of all layers stacked."""
+    """A ByteLM's parameters as arrays."""
 
     def __init__(self, model: ByteLM) -> None:
-        blocks = [block for block in model.blocks if isinstance(block, Block)]
         sizes = model.config
-        self.cache = (sizes.layers, sizes.window, sizes.heads, sizes.width // sizes.heads)
-        self.byte, self.norm, self.head = (
-            model.byte.detach().numpy(),
-            _array(model.norm.weight),
-            _array(model.head.weight),
-        )
-        self.layers = tuple(
-            np.stack([_array(weight(block)) for block in blocks])
-            for weight in (
-                lambda block: block.attention_norm.weight,
-                lambda block: block.attention.qkv.weight,
-                lambda block: block.attention.out.weight,
-                lambda block: block.mlp_norm.weight,
-                lambda block: block.mlp.gate_up.weight,
-                lambda block: block.mlp.down.weight,
-            )
-        )
-
-
-def _array(parameter: Tensor) -> NDArray[np.float32]:
-    """A parameter as an array, matrices turned to (inputs, outputs)."""
-    array: NDArray[np.float32] = parameter.detach().numpy()
-    return np.ascontiguousarray(array.T)
-
-
-@njit(cache=True, nogil=True)
-def step(x, position, stacked, norm, head, keys, values):  # type: ignore[no-untyped-def]
-    """One position of ByteLM (models.byte_lm, models.layers): logits, with the layers' rings of keys and values.
-
-    keys, values (layers, window, heads, E) are written at `position` modulo the window. Angles are reckoned in
-    float64, since positions in a stream grow without end.
-    """
-    norm1, qkv, out, norm2, up, down = stacked
-    layers, window, heads, width = keys.shape
-    half = width // 2
-    x = x.copy()
-    slot, count = position % window, min(position + 1, window)
-    for layer in range(layers):
-        all_three = _product(_normed(x, norm1[layer]), qkv[layer]).reshape(3, heads, width)
-        q = np.empty((heads, width), dtype=np.float32)
-        for i in range(half):
-            angle = position * 10_000.0 ** (-i / half)
-            cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-            for h in range(heads):
-                for which, turned in ((0, q), (1, keys[layer, slot])):
-                    a, b = all_three[which, h, i], all_three[which, h, i + half]
-                    turned[h, i] = a * cos - b * sin
-                    turned[h, i + half] = b * cos + a * sin
-        values[layer, slot] = all_three[2]
-        mixed = np.zeros((heads, width), dtype=np.float32)
-        for h in range(heads):
-            weights = np.empty(count, dtype=np.float32)
-            for j in range(count):
-                total = np.float32(0.0)
-                for i in range(width):
-                    total += keys[layer, j, h, i] * q[h, i]
-                weights[j] = total / np.float32(np.sqrt(width))
-            weights = np.exp(weights - weights.max())
-            weights /= weights.sum()
-            for j in range(count):
-                for i in range(width):
-                    mixed[h, i] += weights[j] * values[layer, j, h, i]
-        x += _product(mixed.reshape(heads * width), out[layer])
-        both = _product(_normed(x, norm2[layer]), up[layer])
-        gate, rest = both[: len(both) // 2], both[len(both) // 2 :]
-        x += _product((gate / (np.float32(1.0) + np.exp(-gate)) * rest).astype(np.float32), down[layer])
-    return _product(_normed(x, norm), head)
-
-
-@njit(cache=True, nogil=True)
-def _product(x, matrix):  # type: ignore[no-untyped-def]
-    """x (n,) times matrix (n, m), row by row, so that the inner loop is one of whole vectors."""
-    out = np.zeros(matrix.shape[1], dtype=np.float32)
-    for i in range(len(x)):
-        for j in range(len(out)):
-            out[j] += x[i] * matrix[i, j]
-    return out
-
-
-@njit(cache=True, nogil=True)
-def _normed(x, weight):  # type: ignore[no-untyped-def]
-    total = np.float32(0.0)
-    for value in x:
-        total += value * value
-    return (x * np.float32(1.0 / np.sqrt(total / len(x) + EPSILON)) * weight).astype(np.float32)
+        self.blocks = Blocks(model.blocks, sizes.window)
+        self.byte, self.norm = model.byte.detach().numpy(), array(model.norm.weight)
+        self.head = array(model.head.weight)
 
 
 def runs(pieces: Sequence[bytes]) -> Iterator[list[bytes]]:

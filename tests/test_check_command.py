@@ -67,6 +67,11 @@ def test_a_broken_patcher_is_caught_in_the_right_words(call: Called, name: str) 
     found = json.loads(call(name, "--json")[1])
     assert found["sound"] is False
     assert found["statistics"] is found["bytes_per_second"] is None
+    example = next(finding["example"] for finding in found["findings"] if finding["rule"] == rule)
+    assert all(bytes.fromhex(text["hex"]).decode(errors="replace") == text["text"] for text in example["texts"])
+    if len(example["cuts"]) == 2:
+        first, second = (set(cut) for cut in example["cuts"])
+        assert example["position"] in first ^ second
 
 
 def test_the_counter_example_is_shown(call: Called) -> None:

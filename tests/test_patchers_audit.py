@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ from patchers.audit import (
     check_saving,
     check_stream,
 )
+from patchers.base import ClockStream
 
 BROKEN = Path(__file__).parent / "broken_patchers.py"
 
@@ -69,6 +70,12 @@ def test_the_plain_prefix_test_is_too_weak() -> None:
     assert "is True in one and False in the other" in finding.detail or "is False in one and True" in finding.detail
     assert "two texts that share their first" in finding.detail
     assert "|" in finding.detail
+    example = finding.example
+    assert example is not None
+    assert example.position is not None
+    shared = example.position
+    assert example.texts[0][:shared] == example.texts[1][:shared]
+    assert [bool(starts[shared]) for starts in example.cuts] in ([True, False], [False, True])
 
 
 def test_one_place_in_a_thousand_is_found() -> None:
@@ -161,6 +168,40 @@ def test_a_stream_that_disagrees_is_shown() -> None:
 
     finding = check_stream(Late(), [b"some text"])
     assert "disagrees with segment: it cut '|s|o|m|e" in finding.detail
+    assert finding.example is not None
+    assert finding.example.texts == (b"some text", b"some text")
+    assert finding.example.position == 1
+    assert finding.example.as_json()["cuts"] == [[0, 1, 2, 3, 4, 5, 6, 7, 8], [0, 2, 4, 6, 8]]
+
+
+def test_a_stream_that_forgets_what_it_was_primed_with_is_shown() -> None:
+    class Forgetful(ClockStream):
+        def prime(self, data: bytes) -> Starts:
+            starts = super().prime(data)
+            self._position = 0
+            return starts
+
+    class Primed(Patcher):
+        def segment(self, data: bytes) -> Starts:
+            return np.arange(len(data)) % 4 == 0
+
+        def stream(self) -> patchers.Stream:
+            return Forgetful(self)
+
+    finding = check_stream(Primed(), [b"some more text"])
+    assert not finding.passed
+    assert "disagrees with segment once it is primed with 7 bytes" in finding.detail
+
+
+def test_a_stream_is_a_stream() -> None:
+    class Duck(Patcher):
+        def segment(self, data: bytes) -> Starts:
+            return np.ones(len(data), dtype=bool)
+
+        def stream(self) -> Any:
+            return iter(())
+
+    assert "must return a patchers.Stream, it gave a tuple_iterator" in check_stream(Duck(), [b"a"]).detail
 
 
 def test_a_knob_that_misses_is_seen() -> None:

@@ -43,8 +43,11 @@ def test_contract_over_arbitrary_bytes(case: int) -> None:
             t = int(share * len(data))
             again = patcher.segment(data[:t] + future)
             assert np.array_equal(starts[: t + 1][: len(again)], again[: t + 1][: len(starts)])
-            stream = patcher.stream()
-            assert starts[1:].tolist() == [stream.push(byte) for byte in data][:-1]
+            stream, primed = patcher.stream(), patcher.stream()
+            pushed = [True, *(stream.push(byte) for byte in data)]
+            assert starts.tolist() == pushed[: len(data)]
+            assert primed.prime(data[:t]).tolist() == pushed[: t + 1]
+            assert [primed.push(byte) for byte in data[t:]] == pushed[t + 1 :]
 
     holds()
 
