@@ -34,9 +34,9 @@ class Trained(Protocol):
 class Display(AbstractContextManager["Display"]):
     """Listens to a suite (`bench.run.Listener`). Counts what was run."""
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, bars: Progress | None = None) -> None:
         self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
-        self.bars = Progress(
+        self.bars = bars or Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             TaskProgressColumn(),
@@ -50,6 +50,8 @@ class Display(AbstractContextManager["Display"]):
         self.learning = False
         self.title = ""
         self.ran = 0
+        """Runs that ended while this display, or one beside it, listened."""
+        self.first = self
 
     def __enter__(self) -> Self:
         self.bars.start()
@@ -59,6 +61,12 @@ class Display(AbstractContextManager["Display"]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.bars.stop()
+
+    def beside(self) -> "Display":
+        """Another line of the same display, for another process's runs."""
+        other = Display(self.console, self.bars)
+        other.first = self.first
+        return other
 
     def line(self, message: str) -> None:
         """A line that stays, with or without a terminal."""
@@ -87,7 +95,7 @@ class Display(AbstractContextManager["Display"]):
         self.bars.refresh()
 
     def run_ends(self, record: dict[str, Any]) -> None:
-        self.ran += 1
+        self.first.ran += 1
         if record["status"] != "ok":
             self.line(f"{self.title} failed: {record['error']['kind']}: {record['error']['message']}")
             return

@@ -124,7 +124,7 @@ class Work:
         """Do a run, unless another process has finished it meanwhile; False where one is still at it after `wait`
         seconds (-1: for ever)."""
         with records.claim(self.results, self.suite.name, run.run_id, wait) as mine:
-            if mine and records.find(self.results, self.suite.name, run.run_id) == self.known[run.run_id]:
+            if mine and self.needed(run):
                 self.listener.run_begins(run.run_id, self.runs.index(run) + 1, len(self.runs))
                 record = run_one(self.suite, run, self.data, self.results, self.listener)
                 records.write(self.results, record)
@@ -133,6 +133,11 @@ class Work:
                     left.unlink(missing_ok=True)
                 self.listener.run_ends(record)
         return mine
+
+    def needed(self, run: Run) -> bool:
+        """Whether nobody has finished a run, or failed at it, since this process began."""
+        found = records.find(self.results, self.suite.name, run.run_id)
+        return not records.done(found) and found == self.known[run.run_id]
 
     def outcome(self) -> Outcome:
         found = [records.find(self.results, self.suite.name, r.run_id) for r in self.runs]

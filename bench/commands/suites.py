@@ -21,13 +21,18 @@ class Format(StrEnum):
 
 
 def run(
-    suite: SuiteArgument, overrides: Overrides = None, results: Results = DEFAULT_RESULTS, plugin: Plugins = None
+    suite: SuiteArgument,
+    overrides: Overrides = None,
+    results: Results = DEFAULT_RESULTS,
+    plugin: Plugins = None,
+    workers: Annotated[int, typer.Option(metavar="N", min=1, help="So many runs at a time; cores are divided.")] = 1,
 ) -> int:
     """Train and score what is missing of a suite, then print its table.
 
     Runs that are done are not repeated, and one that was stopped goes on from its last checkpoint.
     """
     from bench.config import load_suite
+    from bench.launch import Job, run_on_workers
     from bench.progress import Display
     from bench.run import run_suite
     from bench.table import build, render
@@ -35,7 +40,11 @@ def run(
     config = load_suite(suite, overrides or [], plugin or [])
     check_writable(results)
     with Display() as display:
-        records = run_suite(config, results, display).records
+        if workers == 1:
+            records = run_suite(config, results, display).records
+        else:
+            job = Job(suite, tuple(overrides or []), tuple(plugin or []), results)
+            records = run_on_workers(job, config, workers, display, display.beside).records
         if display.ran == 0:
             display.line(f"nothing to do: all {len(records)} runs are done (delete a record to repeat its run)")
     print(render(build(records), Format.terminal.value))

@@ -1,0 +1,226 @@
+"""Many runs at once on one machine: worker processes that are handed run after run.
+
+Each worker has its share of the cores, and a GPU of its own where there are any. Who does what is decided by the
+results folder (`records.claim`), so several launches, and other machines, may share one. A worker that dies (out of
+memory, a crash in somebody's C code) costs the run that it was at, which is recorded as failed, and is replaced.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench import records
+from bench.config import Suite, load_suite
+from bench.records import Record
+from bench.run import Listener, Outcome, Work, described
+from bench.train import Progress
+from patchers.errors import BenchError
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "RAYON_NUM_THREADS")
+"""What libraries read, once, when they are imported."""
+SHOWN_EVERY = 0.5
+"""Seconds between two reports of a worker's training."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A suite as the command line has it, for another process to read again."""
+
+    suite: str
+    overrides: tuple[str, ...]
+    plugins: tuple[str, ...]
+    results: Path
+
+    def load(self) -> Suite:
+        return load_suite(self.suite, self.overrides, self.plugins)
+
+
+def log_path(results: Path, suite: str, run_id: str) -> Path:
+    """Where a worker's output goes while it is at a run."""
+    return results / suite / "logs" / f"{run_id}.log"
+
+
+def run_on_workers(job: Job, suite: Suite, workers: int, listener: Listener, beside: Callable[[], Listener]) -> Outcome:
+    """`run_suite` by `workers` processes; `beside` gives each a listener of its own.
+
+    Raises BenchError for what concerns all runs, once the workers have been stopped.
+    """
+    work = Work.of(suite, job.results, listener)
+    todo = deque(run.run_id for run in work.missing)
+    held: deque[str] = deque()  # by processes of somebody else: waited for when all else is done
+    count = min(workers, len(todo))
+    listener.say(f"{len(todo)} runs on {count} workers")
+    team = [_Worker.start(job, place, count, beside()) for place in range(count)]
+    try:
+        while team:
+            ready = wait([worker.pipe for worker in team])
+            for worker in [w for w in team if w.pipe in ready]:
+                answer = worker.hear()
+                if answer is None:
+                    _bury(worker, work)
+                    team.remove(worker)
+                    if todo or held:
+                        team.append(_Worker.start(job, worker.place, count, worker.listener))
+                    continue
+                if answer == "held" and worker.run_id is not None:
+                    held.append(worker.run_id)
+                if answer in ("held", "free"):
+                    queue, seconds = (todo, 0.0) if todo else (held, -1.0)
+                    if not queue:
+                        team.remove(worker)
+                    worker.ask(queue.popleft() if queue else None, seconds)
+    finally:
+        for worker in team:
+            worker.process.terminate()
+        for worker in team:
+            worker.process.join()
+    return work.outcome()
+
+
+@dataclass
+class _Worker:
+    """A worker process as its parent sees it."""
+
+    process: SpawnProcess
+    pipe: Connection
+    listener: Listener
+    place: int
+    run_id: str | None = None
+
+    @staticmethod
+    def start(job: Job, place: int, count: int, listener: Listener) -> _Worker:
+        ours, theirs = multiprocessing.Pipe()
+        context = multiprocessing.get_context("spawn")  # a fork would inherit threads and locks of torch in any state
+        process = context.Process(target=_work, args=(job, theirs), name=f"worker-{place}", daemon=True)
+        with _environment(place, count):
+            process.start()
+        theirs.close()  # so that the end of the worker is the end of the pipe
+        return _Worker(process, ours, listener, place)
+
+    def ask(self, run_id: str | None, seconds: float) -> None:
+        """Do this run, waiting so long for whoever is at it; None: that was all."""
+        self.run_id = run_id
+        self.pipe.send(None if run_id is None else (run_id, seconds))
+        if run_id is None:
+            self.process.join()
+
+    def hear(self) -> str | None:
+        """Pass on what the worker says; "free" or "held" where it can be asked, None where it has died."""
+        try:
+            name, *arguments = self.pipe.recv()
+        except EOFError:
+            return None
+        if name == "refused":
+            raise BenchError(arguments[0])
+        if name in ("free", "held"):
+            return str(name)
+        getattr(self.listener, name)(*arguments)
+        return "busy"
+
+
+@contextmanager
+def _environment(place: int, count: int) -> Iterator[None]:
+    """What a worker finds in its environment when it begins: its share of the cores, and its GPU."""
+    given = {name: str(threads_each(count)) for name in THREADS}
+    if gpus := torch.cuda.device_count():
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        given["CUDA_VISIBLE_DEVICES"] = visible.split(",")[place % gpus] if visible else str(place % gpus)
+    before = dict(os.environ)
+    os.environ.update(given)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def threads_each(workers: int) -> int:
+    """The cores that this process may use, divided; no more than the user allows by OMP_NUM_THREADS."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, min(cores // workers, int(allowed) if allowed.isdecimal() else cores))
+
+
+def _bury(worker: _Worker, work: Work) -> None:
+    """Record the run that a worker died of. Raises BenchError when it died before it had one."""
+    worker.process.join()
+    code = worker.process.exitcode or 0
+    how = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit code {code}"
+    if worker.run_id is None:
+        raise BenchError(f"a worker ended with {how} before it could begin; run the suite without --workers to see why")
+    run = next(r for r in work.runs if r.run_id == worker.run_id)
+    log = log_path(work.results, work.suite.name, run.run_id)
+    message = f"its process ended with {how}" + ("; out of memory?" if code == -signal.SIGKILL else "")
+    record: Record = described(work.suite, run, work.data) | {
+        "status": "failed",
+        "error": {"kind": "died", "message": message, "log": log.name},
+    }
+    with records.claim(work.results, work.suite.name, run.run_id) as mine:
+        if mine and work.needed(run):
+            records.write(work.results, record)
+            worker.listener.run_ends(record)
+
+
+# --- in the worker
+
+
+def _work(job: Job, pipe: Connection) -> None:
+    """A worker's life: load the suite once, then do what is asked until nothing more is."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which stops us
+    try:
+        suite = job.load()
+        work = Work.of(suite, job.results, _Remote(pipe, job.results, suite.name))
+        runs = {run.run_id: run for run in work.runs}
+        pipe.send(("free",))
+        while (asked := pipe.recv()) is not None:
+            run_id, seconds = asked
+            pipe.send(("free" if work.attempt(runs[run_id], seconds) else "held",))
+    except BenchError as error:
+        pipe.send(("refused", str(error)))
+    except (EOFError, BrokenPipeError):  # the parent is gone, and with it whoever wanted the rest
+        return
+
+
+class _Remote:
+    """The listener in a worker: the parent hears what it is told; what is printed goes to the run's log."""
+
+    def __init__(self, pipe: Connection, results: Path, suite: str) -> None:
+        self.pipe, self.results, self.suite = pipe, results, suite
+        self.shown = -math.inf
+
+    def say(self, message: str) -> None:
+        self._send("say", message)
+
+    def run_begins(self, run_id: str, number: int, total: int) -> None:
+        path = log_path(self.results, self.suite, run_id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        for stream in (1, 2):
+            os.dup2(log, stream)
+        os.close(log)
+        self._send("run_begins", run_id, number, total)
+
+    def trained(self, progress: Progress, total_bytes: int) -> None:
+        if time.monotonic() - self.shown > SHOWN_EVERY:
+            self.shown = time.monotonic()
+            self._send("trained", replace(progress, curve=progress.curve[-1:]), total_bytes)
+
+    def run_ends(self, record: Record) -> None:
+        self._send("run_ends", record)
+
+    def _send(self, *message: Any) -> None:
+        self.pipe.send(message)

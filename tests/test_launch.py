@@ -1,0 +1,125 @@
+"""Many runs at once: the same numbers as one after another, and a worker that dies costs one run."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_run import Hears, left_over, numbers
+from tiny_suite import tiny_suite, write_suite
+
+from bench import records
+from bench.cli import main
+from bench.launch import Job, log_path, run_on_workers, threads_each
+from bench.run import run_suite
+from patchers.errors import BenchError
+
+THREE: dict[str, dict[str, Any]] = {
+    "stride": {"patcher": "stride"},
+    "bytes": {"model": "byte_lm"},
+    "bpe": {"patcher": "bpe"},
+}
+DIES = """
+import os, signal
+from patchers import Patcher, register
+
+@register("launch-test-dies")
+class Dies(Patcher):
+    def segment(self, data):
+        print("about to die", flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def job(path: Path, results: Path) -> Job:
+    return Job(str(path), (), (), results)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+def test_workers_find_the_numbers_of_one_process(tmp_path: Path) -> None:
+    path = write_suite(tmp_path, THREE)
+    suite = tiny_suite(tmp_path, rows=THREE)
+    listeners: list[Hears] = []
+
+    def beside() -> Hears:
+        listeners.append(Hears())
+        return listeners[-1]
+
+    found = run_on_workers(job(path, tmp_path / "two"), suite, 2, Hears(), beside).records
+    alone = run_suite(suite, tmp_path / "one").records
+    assert [numbers(r) for r in found] == [numbers(r) for r in alone]
+    assert [r["row"] for r in found] == list(THREE)
+    assert len(listeners) == 2
+    assert sorted(r["row"] for hears in listeners for r in hears.ended) == sorted(THREE), "each run once"
+    assert all(hears.began and hears.steps for hears in listeners), "both had something to do, and said so"
+    assert all(log_path(tmp_path / "two", "tiny", r["run_id"]).exists() for r in found)
+    assert left_over(tmp_path / "two") == []
+
+    again = run_on_workers(job(path, tmp_path / "two"), suite, 2, Hears(), Hears).records
+    assert again == found
+
+
+def test_a_worker_that_dies_costs_one_run(tmp_path: Path) -> None:
+    (tmp_path / "dies.py").write_text(DIES)
+    rows = {"dies": {"patcher": "launch-test-dies"}, "bytes": {"model": "byte_lm"}}
+    plugins = [str(tmp_path / "dies.py")]
+    path = write_suite(tmp_path, rows, plugins=plugins)
+    suite = tiny_suite(tmp_path, rows=rows, plugins=plugins)
+    dead, well = run_on_workers(job(path, tmp_path / "r"), suite, 1, Hears(), Hears).records
+    assert well["status"] == "ok"
+    assert dead["error"]["kind"] == "died"
+    assert dead["error"]["message"] == "its process ended with signal 9 (SIGKILL); out of memory?"
+    assert "about to die" in log_path(tmp_path / "r", "tiny", dead["run_id"]).read_text()
+
+
+def test_what_concerns_all_runs_is_one_error(tmp_path: Path) -> None:
+    path = write_suite(tmp_path, THREE)
+    suite = tiny_suite(tmp_path, rows=THREE)
+    with pytest.raises(BenchError, match="no field 'nothing'"):
+        run_on_workers(Job(str(path), ("data.field=nothing",), (), tmp_path / "r"), suite, 2, Hears(), Hears)
+
+
+def test_runs_of_others_are_waited_for(tmp_path: Path) -> None:
+    rows = {"bytes": {"model": "byte_lm"}}
+    path, suite = write_suite(tmp_path, rows), tiny_suite(tmp_path, rows=rows)
+    theirs = run_suite(suite, tmp_path / "theirs").records[0]
+
+    class Holds(Hears):
+        """Another process finishes the run as soon as ours are under way."""
+
+        def say(self, message: str) -> None:
+            super().say(message)
+            if "on 1 workers" in message:
+                records.write(tmp_path / "r", theirs)
+
+    hears = Hears()
+    found = run_on_workers(job(path, tmp_path / "r"), suite, 1, Holds(), lambda: hears).records
+    assert found == run_suite(suite, tmp_path / "theirs").records
+    assert hears.began == []
+
+
+def test_cores_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    assert [threads_each(n) for n in (1, 2, 3, 16)] == [1, 1, 1, 1], "no more than OMP_NUM_THREADS allows"
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert [threads_each(n) for n in (1, 2, 3, 16)] == [8, 4, 2, 1]
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = {"bytes": {"model": "byte_lm"}}
+    path = write_suite(tmp_path, rows)
+    arguments = ["run", str(path), "--results", str(tmp_path / "r"), "--workers", "2"]
+    assert main(arguments) == 0
+    captured = capsys.readouterr()
+    assert " done: bpb " in captured.err
+    assert "bytes" in captured.out
+    assert main(arguments) == 0
+    assert "nothing to do: all 1 runs are done" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
