@@ -19,7 +19,6 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-
 METRICS_SHOWN = 3
 """Of each task, in the line of a run that is done."""
 

@@ -68,7 +68,7 @@ def file_texts(patterns: Sequence[str], field: str | None) -> Iterator[Text]:
         if _is_lines(path):
             yield from _json_lines(path, field)
         else:
-            with _opened(path) as file:
+            with opened(path) as file:
                 yield Text(file.read(), os.path.basename(path))
 
 
@@ -78,7 +78,7 @@ def _is_lines(path: str) -> bool:
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[IO[bytes]]:
+def opened(path: str) -> Iterator[IO[bytes]]:
     """Open a file that may be compressed; what goes wrong inside the block is told in one sentence."""
     try:
         with ExitStack() as stack:
@@ -131,7 +131,7 @@ class _ZstdFrames(io.RawIOBase):
 def _json_lines(path: str, field: str | None) -> Iterator[Text]:
     if field is None:
         raise BenchError(f"{path} has JSON lines: say which value is the text, as in `field: text`")
-    with _opened(path) as file:
+    with opened(path) as file:
         for number, line in enumerate(file, 1):
             if line.strip():
                 where = f"{os.path.basename(path)}:{number}"
@@ -163,6 +163,17 @@ def _encoded(text: str, where: str) -> bytes:
 
 
 def dataset_texts(config: DatasetConfig, max_bytes: int | None) -> Iterator[Text]:
+    size = 0
+    for number, row in enumerate(dataset_rows(config)):
+        text = Text(_field(row, config.field, f"{config.path}, row {number}"), f"row {number}")
+        yield text
+        size += len(text.data)
+        if config.streaming and max_bytes is not None and size > max_bytes:
+            return
+
+
+def dataset_rows(config: DatasetConfig) -> Iterator[Any]:
+    """The rows as the library gives them. Raises BenchError for whatever it cannot read."""
     if importlib.util.find_spec("datasets") is None:
         raise BenchError("`dataset:` needs the datasets library: pip install 'patchbench[datasets]'")
     import datasets  # two seconds, and an optional dependency
@@ -177,15 +188,7 @@ def dataset_texts(config: DatasetConfig, max_bytes: int | None) -> Iterator[Text
             rows = datasets.load_dataset(builder, data_files=path, **arguments)
         else:
             rows = datasets.load_dataset(path, config.name, revision=config.revision, **arguments)
-        size = 0
-        for number, row in enumerate(rows):
-            text = Text(_field(row, config.field, f"{config.path}, row {number}"), f"row {number}")
-            yield text
-            size += len(text.data)
-            if config.streaming and max_bytes is not None and size > max_bytes:
-                return
-    except BenchError:
-        raise
+        yield from rows
     except Exception as error:  # the library, the hub and the formats beneath raise errors of many kinds
         raise BenchError(
             f"cannot read dataset {config.path!r}, split {config.split!r}: {type(error).__name__}: "
@@ -214,7 +217,7 @@ def _wiki(language: str) -> Iterator[Text]:
     if spec is None or spec.origin is None:
         raise BenchError(f"the Wikipedia corpora come with a package that is missing: install {WIKI_PACKAGE}")
     path = Path(spec.origin).parent / "data" / f"summaries_{language}.json"
-    with _opened(str(path)) as file:
+    with opened(str(path)) as file:
         articles = json.load(file)
     for title, article in articles.items():
         topic = article.get("topic")
@@ -230,7 +233,7 @@ def _stdlib() -> Iterator[Text]:
     for path in sorted(root.rglob("*.py")):
         parts = path.relative_to(root).parts
         if _NOT_CODE.isdisjoint(parts) and not path.name.startswith("_sysconfigdata"):
-            with _opened(str(path)) as file:
+            with opened(str(path)) as file:
                 yield Text(file.read(), "/".join(parts), parts[0].removesuffix(".py"))
 
 

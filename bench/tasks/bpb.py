@@ -20,23 +20,20 @@ LATENT_GAIN_BYTES = 65_536
 class BitsPerByte(Task):
     """Sum of -log2 p over all documents / their raw bytes; and per character, for text that is not ASCII.
 
-    Beside it `flag_bits_share`, the share of the bits that is spent on boundaries where these are priced, and
-    `latent_gain`, the bits per byte lost when every latent output is replaced by BOS's: near zero means that the big
-    model is not used.
+    The same for each corpus of `eval:`, under its name (`bpc_NAME` per character), with `penalty_NAME`, the bits per
+    byte that it costs more than the text of the kind that was trained on. Beside it `flag_bits_share`, the share of
+    the bits that is spent on boundaries where these are priced, and `latent_gain`, the bits per byte lost when every
+    latent output is replaced by BOS's: near zero means that the big model is not used.
     """
 
     def run(self, model: ByteModel, material: Material) -> TaskResult:
         documents = material.test
         scores = model.score([d.data for d in documents])
-        bits = [float(n.sum()) / math.log(2) for n in scores.nats]
-        assert all(len(n) == len(d.data) for n, d in zip(scores.nats, documents, strict=True))
-        metrics = {"bpb": Metric("bits/byte", [(d.id, b, len(d.data)) for d, b in zip(documents, bits, strict=True)])}
-        if not all(d.data.isascii() for d in documents):
-            characters = [sum((byte & 0xC0) != 0x80 for byte in d.data) for d in documents]
-            metrics["bpc"] = Metric(
-                "bits/character", [(d.id, b, c) for d, b, c in zip(documents, bits, characters, strict=True)]
-            )
+        metrics = _metrics("bpb", "bpc", documents, scores.nats)
         values = {}
+        for name, texts in material.domains.items():
+            metrics |= _metrics(name, f"bpc_{name}", texts, model.nats([d.data for d in texts]))
+            values[f"penalty_{name}"] = metrics[name].value - metrics["bpb"].value
         if scores.flag_nats is not None:
             values["flag_bits_share"] = float(
                 sum(f.sum() for f in scores.flag_nats) / sum(n.sum() for n in scores.nats)
@@ -44,6 +41,19 @@ class BitsPerByte(Task):
         if model.has_latent:
             values["latent_gain"] = latent_gain(model, documents, scores.nats)
         return TaskResult(metrics, values)
+
+
+def _metrics(
+    per_byte: str, per_character: str, documents: Sequence[Document], nats: Sequence[np.ndarray]
+) -> dict[str, Metric]:
+    assert all(len(n) == len(d.data) for n, d in zip(nats, documents, strict=True))
+    bits = [float(n.sum()) / math.log(2) for n in nats]
+    out = {per_byte: Metric("bits/byte", [(d.id, b, len(d.data)) for d, b in zip(documents, bits, strict=True)])}
+    if not all(d.data.isascii() for d in documents):
+        characters = [sum((byte & 0xC0) != 0x80 for byte in d.data) for d in documents]
+        rows = [(d.id, b, c) for d, b, c in zip(documents, bits, characters, strict=True)]
+        out[per_character] = Metric("bits/character", rows)
+    return out
 
 
 def latent_gain(model: ByteModel, documents: Sequence[Document], nats: Sequence[np.ndarray]) -> float:
