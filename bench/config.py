@@ -51,10 +51,10 @@ class TrainConfig:
     """How a model is trained; the same for every row unless the row says otherwise."""
 
     bytes: AtLeast1 = 3_276_800  # read in all, again from the start where the corpus is smaller
-    batch_bytes: AtLeast1 = 16_384
+    batch_bytes: AtLeast1 = 4096
     window: Annotated[int, Field(ge=2)] = 1024  # bytes of context, in training and in scoring
-    lr: Positive = 6e-3
-    lookup_lr: Positive = 4.0  # times lr, for embeddings and hash tables, whose rows are seldom updated
+    lr: Positive = 9e-3  # of matrices with 64 inputs; wider ones get less (`bench.train.make_optimizer`)
+    lookup_lr: Positive = 8.0  # times lr, for embeddings and hash tables, whose rows are seldom updated
     warmup: Fraction = 0.1  # share of the bytes
     min_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
     weight_decay: Annotated[float, Field(ge=0)] = 0.1

@@ -22,7 +22,7 @@ def byte_model(prepared: Prepared, module: nn.Module, device: torch.device) -> C
     """A model that was trained for a row, behind the row's way of cutting."""
     config = prepared.row.train
     patcher = prepared.scoring_patcher
-    return CutModel(module, patcher, config.window, device, config.batch_bytes, with_ids=prepared.with_ids)
+    return CutModel(module, patcher, config.window, device, with_ids=prepared.with_ids)
 
 
 def material(

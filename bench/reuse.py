@@ -20,7 +20,7 @@ from bench.records import digest, done, find
 from bench.train import Progress
 from patchers.errors import BenchError
 
-TRAINING_VERSION = 1
+TRAINING_VERSION = 2
 """Raised when the same config, data and seed would train another model than before."""
 
 NOT_OF_TRAINING = ("data", "match", "sweep")

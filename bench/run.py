@@ -19,6 +19,7 @@ from bench.checkpoint import save_model
 from bench.config import Row, Suite
 from bench.data import Data, load
 from bench.evaluation import run_tasks, with_domains
+from bench.examples import examples
 from bench.material import byte_model, material
 from bench.prepare import (
     Prepared,
@@ -237,6 +238,7 @@ def _results_of(suite: Suite, run: Run, data: Data, results: Path, listener: Lis
         "loss_curve": progress.curve,
         "tasks": tasks,
         "audits": audits,
+        "examples": examples(seen, prepared.patcher, data),
     }
 
 

@@ -25,6 +25,9 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 DIVERGED_BITS = 16.0
 """A loss above this, twice what knowing nothing costs, has diverged."""
 
+BASE_WIDTH = 64
+"""`lr` is the learning rate of a matrix with so many inputs."""
+
 
 class Trainable(Protocol):
     def __call__(self, batch: Windows, dtype: torch.dtype) -> Prediction: ...
@@ -67,19 +70,25 @@ def learning_rate(config: TrainConfig, read: int) -> float:
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW in three groups: matrices of products, which alone decay; norms and routers; lookups, with their own rate.
+    """AdamW in groups: matrices of products, which alone decay; norms and routers; lookups, with their own rate.
 
-    `scale` of a group is what the schedule's learning rate is multiplied by.
+    `scale` of a group is what the schedule's learning rate is multiplied by. A matrix of n inputs gets `BASE_WIDTH / n`
+    (Yang et al. 2022, "Tensor Programs V", table 3: hidden weights under Adam), so that one learning rate suits the
+    narrow local model, the wide latent one, and sizes that a comparison lets grow.
     """
     matrices = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear)}
     tables = {id(getattr(m, name)) for m in model.modules() for name in getattr(m, "lookup_std", ())}
-    parameters = list(model.parameters())
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if id(p) in matrices], "weight_decay": config.weight_decay, "scale": 1.0},
-        {"params": [p for p in parameters if id(p) not in matrices | tables], "weight_decay": 0.0, "scale": 1.0},
-        {"params": [p for p in parameters if id(p) in tables], "weight_decay": 0.0, "scale": config.lookup_lr},
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}  # by weight decay and scale
+    for p in model.parameters():
+        if id(p) in matrices:
+            kind = (config.weight_decay, BASE_WIDTH / p.shape[1])
+        else:
+            kind = (0.0, config.lookup_lr if id(p) in tables else 1.0)
+        groups.setdefault(kind, []).append(p)
+    options: list[dict[str, Any]] = [
+        {"params": parameters, "weight_decay": decay, "scale": scale} for (decay, scale), parameters in groups.items()
     ]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
+    return torch.optim.AdamW(options, lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
 
 
 def train(

@@ -31,7 +31,7 @@ class HarnessConfig:
     local_heads: int = 2
     encoder_layers: int = 1
     decoder_layers: int = 2
-    local_window: int = 64
+    local_window: int = 16
     latent_width: int = 192
     latent_heads: int = 4
     latent_layers: int = 3

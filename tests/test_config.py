@@ -229,7 +229,7 @@ def test_a_size_taken_from_a_row_is_part_of_what_a_run_is() -> None:
         ("3e-4", "-1", "line 4: train.lr: wanted greater than 0, got -1"),
         ("3e-4", "", "line 4: train.lr: wanted a number, got null"),
         ("1_000_000", "1.5", "line 5: train.bytes: wanted a whole number, got 1.5"),
-        ("1_000_000", "100\n  window: 99999", "line 6: train.window: batch_bytes is 16384 and window 99999"),
+        ("1_000_000", "100\n  window: 99999", "line 6: train.window: batch_bytes is 4096 and window 99999"),
         ("wiki-en", "wiki-eng", "line 2: data.corpus: unknown corpus 'wiki-eng', did you mean 'wiki-en'?"),
         ("corpus: wiki-en", "test: 0.1", "line 1: data: got no source, wanted exactly one of"),
         ("corpus: wiki-en", "dataset: {name: x}", "line 2: data.dataset: missing key 'path'"),

@@ -154,23 +154,28 @@ def test_only_matrices_of_products_decay(kind: str) -> None:
     for name, (before, after) in one_step(model, 0.0, config).items():
         if not torch.equal(before, after):
             decayed.add(name)
-            assert torch.allclose(after, before * (1 - 0.01 * 0.1), atol=1e-7)
+            rate = 0.01 * 64 / before.shape[1]
+            assert torch.allclose(after, before * (1 - rate * 0.1), atol=1e-7)
     products = matrices(model)
     assert products - decayed <= {n for n in products if n.startswith("router.")}
     assert decayed <= products
     assert any("attention.qkv" in name for name in decayed)
 
 
-def test_lookups_have_a_learning_rate_of_their_own() -> None:
+def test_lookups_and_matrices_of_each_width_have_a_learning_rate_of_their_own() -> None:
     """The first step of Adam is the learning rate in size, whatever the gradient."""
     model = MODELS["harness"]()
     moves = one_step(model, 1e-3, dataclasses.replace(CONFIG, weight_decay=0.0, lookup_lr=4.0))
     sizes = {name: float((before - after).mean()) / 0.01 for name, (before, after) in moves.items()}
-    fast = {name for name, size in sizes.items() if size == pytest.approx(4, rel=1e-2)}
-    slow = {name for name, size in sizes.items() if size == pytest.approx(1, rel=1e-2)}
-    assert fast | slow == set(sizes)
+    products = matrices(model)
+    inputs = {name: moves[name][0].shape[1] for name in products}
+    assert len(set(inputs.values())) > 1
+    assert {name: sizes[name] for name in products} == pytest.approx({n: 64 / inputs[n] for n in products}, rel=1e-2)
+    fast = {name for name in sizes.keys() - products if sizes[name] == pytest.approx(4, rel=1e-2)}
+    slow = {name for name in sizes.keys() - products if sizes[name] == pytest.approx(1, rel=1e-2)}
+    assert fast | slow == sizes.keys() - products
     assert {"byte", "ngrams.table", "patch_state.patch"} <= fast
-    assert {name for name in sizes if "norm" in name} | matrices(model) == slow
+    assert {name for name in sizes if "norm" in name} == slow
 
 
 def test_gradients_are_clipped_together() -> None:
