@@ -18,6 +18,7 @@ from bench.data import DataConfig
 from bench.evaluation import read_tasks
 from bench.strict_yaml import Place, Tree, dataclass_from_mapping, parse
 from bench.suites import find_suite
+from bench.sweep import applies, apply, combinations, description, swept_label
 from bench.tasks import Task
 from models.byte_lm import ByteLMConfig
 from models.harness import HarnessConfig, Price
@@ -28,7 +29,7 @@ from patchers.registry import nearest
 
 ModelKind = Literal["harness", "token_lm", "byte_lm"]
 Sizes = HarnessConfig | TokenLMConfig | ByteLMConfig
-Match = Literal["placement", "bytes"]
+Match = Literal["placement", "train_flops", "inference_flops", "bytes"]
 
 MODELS: dict[ModelKind, type[Sizes]] = {
     "harness": HarnessConfig,
@@ -38,6 +39,9 @@ MODELS: dict[ModelKind, type[Sizes]] = {
 
 DEFAULT_PRICE: Price = "start"
 """Of the two bounds that price boundaries, the one that came out tighter."""
+
+BY_FLOPS: tuple[Match, ...] = ("train_flops", "inference_flops")
+"""The ways to match that take FLOPs from a row."""
 
 AtLeast1 = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -102,6 +106,8 @@ class Row:
     leaky: bool
     calibrate: bool  # whether the row has a knob and wants it set
     bytes_per_patch: float | str | None  # to what it is set: a size, or the label of a row; None where it is not
+    match_to: float | str | None = None  # whose FLOPs it gets: a number or a row's label; None where they are free
+    sweep: Mapping[str, Any] | None = None  # which row at which value (`bench.sweep.description`)
 
     def patcher_options(self) -> dict[str, Any] | None:
         if self.patcher is None:
@@ -141,7 +147,10 @@ class SuiteConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
     match: Match = "placement"
+    match_to: str | None = None  # the row whose FLOPs the others get; by default the first
+    train_flops: Positive | None = None  # instead of a row's
     bytes_per_patch: PatchSize = None
+    sweep: dict[str, Annotated[tuple[int | float, ...], Field(min_length=1)]] = field(default_factory=dict)
     tasks: Annotated[tuple[str | dict[str, Any], ...], Field(min_length=1)] = ("bpb",)
     eval: dict[DomainName, dict[str, Any]] = field(default_factory=dict)
 
@@ -184,15 +193,27 @@ class Suite:
                 "calibrate": row.calibrate,
                 "match": self.match,
                 "bytes_per_patch": self._size(row),
+                **({} if row.match_to is None else {"match_to": self._reference(row)}),
+                **({} if row.sweep is None else {"sweep": row.sweep}),
             }
         )
+
+    def _reference(self, row: Row) -> Any:
+        """Whose FLOPs a row gets, as its run's identity has it: a number, itself, or another row and what it is."""
+        if not isinstance(row.match_to, str):
+            return row.match_to
+        if row.match_to == row.label:
+            return {"row": base_label(row)}
+        other = self.run_config(row.match_to)
+        wanted = ("model", "train", "patcher", "price", "bytes_per_patch")
+        return {"row": base_label(self.row(row.match_to)), **{key: other[key] for key in wanted}}
 
     def _size(self, row: Row) -> Any:
         """What a row is calibrated to, as its run's identity has it."""
         if not isinstance(row.bytes_per_patch, str):
             return row.bytes_per_patch
         other = self.row(row.bytes_per_patch)
-        size = {"row": other.label, "patcher": other.patcher_options()}
+        size = {"row": base_label(other), "patcher": other.patcher_options()}
         return size if other.bytes_per_patch is None else {**size, "bytes_per_patch": self._size(other)}
 
     def resolved(self) -> dict[str, Any]:
@@ -207,6 +228,11 @@ class Suite:
             "eval": {name: plain(identity(config)) for name, config in self.eval.items()},
             "rows": {row.label: self.run_config(row.label) for row in self.rows},
         }
+
+
+def base_label(row: Row) -> str:
+    """The label that a row has in the YAML."""
+    return row.label if row.sweep is None else str(row.sweep["row"])
 
 
 def identity(config: Any) -> dict[str, Any]:
@@ -252,9 +278,9 @@ def suite_from_tree(tree: Tree, stem: str, overrides: Sequence[str], plugins: Se
             raise (tree.at("plugins") / index).error(str(error)) from error
     for plugin in plugins:
         load_plugin(plugin)
-    labels = list(config.rows)
-    rows = tuple(_row(label, config.rows[label], config, tree.at("rows", label)) for label in labels)
-    _check_sizes(config, rows, tree)
+    _check_matching(config, tree)
+    _check_sweep(config, tree)
+    rows = _rows(config, tree)
     if len(set(config.seeds)) < len(config.seeds):
         raise tree.at("seeds").error(f"each seed counts once, got {list(config.seeds)}")
     return Suite(
@@ -267,6 +293,77 @@ def suite_from_tree(tree: Tree, stem: str, overrides: Sequence[str], plugins: Se
         tasks=read_tasks(config.tasks, tree.at("tasks")),
         eval={n: dataclass_from_mapping(DataConfig, c, tree.at("eval", n)) for n, c in config.eval.items()},
     )
+
+
+def _rows(config: SuiteConfig, tree: Tree) -> tuple[Row, ...]:
+    """The rows as they stand, or at every value of the sweep."""
+    values = config.sweep.get("bytes_per_patch")
+    if values is not None and config.bytes_per_patch is None:  # then rows with a knob are calibrated
+        config = dataclasses.replace(config, bytes_per_patch=float(values[0]))
+    stand = {label: _row(label, mapping, config, tree.at("rows", label)) for label, mapping in config.rows.items()}
+    _check_sizes(config, list(stand.values()), tree)
+    keys = {label: [key for key in config.sweep if applies(key, r.model, r.calibrate)] for label, r in stand.items()}
+
+    def beside(label: str, settings: Mapping[str, float]) -> str:
+        """The label of another row at the same values."""
+        return swept_label(label, {key: settings.get(key, config.sweep[key][0]) for key in keys[label]})
+
+    rows = []
+    for label, mapping in config.rows.items():
+        for settings in combinations({key: config.sweep[key] for key in keys[label]}):
+            row = _row(label, apply(mapping, settings), config, tree.at("rows", label))
+            size = row.bytes_per_patch
+            budget = settings.get("train_flops", config.train_flops)
+            to = budget if budget is not None else beside(config.match_to or next(iter(stand)), settings)
+            rows.append(
+                dataclasses.replace(
+                    row,
+                    label=swept_label(label, settings),
+                    bytes_per_patch=beside(size, settings) if isinstance(size, str) else size,
+                    match_to=to if config.match in BY_FLOPS else None,
+                    sweep=description(label, settings),
+                )
+            )
+    return tuple(rows)
+
+
+def _check_matching(config: SuiteConfig, tree: Tree) -> None:
+    """Whose FLOPs rows get is said once, and fits the way to match."""
+    wanted = [(tree.at("match_to"), config.match_to is not None, BY_FLOPS)]
+    wanted.append((tree.at("train_flops"), config.train_flops is not None, ("train_flops",)))
+    wanted.append((tree.at("sweep", "train_flops"), "train_flops" in config.sweep, ("train_flops",)))
+    for place, given, ways in wanted:
+        if given and config.match not in ways:
+            raise place.error(f"this is for match: {' or '.join(ways)}, and match is {config.match}; leave one out")
+    if config.match_to is not None and config.match_to not in config.rows:
+        near = nearest(config.match_to, list(config.rows))
+        raise tree.at("match_to").error(f"wanted the label of a row, got {config.match_to!r}{near}")
+    said = [place for place, given, _ in wanted if given]
+    if len(said) > 1:
+        raise said[1].error(f"{said[0].path[-1]} says already what rows are matched to; leave one out")
+    if config.match != "train_flops":
+        return
+    numbers = config.train_flops is not None or "train_flops" in config.sweep
+    if numbers and "train.bytes" in config.sweep:
+        raise tree.at("sweep", "train.bytes").error("train_flops sets how many bytes rows read; leave one out")
+    for label, mapping in config.rows.items():
+        is_reference = not numbers and label == (config.match_to or next(iter(config.rows)))
+        if not is_reference and "bytes" in (mapping.get("train") or {}):
+            raise tree.at("rows", label, "train", "bytes").error("match: train_flops sets this; leave it out")
+
+
+def _check_sweep(config: SuiteConfig, tree: Tree) -> None:
+    """A sweep is over keys that are there, at values that differ."""
+    sections = {"train": TrainConfig, "model": HarnessConfig, "token_lm": TokenLMConfig, "byte_lm": ByteLMConfig}
+    known = ["bytes_per_patch", "train_flops"]
+    known += [f"{name}.{f.name}" for name, section in sections.items() for f in dataclasses.fields(section)]
+    for key, values in config.sweep.items():
+        place = tree.at("sweep", key)
+        if key not in known:
+            raise place.error(f"no key to sweep over{nearest(key, known)}; there are: {', '.join(known)}")
+        for index, value in enumerate(values):
+            if isinstance(value, bool) or not value > 0 or value in values[:index]:
+                raise (place / index).error(f"wanted numbers above 0, each once, got {value}")
 
 
 def _check_sizes(config: SuiteConfig, rows: Sequence[Row], tree: Tree) -> None:

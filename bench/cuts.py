@@ -158,7 +158,8 @@ def training_spans(offsets: np.ndarray, window: int) -> np.ndarray:
 
 
 def batches(spans: np.ndarray, batch_bytes: int, total_bytes: int, seed: int) -> Iterator[np.ndarray]:
-    """Batches of up to `batch_bytes` until `total_bytes` are read; each epoch is shuffled by (seed, epoch).
+    """Batches of up to `batch_bytes` until `total_bytes` are read, the last with no window more than that takes; each
+    epoch is shuffled by (seed, epoch).
 
     What a batch holds depends on the lengths of the windows alone, so every segmenter reads the same bytes in the
     same order.
@@ -169,6 +170,8 @@ def batches(spans: np.ndarray, batch_bytes: int, total_bytes: int, seed: int) ->
     while True:
         for i in np.random.default_rng([seed, epoch]).permutation(len(spans)):
             if batch and held + lengths[i] > batch_bytes:
+                while len(batch) > 1 and read + held - lengths[batch[-1]] >= total_bytes:
+                    held -= int(lengths[batch.pop()])
                 yield spans[batch]
                 read += held
                 batch, held = [], 0

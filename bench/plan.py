@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,10 @@ from torch import nn
 
 from bench.allocator import keep_memory
 from bench.config import Suite
-from bench.cuts import CutDocuments, Cuts, batches, training_spans
+from bench.cuts import batches, training_spans
 from bench.data import load
-from bench.prepare import Prepared, flops, make_model, parameters, prepare, training_flops
+from bench.matching import expected, prepare_matched
+from bench.prepare import Prepared, flops, make_model, parameters, training_flops
 from bench.run import best_device
 from bench.train import make_optimizer, train_step
 
@@ -43,7 +44,8 @@ def plan_rows(suite: Suite, cache: Path) -> list[RowPlan]:
     data = load(suite.data)
     rows = []
     for row in suite.rows:
-        prepared = expected(prepare(suite, row, data, cache, lambda message: None))
+        prepared = expected(prepare_matched(suite, row, data, cache, lambda message: None)[0])
+        row = prepared.row
         model = make_model(row, prepared.patcher, suite.seeds[0])
         per_byte = flops(prepared)
         rows.append(
@@ -58,18 +60,6 @@ def plan_rows(suite: Suite, cache: Path) -> list[RowPlan]:
             )
         )
     return rows
-
-
-def expected(prepared: Prepared) -> Prepared:
-    """With an in-model patcher, whose cuts training will make: as many as it is asked for, evenly placed."""
-    patcher = prepared.patcher
-    if patcher is None or patcher.kind != "in-model" or patcher.knob is None:
-        return prepared
-    size = float(getattr(patcher, patcher.knob))
-    corpus = prepared.train
-    starts = corpus.cuts.starts | (np.arange(len(corpus.data)) % size < 1)
-    even = CutDocuments(corpus.data, corpus.offsets, Cuts(starts))
-    return replace(prepared, train=even, bytes_per_patch={"train": size})
 
 
 def _seconds_per_byte(model: nn.Module, prepared: Prepared) -> float:

@@ -48,6 +48,7 @@ ORDER = (
         "config",
         "data",
         "patcher",
+        "matched",
     ),
     *("parameters", "flops", "cost", "audits", "environment", "tasks", "loss_curve", "checksum"),
 )
@@ -70,8 +71,8 @@ def run_id(
 
     `tasks` are their identities, `domains` the fingerprints of further texts that are scored.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}", row):
-        raise BenchError(f"row {row!r} cannot name a file; use up to 100 letters, digits and . _ + -")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+@-]{0,99}", row):
+        raise BenchError(f"row {row!r} cannot name a file; use up to 100 letters, digits and . _ + - @")
     what = {
         "config": run_config,
         "seed": seed,

@@ -23,16 +23,16 @@ from patchers.errors import BenchError
 TRAINING_VERSION = 2
 """Raised when the same config, data and seed would train another model than before."""
 
-NOT_OF_TRAINING = ("data", "match", "sweep")
+NOT_OF_TRAINING = ("data", "match", "match_to", "sweep")
 """Parts of a run's config that do not move its weights: data is taken by its splits, the others say why, not what."""
 
 
 def training_id(suite: Suite, row: Row, data: Data, seed: int) -> str:
-    """SHA-256 of everything that the trained weights depend on, 16 hex digits."""
+    """SHA-256 of everything that the trained weights depend on, 16 hex digits; the row as it is matched."""
     config = {k: v for k, v in suite.run_config(row.label).items() if k not in NOT_OF_TRAINING}
     what = {
         "version": TRAINING_VERSION,
-        "config": config | {"train": plain(identity(row.train))},
+        "config": config | plain({"train": identity(row.train), "model": {"kind": row.model, **identity(row.sizes)}}),
         "seed": seed,
         "train": data.train.fingerprint,
         "calibration": data.calibration.fingerprint,

@@ -20,6 +20,7 @@ from bench.config import Row, Suite
 from bench.data import Data, load
 from bench.evaluation import run_tasks, with_domains
 from bench.examples import examples
+from bench.matching import prepare_matched
 from bench.material import byte_model, material
 from bench.prepare import (
     Prepared,
@@ -28,7 +29,6 @@ from bench.prepare import (
     make_model,
     parameters,
     patcher_summary,
-    prepare,
     training_flops,
 )
 from bench.records import Record
@@ -187,10 +187,10 @@ def described(suite: Suite, run: Run, data: Data) -> Record:
 
 
 def _results_of(suite: Suite, run: Run, data: Data, results: Path, listener: Listener) -> Record:
-    row = run.row
     device = best_device()
     reset_peak_memory(device)
-    prepared = prepare(suite, row, data, results / "cache", listener.say)
+    prepared, goal = prepare_matched(suite, run.row, data, results / "cache", listener.say)
+    row = prepared.row  # its bytes and sizes are now those that match
     model = make_model(row, prepared.patcher, run.seed)
     wanted = training_id(suite, row, data, run.seed)
     trained = find_trained(results, wanted)
@@ -201,6 +201,7 @@ def _results_of(suite: Suite, run: Run, data: Data, results: Path, listener: Lis
         listener.say(f"taking over the model of {source_of(trained)}")
         progress = take_over(trained, model, device)
     prepared = after_training(prepared, model, data, listener.say)
+    matched = goal.compare(prepared, progress.bytes)
     listener.say("scoring")
     began = time.perf_counter()
     seen = byte_model(prepared, model, device)
@@ -214,9 +215,10 @@ def _results_of(suite: Suite, run: Run, data: Data, results: Path, listener: Lis
     if failed and not row.leaky:
         raise AuditFailed("; ".join(failed))
     folder = results / suite.name / "checkpoints" / run.run_id
-    save_model(folder, suite, run.row, prepared.patcher, model, training_header(wanted, progress))
+    save_model(folder, suite, row, prepared.patcher, model, training_header(wanted, progress))
     per_byte = flops(prepared)
     return {
+        "matched": matched,
         "patcher": patcher_summary(prepared),
         "parameters": parameters(model),
         "flops": {

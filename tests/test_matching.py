@@ -1,0 +1,200 @@
+"""Matching: what should be equal is, is said in the record, and fails the run where it is not."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_suite import ROWS, tiny_suite
+
+from bench import matching, run
+from bench.config import Suite
+from bench.cuts import batches, training_spans
+from bench.data import load
+from bench.matching import Goal, NotMatched, prepare_matched
+from bench.prepare import Prepared, flops, training_flops
+from bench.run import run_suite
+from patchers.errors import BenchError
+
+ALL: dict[str, dict[str, Any]] = {
+    **ROWS,
+    "whitespace": {"patcher": "whitespace"},
+    "entropy": {"patcher": {"name": "entropy", "model": "ngram"}},
+    "routed": {"patcher": "hnet"},
+}
+
+
+def silent(message: str) -> None: ...
+
+
+def all_prepared(suite: Suite, cache: Path) -> dict[str, tuple[Prepared, Goal]]:
+    data = load(suite.data)
+    return {row.label: prepare_matched(suite, row, data, cache, silent) for row in suite.rows}
+
+
+@pytest.mark.parametrize("to", ["stride", "bytes", "routed", 3e10])
+def test_training_flops_are_those_of_the_reference(tmp_path: Path, to: str | float) -> None:
+    """Solved bytes times the row's own cost a byte, patcher included, as the batches really come."""
+    said = f"match_to={to}" if isinstance(to, str) else f"train_flops={to}"
+    suite = tiny_suite(tmp_path, "match=train_flops", said, "train.bytes=40000", rows=ALL)
+    found = all_prepared(suite, tmp_path / "cache")
+    goals = {label: goal.value for label, (_, goal) in found.items()}
+    assert len(set(goals.values())) == 1
+    for label, (prepared, goal) in found.items():
+        corpus, train = prepared.train, prepared.row.train
+        spans = training_spans(corpus.offsets, train.window)
+        read = sum(int((b[:, 1] - b[:, 0]).sum()) for b in batches(spans, train.batch_bytes, train.bytes, 0))
+        spent = training_flops(flops(matching.expected(prepared)), read)
+        assert goal.value is not None
+        assert spent == pytest.approx(goal.value, rel=0.01), label
+        assert goal.compare(matching.expected(prepared), read)["value"] == spent
+    if isinstance(to, str):
+        assert found[to][0].row.train.bytes == 40_000
+    else:
+        assert goals["stride"] == to
+    # the dearer a byte, the fewer are read
+    read_bytes = {label: prepared.row.train.bytes for label, (prepared, _) in found.items()}
+    assert read_bytes["whitespace"] > read_bytes["stride"] > read_bytes["bpe"], "bpe pays for 512 symbols"
+
+
+def test_the_record_says_what_was_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "audit", lambda model, texts: {})
+    rows = {label: ROWS[label] for label in ("stride", "bpe", "bytes")}
+    suite = tiny_suite(tmp_path, "match=train_flops", "match_to=bpe", rows=rows)
+    by_row = {record["row"]: record for record in run_suite(suite, tmp_path / "results").records}
+    for label, record in by_row.items():
+        assert record["status"] == "ok", record["error"]
+        matched = record["matched"]
+        assert (matched["quantity"], matched["row"], matched["tolerance"]) == ("train_flops", "bpe", 0.01)
+        assert matched["value"] == pytest.approx(record["flops"]["train"])
+        assert matched["deviation"] == pytest.approx(matched["value"] / matched["reference"] - 1)
+        assert abs(matched["deviation"]) < 0.01
+        assert record["config"]["match_to"]["row"] == "bpe"
+        # the learning rate has come down to its end over the bytes that were solved for
+        assert record["loss_curve"][-1][3] < 0.12 * suite.row(label).train.lr
+    assert by_row["stride"]["cost"]["train_bytes"] > by_row["bpe"]["cost"]["train_bytes"]
+    assert by_row["bpe"]["cost"]["train_bytes"] == pytest.approx(20_000, rel=0.01)
+
+
+def test_placement_is_checked_on_the_training_text(tmp_path: Path) -> None:
+    suite = tiny_suite(tmp_path, rows=ALL)
+    for label, (prepared, goal) in all_prepared(suite, tmp_path / "cache").items():
+        matched = goal.compare(prepared, 20_000)
+        assert matched["quantity"] == "bytes_per_patch"
+        knob = label not in ("tokens", "bytes", "whitespace")
+        assert matched["reference"] == (3.5 if knob else None)
+        assert matched["tolerance"] == (0.15 if label == "routed" else 0.05)
+        if label in ("stride", "bpe", "entropy"):
+            assert prepared.bytes_per_patch is not None
+            assert matched["value"] == prepared.bytes_per_patch["train"]
+            assert abs(matched["deviation"]) < 0.05
+        else:
+            assert matched["deviation"] is None
+
+
+def test_a_size_of_another_row_is_the_reference(tmp_path: Path) -> None:
+    rows = {"whitespace": ALL["whitespace"], "bpe": {"patcher": "bpe"}}
+    suite = tiny_suite(tmp_path, "bytes_per_patch=whitespace", rows=rows)
+    found = all_prepared(suite, tmp_path / "cache")
+    size = found["whitespace"][0].bytes_per_patch
+    assert size is not None
+    assert found["bpe"][1].value == pytest.approx(size["calibration"])
+    assert found["bpe"][1].to == "whitespace"
+
+
+@pytest.mark.parametrize(("factor", "fails"), [(1.009, False), (0.991, False), (1.011, True), (0.989, True)])
+def test_more_than_a_percent_off_is_an_error(tmp_path: Path, factor: float, fails: bool) -> None:
+    suite = tiny_suite(tmp_path, "match=train_flops", rows={"stride": ROWS["stride"]})
+    prepared, goal = all_prepared(suite, tmp_path / "cache")["stride"]
+    goal = dataclasses.replace(goal, value=training_flops(flops(prepared), 20_000) / factor)
+    if not fails:
+        assert goal.compare(prepared, 20_000)["deviation"] == pytest.approx(factor - 1)
+        return
+    with pytest.raises(NotMatched) as caught:
+        goal.compare(prepared, 20_000)
+    assert f"train_flops of row 'stride' is {goal.measure.of(prepared, 20_000):.6g}, {factor - 1:+.1%} from the" in str(
+        caught.value
+    )
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unmatched_run_fails_and_says_so_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matching, "SIZE_TOLERANCE", 0.0)
+    measure = dataclasses.replace(matching.MEASURES["placement"], tolerance=1e-9)
+    monkeypatch.setitem(matching.MEASURES, "placement", measure)
+    suite = tiny_suite(tmp_path, rows={"bpe": ROWS["bpe"]})
+    (record,) = run_suite(suite, tmp_path / "results").records
+    assert record["status"] == "failed"
+    assert record["error"]["kind"] == "NotMatched"
+    assert record["error"]["message"].startswith("bytes_per_patch of row 'bpe' is 3.")
+    assert issubclass(NotMatched, BenchError)
+
+
+def test_bytes_are_those_that_were_asked_for(tmp_path: Path) -> None:
+    rows = {"stride": ROWS["stride"], "long": {"patcher": "stride", "train": {"bytes": 40_000}}}
+    suite = tiny_suite(tmp_path, "match=bytes", "bytes_per_patch=null", rows=rows)
+    found = all_prepared(suite, tmp_path / "cache")
+    assert {label: goal.value for label, (_, goal) in found.items()} == {"stride": 20_000, "long": 40_000}
+    prepared, goal = found["long"]
+    assert goal.compare(prepared, 40_100)["deviation"] == pytest.approx(0.0025)
+    with pytest.raises(NotMatched):
+        goal.compare(prepared, 20_000)
+
+
+def test_a_cut_that_is_learnt_is_taken_as_it_is_wanted_until_it_is_there(tmp_path: Path) -> None:
+    prepared, _ = all_prepared(tiny_suite(tmp_path, rows={"routed": ALL["routed"]}), tmp_path / "cache")["routed"]
+    even = matching.expected(prepared)
+    assert even.bytes_per_patch == {"train": 3.5}
+    assert np.count_nonzero(even.train.cuts.starts) == pytest.approx(len(even.train.data) / 3.5, rel=0.05)
+    assert matching.expected(even) is even
+
+
+# --- what a suite may say
+
+
+@pytest.mark.parametrize(
+    ("others", "expected"),
+    [
+        ({"match_to": "stride"}, "match_to: this is for match: train_flops or inference_flops, and match is placement"),
+        ({"train_flops": 1e9}, "train_flops: this is for match: train_flops, and match is placement"),
+        (
+            {"match": "inference_flops", "train_flops": 1e9},
+            "train_flops: this is for match: train_flops, and match is i",
+        ),
+        (
+            {"match": "train_flops", "match_to": "strid"},
+            "match_to: wanted the label of a row, got 'strid', did you mean",
+        ),
+        ({"match": "train_flops", "match_to": "bpe", "train_flops": 1e9}, "train_flops: match_to says already"),
+        ({"match": "train_flops", "train_flops": 0}, "train_flops: wanted greater than 0, got 0"),
+        ({"match": "train_flop"}, "match: wanted 'placement', 'train_flops', 'inference_flops' or 'bytes'"),
+    ],
+)
+def test_what_is_matched_is_said_once(tmp_path: Path, others: dict[str, Any], expected: str) -> None:
+    with pytest.raises(BenchError) as caught:
+        tiny_suite(tmp_path, **others)
+    assert expected in str(caught.value)
+
+
+def test_only_the_reference_says_how_much_it_reads(tmp_path: Path) -> None:
+    suite = tiny_suite(tmp_path, "match=train_flops", "rows.stride.train.bytes=5000")
+    assert suite.row("stride").train.bytes == 5000
+    with pytest.raises(BenchError, match=r"rows.bpe.train.bytes: match: train_flops sets this; leave it out"):
+        tiny_suite(tmp_path, "match=train_flops", "rows.bpe.train.bytes=5000")
+    with pytest.raises(BenchError, match=r"rows.stride.train.bytes: match: train_flops sets this"):
+        tiny_suite(tmp_path, "match=train_flops", "train_flops=1e9", "rows.stride.train.bytes=5000")
+
+
+def test_what_a_run_is_names_the_reference(tmp_path: Path) -> None:
+    plain = tiny_suite(tmp_path)
+    assert "match_to" not in plain.run_config("bpe")
+    by_flops = tiny_suite(tmp_path, "match=train_flops")
+    said = by_flops.run_config("bpe")["match_to"]
+    assert said["row"] == "stride"
+    assert said["train"] == plain.run_config("stride")["train"]
+    assert by_flops.run_config("stride")["match_to"] == {"row": "stride"}
+    more = tiny_suite(tmp_path, "match=train_flops", "rows.stride.train.bytes=5000")
+    assert more.run_config("bpe") != by_flops.run_config("bpe")
