@@ -202,3 +202,20 @@ def scoring_spans(offsets: np.ndarray, window: int) -> list[ScoringSpan]:
         for score in range(a + window, b, half):
             spans.append(ScoringSpan(d, score - half, score, min(score + half, b)))
     return spans
+
+
+def batches_of_spans(spans: Sequence[ScoringSpan], limit: int) -> list[list[int]]:
+    """Indices of spans in batches of at most `limit` bytes (a longer one goes alone).
+
+    Windows of like length lie beside each other: less padding where a model pads.
+    """
+    out: list[list[int]] = []
+    held = limit
+    for i in sorted(range(len(spans)), key=lambda i: spans[i].end - spans[i].begin):
+        length = spans[i].end - spans[i].begin
+        if held + length > limit:
+            out.append([])
+            held = 0
+        out[-1].append(i)
+        held += length
+    return out

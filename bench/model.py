@@ -8,18 +8,20 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import torch
 from torch import nn
 
-from bench.cuts import CutDocuments, cut, scoring_spans
+from bench.cuts import CutDocuments, batches_of_spans, cut, scoring_spans
+from bench.features import Features, features
 from bench.generate import Wish, can_write, continuations, stream
 from models.harness import Harness
 from models.sampling import Sampling
+from models.states import HasStates, Place
 from models.writing import Limits
-from patchers import Patcher
+from patchers import Patcher, Starts
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,22 @@ class ByteModel(Protocol):
         """`nats` with the cost of boundaries apart; `mute_latent` replaces every latent output by BOS's."""
         ...
 
+    def cuts(self, docs: Sequence[bytes]) -> list[Starts] | None:
+        """Where each document is cut, however the model comes by it; None for a model that cuts nothing."""
+        ...
+
     @property
     def has_latent(self) -> bool:
         """Whether `mute_latent` means anything."""
+        ...
+
+    @property
+    def has_features(self) -> tuple[Place, ...]:
+        """What `features` can be asked for."""
+        ...
+
+    def features(self, docs: Sequence[bytes], where: Place = "patch") -> list[Features]:
+        """Frozen states of each document, one a patch or one a byte, float32."""
         ...
 
     @property
@@ -90,6 +105,14 @@ class CutModel:
         return isinstance(self.module, Harness)
 
     @property
+    def has_features(self) -> tuple[Place, ...]:
+        return cast(HasStates, self.module).state_places
+
+    def features(self, docs: Sequence[bytes], where: Place = "patch") -> list[Features]:
+        module = cast(HasStates, self.module)
+        return features(module, self.patcher, docs, where, self.window, self.batch_bytes, self.device, self.with_ids)
+
+    @property
     def can_write(self) -> bool:
         return can_write(self.module, self.patcher)
 
@@ -103,6 +126,20 @@ class CutModel:
         for pieces in stream(self.module, self.patcher, [prompt], Wish(Limits(max_bytes))):
             yield pieces[0].data
 
+    def cuts(self, docs: Sequence[bytes]) -> list[Starts] | None:
+        if self.patcher is not None:
+            return self.patcher.segment_many(docs)
+        if getattr(self.module, "router", None) is None:
+            return None
+        corpus = CutDocuments.uncut(docs)
+        starts = np.zeros(len(corpus.data), bool)
+        with torch.inference_mode():
+            for s in scoring_spans(corpus.offsets, self.window):
+                batch = corpus.windows(np.array([(s.begin, s.end)])).to(self.device)
+                found = cast(Harness, self.module).encode(batch, torch.float32).starts
+                starts[s.score : s.end] = found[s.score - s.begin : s.end - s.begin].cpu().numpy()
+        return [starts[a:b] for a, b in itertools.pairwise(corpus.offsets)]
+
     def nats(self, docs: Sequence[bytes]) -> list[np.ndarray]:
         return self.score(docs).nats
 
@@ -113,11 +150,9 @@ class CutModel:
         flags = np.full(len(corpus.data), np.nan)
         seen = np.zeros(len(corpus.data), np.uint8)
         priced = False
-        # windows of like length beside each other: less padding where a model pads
-        order = sorted(range(len(spans)), key=lambda i: spans[i].end - spans[i].begin)
         arguments = {"mute_latent": True} if mute_latent else {}
         with torch.inference_mode():
-            for picked in _fill(order, [s.end - s.begin for s in spans], self.batch_bytes):
+            for picked in batches_of_spans(spans, self.batch_bytes):
                 batch = corpus.windows(np.array([(spans[i].begin, spans[i].end) for i in picked]))
                 prediction = self.module(batch.to(self.device), torch.float32, **arguments)
                 of_batch = prediction.nats.double().cpu().numpy()
@@ -142,16 +177,3 @@ def cut_documents(patcher: Patcher | None, docs: Sequence[bytes], with_ids: bool
     if patcher is not None:
         return CutDocuments.of(docs, cut(patcher, docs, with_ids))
     return CutDocuments.uncut(docs)
-
-
-def _fill(order: Sequence[int], lengths: Sequence[int], limit: int) -> list[list[int]]:
-    """Indices in batches of at most `limit` bytes (a longer one goes alone)."""
-    out: list[list[int]] = []
-    held = limit
-    for i in order:
-        if held + lengths[i] > limit:
-            out.append([])
-            held = 0
-        out[-1].append(i)
-        held += lengths[i]
-    return out

@@ -6,6 +6,7 @@ Legend: T byte positions of all windows in one flat vector, W windows, D width, 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from models.batch import BOS, Windows, bucket
 from models.harness import Prediction
 from models.layers import Block, Linear, LocalMask, RMSNorm, Rope, wide
 from models.ngrams import NgramEmbedding
+from models.states import Place, States
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class ByteLM(nn.Module):
     """Causal byte transformer: position p predicts byte p from BOS and the bytes before; what it sees ends `layers *
     window` bytes back."""
 
+    state_places: ClassVar[tuple[Place, ...]] = ("byte",)
+
     def __init__(self, config: ByteLMConfig, n_out: int = 256) -> None:
         super().__init__()
         c = self.config = config
@@ -48,6 +52,14 @@ class ByteLM(nn.Module):
     def logits(self, data: Tensor, offsets: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Data (T,) integer bytes, offsets (W + 1,): window w is data[offsets[w]:offsets[w + 1]] -> logits (T, V) in
         `dtype`."""
+        return self.head(self._states(data, offsets, dtype))[: len(data)]
+
+    def hidden(self, batch: Windows, dtype: torch.dtype = torch.float32) -> States:
+        states = self._states(batch.data, batch.offsets, dtype)[: len(batch.data)]
+        return States(torch.zeros_like(batch.starts), states, None)
+
+    def _states(self, data: Tensor, offsets: Tensor, dtype: torch.dtype) -> Tensor:
+        """(T or more, D): what the head reads, with a few rows of padding at the end (`bucket`)."""
         c = self.config
         none = torch.zeros(len(data), dtype=torch.bool, device=data.device)
         batch = Windows(data.long(), offsets, none, none)
@@ -61,7 +73,7 @@ class ByteLM(nn.Module):
         mask = LocalMask(F.pad(batch.window_of(), (0, spare), value=-1), c.window, dtype)
         for block in self.blocks:
             x = block(x, rope, mask)
-        return self.head(self.norm(x))[: len(data)]
+        return self.norm(x)
 
     def forward(self, batch: Windows, dtype: torch.dtype = torch.float32) -> Prediction:
         logits = self.logits(batch.data, batch.offsets, dtype)

@@ -7,7 +7,7 @@ width, V head width.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from models.ngrams import NgramEmbedding, PatchStateEmbedding
 from models.packing import PackedTransformer
 from models.pooling import PatchQueries, PatchReader, last_of, pool
 from models.router import CosineRouter, Routing, smooth
+from models.states import Place, States
 
 Price = Literal["end", "start"]
 
@@ -99,6 +100,8 @@ class Decoded:
 class Harness(nn.Module):
     """Sizes from a `HarnessConfig`; `price` says whether and how boundaries are predicted and paid for (DESIGN
     section 4)."""
+
+    state_places: ClassVar[tuple[Place, ...]] = ("patch", "byte")
 
     def __init__(self, config: HarnessConfig, price: Price | None = None, router: CosineRouter | None = None) -> None:
         """With a `router` the model cuts by itself; it then pools the last position of a patch (`pool: last`)."""
@@ -195,6 +198,15 @@ class Harness(nn.Module):
     def read_out(self, decoded: Decoded, batch: Windows) -> Tensor:
         return self.head(self.norm(decoded.x))[: len(batch.data)]
 
+    def hidden(self, batch: Windows, dtype: torch.dtype = torch.float32) -> States:
+        decoded = self.states(batch, dtype)
+        if decoded.routing is not None:
+            starts = decoded.routing.starts
+        else:
+            starts = batch.starts.index_fill(0, batch.offsets[:-1], True)
+        ended = Patches.of(starts, batch.offsets).read[starts]
+        return States(starts, self.norm(decoded.x)[: len(starts)], decoded.latent.index_select(0, ended))
+
     def forward(self, batch: Windows, dtype: torch.dtype = torch.float32, mute_latent: bool = False) -> Prediction:
         decoded = self.states(batch, dtype, mute_latent)
         logits = self.read_out(decoded, batch)
@@ -211,16 +223,21 @@ def priced(logits: Tensor, batch: Windows, price: Price) -> Prediction:
     so the flag there is summed out, which is still a bound. `price: start` predicts byte p with "it starts a patch";
     at the beginning of a window it always does.
     """
+    log_p = F.log_softmax(wide(logits), -1)
+    without = log_p.gather(1, batch.data[:, None])[:, 0]
+    with_flag = log_p.gather(1, batch.data[:, None] + 256)[:, 0]
+    joint, either = flagged(without, with_flag, batch, price)
+    return Prediction(-joint, either - joint)
+
+
+def flagged(without: Tensor, with_flag: Tensor, batch: Windows, price: Price) -> tuple[Tensor, Tensor]:
+    """ln p (T,) of each byte with the flag that it has, and of the byte alone, from those without and with a flag."""
     flag = batch.ends.long() if price == "end" else batch.starts.long()
     if price == "start":
         flag = flag.clone()
         flag[batch.offsets[:-1]] = 1
-    log_p = F.log_softmax(wide(logits), -1)
-    without = log_p.gather(1, batch.data[:, None])[:, 0]
-    with_flag = log_p.gather(1, batch.data[:, None] + 256)[:, 0]
     either = torch.logaddexp(without, with_flag)
-    joint = torch.where(flag == 1, with_flag, torch.where(flag == 0, without, either))
-    return Prediction(-joint, either - joint)
+    return torch.where(flag == 1, with_flag, torch.where(flag == 0, without, either)), either
 
 
 def _gated(x: Tensor, gate: Tensor | None) -> Tensor:

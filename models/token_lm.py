@@ -6,15 +6,17 @@ Legend: T bytes of all windows, P tokens, V vocabulary, D width.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from models.batch import Windows, bucket
 from models.harness import Prediction
 from models.layers import Linear, wide
 from models.packing import PackedTransformer
+from models.states import Place, States
 
 SCORED_AT_ONCE = 1024
 """Tokens whose logits are in memory together, where no gradient is wanted."""
@@ -33,6 +35,8 @@ class TokenLMConfig:
 class TokenLM(nn.Module):
     """Transformer over tokens; input and output embeddings are separate, and symbol V is BOS."""
 
+    state_places: ClassVar[tuple[Place, ...]] = ("patch",)
+
     def __init__(self, config: TokenLMConfig, vocab_size: int) -> None:
         super().__init__()
         self.config, self.vocab_size = config, vocab_size
@@ -50,15 +54,7 @@ class TokenLM(nn.Module):
         assert batch.ids is not None, "a model over tokens needs token ids"
         if len(batch.ids) == 0:  # windows in the midst of one long token
             return Prediction(0 * self.token[0, 0] * batch.data)
-        at = batch.starts.nonzero()[:, 0]
-        counts = torch.bincount(batch.window_of()[at], minlength=len(batch.offsets) - 1)
-        counts = counts[counts > 0]
-        first = counts.cumsum(0) - counts
-        before = batch.ids.roll(1)
-        before[first] = self.vocab_size
-        before = F.pad(before, (0, bucket(len(before)) - len(before)))
-        states = self.latent(F.embedding(before, self.token).to(dtype), counts)
-        states = states[: len(batch.ids)]
+        states = self._states(batch, batch.ids, dtype)
         # scored in float64, a batch of logits over a whole vocabulary would be the largest tensor there is
         at_once = len(states) if torch.is_grad_enabled() else SCORED_AT_ONCE
         nats = torch.cat(
@@ -67,4 +63,22 @@ class TokenLM(nn.Module):
                 for some, ids in zip(states.split(at_once), batch.ids.split(at_once), strict=True)
             ]
         )
+        at = batch.starts.nonzero()[:, 0]
         return Prediction(nats.new_zeros(len(batch.data)).index_copy(0, at, nats))
+
+    def hidden(self, batch: Windows, dtype: torch.dtype = torch.float32) -> States:
+        """The state at the first byte of a token has read the token before it."""
+        assert batch.ids is not None, "a model over tokens needs token ids"
+        none = self.head.weight.new_zeros((0, self.config.width))
+        return States(batch.starts, None, self._states(batch, batch.ids, dtype) if len(batch.ids) else none)
+
+    def _states(self, batch: Windows, ids: Tensor, dtype: torch.dtype) -> Tensor:
+        """(P, D): position i of a window has read its tokens before i."""
+        at = batch.starts.nonzero()[:, 0]
+        counts = torch.bincount(batch.window_of()[at], minlength=len(batch.offsets) - 1)
+        counts = counts[counts > 0]
+        first = counts.cumsum(0) - counts
+        before = ids.roll(1)
+        before[first] = self.vocab_size
+        before = F.pad(before, (0, bucket(len(before)) - len(before)))
+        return self.latent(F.embedding(before, self.token).to(dtype), counts)[: len(ids)]

@@ -16,12 +16,14 @@ from torch import nn
 
 from bench import tasks
 from bench.data import Document
+from bench.features import Features
 from bench.model import CutModel, Scores
 from bench.tasks.bpb import LATENT_GAIN_BYTES, BitsPerByte
 from models.batch import Windows
 from models.byte_lm import ByteLM, ByteLMConfig
 from models.harness import Harness, Prediction, Price
 from models.initialise import initialise
+from models.states import Place
 from models.token_lm import TokenLM
 from patchers import Patcher, create
 
@@ -240,6 +242,13 @@ class Told:
     @property
     def has_latent(self) -> bool:
         return self.gain is not None
+
+    @property
+    def has_features(self) -> tuple[Place, ...]:
+        return ()
+
+    def features(self, docs: Sequence[bytes], where: Place = "patch") -> list[Features]:
+        raise AssertionError("nothing that is scored is probed")
 
     @property
     def can_write(self) -> bool:
