@@ -47,7 +47,7 @@ def what_was_run(records: list[Record]) -> list[str]:
         )
     steps = {record["loss_curve"][-1][0] for record in records if record.get("loss_curve")}
     trained = f"Trained on {_span(record['cost']['train_bytes'] for record in records)} bytes"
-    notes.append(trained + (f" in {_span(steps)} steps" if steps else "") + f"; {_matched(records)}.")
+    notes.append(trained + (f" in {_span(steps)} steps" if steps else "") + f"; {matched(records)}.")
     machines = {_machine(record) for record in records}
     text = "Measured on " + " and on ".join(sorted(machines))
     notes.append(f"{text}: bytes/s of different machines do not compare." if len(machines) > 1 else f"{text}.")
@@ -59,7 +59,7 @@ def _machine(record: Record) -> str:
     return f"{dig(record, 'environment.device')}, {threads} thread{'' if threads == 1 else 's'}"
 
 
-def _matched(records: list[Record]) -> str:
+def matched(records: list[Record]) -> str:
     """What was made equal, in words."""
     text = f"matched: {', '.join(sorted({str(dig(record, 'config.match')) for record in records}))}"
     sizes = [dig(record, "config.bytes_per_patch") for record in records]

@@ -19,7 +19,7 @@ from bench.stats import MARGIN, RESAMPLES, Bootstrap, Estimate, Scores, best_row
 from patchers.errors import BenchError
 from patchers.registry import nearest
 
-__all__ = ["COLUMNS", "DEFAULT", "FORMATS", "Cell", "Column", "Row", "Table", "build", "render"]
+__all__ = ["COLUMNS", "DEFAULT", "FORMATS", "Cell", "Column", "Comparison", "Row", "Table", "build", "render"]
 
 # Numbers of a record, by column id: the title, how it is rounded, and where it is.
 NUMBERS: dict[str, tuple[str, Style, str]] = {
@@ -88,18 +88,7 @@ def build(
 
     Raises BenchError for unknown names, and where rows cannot be compared, naming the field that differs.
     """
-    content = _Content(list(records), rows, reference, resamples)
-    chosen = content.columns(columns)
-    cells = {label: [maker.cell(label) for maker in chosen] for label in content.shown}
-    for place, maker in enumerate(chosen):
-        for label in content.best(maker):
-            cells[label][place] = replace(cells[label][place], best=True)
-    out = [Row(label, tuple(cells[label]), None, content.runs[label].mark) for label in content.shown]
-    if sort is not None:
-        out = _sorted(out, content.column(sort.removeprefix("-")), descending=sort.startswith("-"))
-    if group is not None:
-        out = _grouped(out, content.column(group))
-    return Table(tuple(maker.column for maker in chosen), tuple(out), tuple(content.notes(chosen)))
+    return Comparison(records, rows, reference, resamples=resamples).table(columns, sort, group=group)
 
 
 @dataclass(frozen=True)
@@ -112,12 +101,19 @@ class _Maker:
     against: Against = "value"
 
 
-class _Content:
-    """Which rows are compared, and everything that is computed from their records once."""
+class Comparison:
+    """Which rows are compared, and all that is computed from their records once, for any number of tables."""
 
     def __init__(
-        self, records: list[Record], rows: Sequence[str] | None, reference: str | None, resamples: int
+        self,
+        records: Iterable[Record],
+        rows: Sequence[str] | None = None,
+        reference: str | None = None,
+        *,
+        resamples: int = RESAMPLES,
     ) -> None:
+        """Raises BenchError as `build` does."""
+        records = list(records)
         if not records:
             raise BenchError("there are no records to make a table of; make some with `patchbench run SUITE`")
         self.runs = rows_of(records)
@@ -137,6 +133,22 @@ class _Content:
         ranked = [label for label in self.shown if self.runs[label].mark is None]
         leaky = [label for label in self.shown if self.runs[label].mark == "leaky"]
         self.reference = reference or next(iter(ranked + leaky), None)
+
+    def table(
+        self, columns: Sequence[str] | None = None, sort: str | None = None, *, group: str | None = None
+    ) -> Table:
+        """As `build` makes it."""
+        chosen = self.columns(columns)
+        cells = {label: [maker.cell(label) for maker in chosen] for label in self.shown}
+        for place, maker in enumerate(chosen):
+            for label in self.best(maker):
+                cells[label][place] = replace(cells[label][place], best=True)
+        out = [Row(label, tuple(cells[label]), None, self.runs[label].mark) for label in self.shown]
+        if sort is not None:
+            out = _sorted(out, self.column(sort.removeprefix("-")), descending=sort.startswith("-"))
+        if group is not None:
+            out = _grouped(out, self.column(group))
+        return Table(tuple(maker.column for maker in chosen), tuple(out), tuple(self.notes(chosen)))
 
     def _known(self, label: str) -> str:
         if label not in self.runs:

@@ -1,0 +1,128 @@
+"""`patchbench table`, `plot` and `report`: what is made of records that are there; nothing is trained."""
+
+import dataclasses
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.commands.options import DEFAULT_RESULTS, Overrides, Plugins, Results, write
+from bench.selection import select, suites_with_records
+from patchers.errors import BenchError
+
+Suites = Annotated[list[str] | None, typer.Argument(metavar="[SUITE]...", help="By default each that has records.")]
+Everything = Annotated[bool, typer.Option("--all", help="Records of other configurations of the suite too.")]
+Rows = Annotated[str, typer.Option(metavar="A,B", help="These rows, in this order.")]
+Reference = Annotated[str | None, typer.Option(metavar="ROW", help="The row to take differences to.")]
+
+
+class Format(StrEnum):
+    """How a table is written."""
+
+    terminal = "terminal"
+    md = "md"
+    latex = "latex"
+    csv = "csv"
+    html = "html"
+    json = "json"
+
+
+def table(
+    suite: Annotated[str | None, typer.Argument(metavar="[SUITE]", help="By default each that has records.")] = None,
+    overrides: Overrides = None,
+    results: Results = DEFAULT_RESULTS,
+    plugin: Plugins = None,
+    format: Annotated[Format, typer.Option(help="How to write it.")] = Format.terminal,
+    rows: Rows = "",
+    columns: Annotated[str, typer.Option(metavar="A,B", help="These columns, in this order.")] = "",
+    reference: Reference = None,
+    sort: Annotated[str | None, typer.Option(metavar="COLUMN", help="-COLUMN for the largest first.")] = None,
+    group: Annotated[str | None, typer.Option(metavar="COLUMN", help="Rows with the same words together.")] = None,
+    everything: Everything = False,
+) -> None:
+    """Print the tables of records that are there; train nothing.
+
+    Where the suite has records of its present configuration (and of the KEY=VALUEs that are given), the others are
+    left out, and a note says how many.
+    """
+    from bench.table import build, render
+
+    for name in _wanted(results, [suite] if suite else None):
+        chosen = select(results, name, overrides or [], plugin or [], everything)
+        made = build(chosen.records, _words(rows), _words(columns), reference, sort, group=group)
+        print(render(dataclasses.replace(made, notes=(*chosen.notes, *made.notes)), format.value))
+
+
+def plot(
+    suite: Annotated[str, typer.Argument(metavar="SUITE", help="A path, or a name.")],
+    overrides: Overrides = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="A .svg, .png or .pdf, or a folder for all kinds."),
+    ] = None,
+    kind: Annotated[
+        str, typer.Option(metavar="KIND", help="What to show; without -o, see which there are.")
+    ] = "differences",
+    results: Results = DEFAULT_RESULTS,
+    plugin: Plugins = None,
+    rows: Rows = "",
+    reference: Reference = None,
+    everything: Everything = False,
+) -> None:
+    """Draw a suite's records; train nothing. Needs patchbench[report].
+
+    The same records give the same file.
+    """
+    from bench.plot_style import write as write_picture
+    from bench.plots import KINDS, drawn, plot
+    from bench.table import Comparison
+
+    if output is None:
+        print("\n".join(f"{name:16} {kind.what}" for name, kind in KINDS.items()))
+        return
+    chosen = select(results, suite, overrides or [], plugin or [], everything)
+    compared = Comparison(chosen.records, _words(rows), reference)
+    if output.suffix:
+        write_picture(plot(compared, kind), output)
+        print(f"wrote {output}")
+        return
+    for name in KINDS:
+        figure = drawn(compared, name)
+        if figure is not None:
+            write_picture(figure, output / f"{name}.svg")
+            print(f"wrote {output / name}.svg")
+
+
+def report(
+    suite: Suites = None,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where to write it.")] = Path(
+        "report.html"
+    ),
+    results: Results = DEFAULT_RESULTS,
+    reference: Reference = None,
+    everything: Everything = False,
+) -> None:
+    """Write one page about suites: tables, plots, texts byte by byte, and all records; it needs no network.
+
+    Needs patchbench[report].
+    """
+    from bench.report import page
+
+    chosen = [select(results, name, everything=everything) for name in _wanted(results, suite)]
+    write(output, page(chosen, reference))
+
+
+def _wanted(results: Path, suites: list[str] | None) -> list[str]:
+    """The suites that are named, else those that have records."""
+    found = suites or suites_with_records(results)
+    if not found:
+        raise BenchError(
+            f"no records in {results}, which has records of: no suite; make them with "
+            f"`patchbench run quick --results {results}`"
+        )
+    return found
+
+
+def _words(text: str) -> list[str] | None:
+    return [word.strip() for word in text.split(",") if word.strip()] or None

@@ -1,0 +1,224 @@
+"""How our pictures look, whatever is in them: colours, axes, labels beside what they name, and files that do not churn.
+
+Colours are those of Okabe and Ito, which the colour-blind tell apart, darkened where they must carry thin lines on
+white; shapes and dashes say the same without colour. Legend: x, y in pixels of the figure unless said otherwise.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from patchers.errors import BenchError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.text import Text
+
+Side = Literal["left", "center", "right"]
+
+INK, DIM, LINE, PAPER = "#1d2329", "#5c6670", "#d9d6ce", "#ffffff"
+BLUE, ORANGE, GREEN, PURPLE, SKY, RED, OCHRE = (
+    *("#0068a8", "#c75000", "#00805c", "#a6437c", "#2f8fc4", "#9c2f2f", "#8a7400"),
+)
+CYCLE = (BLUE, ORANGE, GREEN, PURPLE, SKY, OCHRE, RED, DIM)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
+SIZE = (6.4, 4.2)
+"""Inches: at 96 dots an inch as wide as a column of text."""
+
+RC: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 10,
+    "axes.labelcolor": DIM,
+    "axes.edgecolor": LINE,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "xtick.color": DIM,
+    "ytick.color": DIM,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
+    "legend.frameon": False,
+    "figure.facecolor": PAPER,
+    "axes.facecolor": PAPER,
+    "savefig.facecolor": PAPER,
+    "svg.hashsalt": "patchbench",
+}
+
+
+@contextmanager
+def styled(**changes: Any) -> Iterator[None]:
+    """matplotlib with our settings and nobody else's. Raises BenchError where there is no matplotlib."""
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise BenchError("pictures need matplotlib: install patchbench[report]") from error
+    settings: dict[Any, Any] = dict(matplotlib.rcParamsDefault)
+    del settings["backend"]  # which need not be there
+    settings.update(RC | changes)
+    with matplotlib.rc_context(settings):
+        yield
+
+
+def new_figure(size: tuple[float, float] = SIZE) -> tuple[Figure, Axes]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained", dpi=100)
+    FigureCanvasAgg(figure)  # which measures texts; files are written by their own
+    return figure, figure.add_subplot()
+
+
+def write(figure: Figure, path: Path) -> None:
+    """As what the file's name ends in. The same content gives the same bytes. Raises BenchError for what cannot be."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=200, metadata=_metadata(path.suffix.lower().removeprefix(".")))
+    except ValueError as error:
+        raise BenchError(f"cannot write {path}: {error}; end the name in .svg, .png or .pdf") from error
+    except OSError as error:
+        raise BenchError(f"cannot write the picture {path}: {error.strerror or error}; give another file") from error
+
+
+def as_svg(figure: Figure) -> str:
+    """The `<svg>` element alone, for a page."""
+    out = io.StringIO()
+    figure.savefig(out, format="svg", metadata=_metadata("svg"))
+    text = out.getvalue()
+    return text[text.index("<svg") :].strip()
+
+
+def _metadata(kind: str) -> dict[str, Any]:
+    """Without the date, and without the version of matplotlib."""
+    return {
+        "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},
+        "png": {"Software": None},
+        "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    }.get(kind, {})
+
+
+# --- labels beside what they name
+
+
+@dataclass(frozen=True)
+class Box:
+    left: float
+    low: float
+    right: float
+    high: float
+
+    def overlap(self, other: Box) -> float:
+        """Pixels that both cover."""
+        width = min(self.right, other.right) - max(self.left, other.left)
+        height = min(self.high, other.high) - max(self.low, other.low)
+        return max(0.0, width) * max(0.0, height)
+
+    @property
+    def area(self) -> float:
+        return (self.right - self.left) * (self.high - self.low)
+
+
+# Where a label may stand, the best first: (x, y) in font heights from its point, and which of its sides is there.
+PLACES: tuple[tuple[float, float, Side], ...] = (
+    *((0.7, 0.0, "left"), (-0.7, 0.0, "right"), (0.0, 1.0, "center"), (0.0, -1.0, "center")),
+    *((0.7, 0.8, "left"), (0.7, -0.8, "left"), (-0.7, 0.8, "right"), (-0.7, -0.8, "right")),
+    *((1.0, y, "left") for y in (1.7, -1.7, 2.6, -2.6, 3.5, -3.5)),
+    *((-1.0, y, "right") for y in (1.7, -1.7, 2.6, -2.6, 3.5, -3.5)),
+)
+FONT = 8.5  # points
+NEAR = 8
+"""So many of the places are so near that no line to the point is needed."""
+
+
+def label_points(
+    axes: Axes, points: Sequence[tuple[float, float, str, str]], avoid: Sequence[tuple[float, float, float, float]] = ()
+) -> None:
+    """Put a text beside each point (x, y, text, colour; in data), where it covers as little as can be.
+
+    `avoid` are further bars (x, low, x, high; in data), such as intervals.
+    """
+    figure = axes.figure
+    figure.canvas.draw()  # the layout is settled here
+    to_pixels: Any = axes.transData.transform
+    height = figure.dpi * FONT / 72
+    taken = [_around(to_pixels((x, y)), height * 0.35) for x, y, _, _ in points]
+    for x0, y0, x1, y1 in avoid:
+        (left, low), (right, high) = to_pixels((x0, y0)), to_pixels((x1, y1))
+        taken.append(Box(left - 1, low, right + 1, high))
+    frame = axes.get_window_extent()
+    room = Box(frame.x0, frame.y0, figure.bbox.x1 - 2, frame.y1 + height)
+    for x, y, text, colour in sorted(points, key=lambda p: -p[1]):
+        drawn = axes.annotate(
+            text, (x, y), (0, 0), textcoords="offset points", va="center", color=colour, fontsize=FONT, zorder=5
+        )
+        place = min(range(len(PLACES)), key=lambda i: (_cost(drawn, PLACES[i], taken, room, height), i))
+        taken.append(_moved(drawn, PLACES[place], height))
+        if place >= NEAR:
+            dx, dy, _ = PLACES[place]
+            px, py = to_pixels((x, y))
+            x1, y1 = axes.transData.inverted().transform((px + 0.9 * dx * height, py + 0.9 * dy * height))
+            axes.plot([x, x1], [y, y1], color=colour, lw=0.6, alpha=0.6, zorder=1, scalex=False, scaley=False)
+    for text_drawn in axes.texts:
+        text_drawn.set_in_layout(False)
+
+
+def _around(centre: tuple[float, float], radius: float) -> Box:
+    x, y = centre
+    return Box(x - radius, y - radius, x + radius, y + radius)
+
+
+def _moved(drawn: Text, place: tuple[float, float, Side], height: float) -> Box:
+    """Where the label is once it stands there."""
+    dx, dy, side = place
+    drawn.set_horizontalalignment(side)
+    drawn.set_position((dx * FONT, dy * FONT))
+    extent = drawn.get_window_extent()
+    return Box(extent.x0 - 1, extent.y0, extent.x1 + 1, extent.y1)
+
+
+def _cost(drawn: Text, place: tuple[float, float, Side], taken: Sequence[Box], room: Box, height: float) -> float:
+    box = _moved(drawn, place, height)
+    outside = box.area - box.overlap(room)
+    return round(sum(box.overlap(other) for other in taken) + 4 * outside)
+
+
+def spread(wanted: Sequence[float], gap: float) -> list[float]:
+    """Positions near those wanted, in the same order, at least `gap` apart: for labels at the ends of lines."""
+    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
+    groups: list[list[float]] = []  # [sum of what is wanted, less the places below; how many], merged while they touch
+    for i in order:
+        groups.append([wanted[i], 1.0])
+        while len(groups) > 1 and _low(groups[-1], gap) < _high(groups[-2], gap) + gap:
+            total, count = groups.pop()
+            groups[-1] = [groups[-1][0] + total, groups[-1][1] + count]
+    placed = itertools.chain.from_iterable(
+        (_low(group, gap) + k * gap for k in range(int(group[1]))) for group in groups
+    )
+    out = dict(zip(order, placed, strict=True))
+    return [out[i] for i in range(len(wanted))]
+
+
+def _low(group: Sequence[float], gap: float) -> float:
+    return group[0] / group[1] - (group[1] - 1) / 2 * gap
+
+
+def _high(group: Sequence[float], gap: float) -> float:
+    return group[0] / group[1] + (group[1] - 1) / 2 * gap

@@ -1,0 +1,159 @@
+"""The page, put together: what is in it comes from records alone, how it looks and acts is in the files beside."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import re
+from collections.abc import Sequence
+from html import escape
+from importlib import resources
+from string import Template
+from typing import Any
+
+from bench import __version__, plot_style
+from bench.plots import KINDS, drawn
+from bench.records import Record, canonical
+from bench.render import Table, hypertext
+from bench.report.summary import headline, key_facts
+from bench.report.tables import tables
+from bench.report.viewing import texts
+from bench.selection import Selection
+from bench.table import Comparison
+
+SCRIPTS = ("cuts.js", "viewer.js", "page.js")
+# Colours of the pictures that follow the page's, light or dark.
+VARIABLES = {
+    **{plot_style.INK: "ink", plot_style.DIM: "dim", plot_style.LINE: "line", plot_style.PAPER: "card"},
+    **{plot_style.BLUE: "blue", plot_style.ORANGE: "orange", plot_style.GREEN: "green"},
+    **{plot_style.PURPLE: "purple", plot_style.SKY: "sky", plot_style.OCHRE: "ochre", plot_style.RED: "red"},
+}
+
+
+def page(chosen: Sequence[Selection], reference: str | None = None) -> str:
+    """The whole document. The same records give the same bytes.
+
+    Raises BenchError where rows of a suite cannot be compared, and where there is no matplotlib.
+    """
+    names = [selection.suite for selection in chosen]
+    parts = {
+        "title": escape(f"patchbench: {', '.join(names)}"),
+        "style": _asset("style.css"),
+        "script": "\n".join(_asset(name) for name in SCRIPTS),
+        "navigation": " ".join(f'<a href="#{escape(name)}">{escape(name)}</a>' for name in [*names, "viewer"]),
+        "suites": "\n".join(_suite(selection, reference) for selection in chosen),
+        "data": _json({"runs": _runs(chosen), "suites": [_viewed(selection) for selection in chosen]}),
+        "records": "\n".join(_packed(record) for selection in chosen for record in selection.records),
+        "footer": escape(_footer(chosen)),
+    }
+    return Template(_asset("page.html")).substitute(parts)
+
+
+def _asset(name: str) -> str:
+    return (resources.files("bench.report") / name).read_text(encoding="utf-8")
+
+
+# --- a suite
+
+
+def _suite(selection: Selection, reference: str | None) -> str:
+    compared = Comparison(selection.records, reference=reference)
+    name = escape(selection.suite)
+    return "\n".join(
+        [
+            f'<section class="suite" id="{name}" data-suite="{name}" aria-labelledby="{name}-title">',
+            f'<h2 id="{name}-title">{name}</h2>',
+            f'<p class="lead">{escape(selection.about)}</p>' if selection.about else "",
+            f'<p class="headline">{headline(compared)}</p>',
+            f'<p class="key">{escape(key_facts(compared))}</p>',
+            _tables(selection, compared),
+            _plots(selection, compared),
+            "</section>",
+        ]
+    )
+
+
+def _tables(selection: Selection, compared: Comparison) -> str:
+    """A tab for each; without a script they stand below each other."""
+    made = tables(compared)
+    tabs, panels = [], []
+    for number, (title, table) in enumerate(made.items()):
+        panel = f"{escape(selection.suite)}-table-{number}"
+        tabs.append(
+            f'<button type="button" role="tab" id="{panel}-tab" aria-controls="{panel}">{escape(title)}</button>'
+        )
+        panels.append(_panel(panel, f"{selection.suite}: {title}", table, selection.notes))
+    label = escape(f"Tables of {selection.suite}")
+    return f'<div role="tablist" aria-label="{label}" hidden>{"".join(tabs)}</div>\n' + "\n".join(panels)
+
+
+def _panel(panel: str, title: str, table: Table, notes: tuple[str, ...]) -> str:
+    bare = hypertext(Table(table.columns, table.rows))
+    items = "".join(f"<li>{escape(note)}</li>" for note in (*notes, *table.notes))
+    return (
+        f'<div role="tabpanel" id="{panel}" aria-labelledby="{panel}-tab">'
+        f'<div class="wide card" tabindex="0" role="region" aria-label="{escape(title)}">{bare}</div>'
+        f'<details class="notes"><summary>How to read this table</summary><ul>{items}</ul></details></div>'
+    )
+
+
+def _plots(selection: Selection, compared: Comparison) -> str:
+    figures = []
+    for kind in KINDS:
+        # Texts stay texts: they can be read aloud, searched, and take a tenth of the room.
+        salt = {"svg.fonttype": "none", "svg.hashsalt": f"patchbench {selection.suite} {kind}"}
+        figure = drawn(compared, kind, **salt)
+        if figure is None:
+            continue
+        with plot_style.styled(**salt):
+            picture = themed(plot_style.as_svg(figure))
+        about = f"{KINDS[kind].title}: {KINDS[kind].what}"
+        figures.append(
+            f'<figure class="card"><div class="wide" tabindex="0" role="img" aria-label="{escape(about)}">'
+            f"{picture}</div>"
+            f"<figcaption>{escape(KINDS[kind].caption)}</figcaption></figure>"
+        )
+    return f'<div class="plots">{"".join(figures)}</div>'
+
+
+def themed(svg: str) -> str:
+    """The picture in the page's colours and its font, and as wide as there is room."""
+    svg = re.sub("|".join(VARIABLES), lambda colour: f"var(--{VARIABLES[colour[0]]})", svg)
+    svg = re.sub(
+        r'<svg ([^>]*?)width="[^"]*" height="[^"]*"|<svg height="[^"]*" ([^>]*?)width="[^"]*"', r"<svg \1\2", svg
+    )
+    return re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", svg)
+
+
+# --- data for the scripts
+
+
+def _runs(chosen: Sequence[Selection]) -> list[dict[str, Any]]:
+    return [
+        {"id": r["run_id"], "suite": s.suite, "row": r["row"], "seed": r["seed"], "ok": r["status"] == "ok"}
+        for s in chosen
+        for r in s.records
+    ]
+
+
+def _viewed(selection: Selection) -> dict[str, Any]:
+    return {"name": selection.suite, "texts": texts(selection.records)}
+
+
+def _packed(record: Record) -> str:
+    """A record, compressed: thirty of them would be megabytes of numbers that few look at."""
+    packed = base64.b64encode(gzip.compress(canonical(record), 9, mtime=0)).decode()
+    return f'<script type="application/gzip" id="record-{escape(record["run_id"])}">{packed}</script>'
+
+
+def _json(value: Any) -> str:
+    """For inside of a script element, which nothing in it can end."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _footer(chosen: Sequence[Selection]) -> str:
+    runs = [record for selection in chosen for record in selection.records]
+    failed = sum(record["status"] != "ok" for record in runs)
+    counted = f"{len(runs)} runs" + (f", {failed} of them failed" if failed else "")
+    return f"Made by patchbench {__version__} from {counted}; every number comes from the records in this page."

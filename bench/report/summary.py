@@ -1,0 +1,70 @@
+"""A suite in a sentence: who wins, by how much, and whether that is real."""
+
+from __future__ import annotations
+
+from html import escape
+
+from bench.footnotes import matched
+from bench.render import number
+from bench.stats import Estimate, best_rows, verdict
+from bench.table import Comparison
+
+METRIC = "bpb.bpb"
+
+
+def headline(compared: Comparison) -> str:
+    """HTML. Of the rows that are ranked: leaky and failed ones are not."""
+    has = compared.scores(METRIC) if METRIC in compared.metrics else {}
+    ranked = [label for label in compared.shown if compared.runs[label].mark is None and label in has]
+    if not ranked:
+        return "No row has a number."
+    bootstrap, margin = compared.bootstrap(METRIC), compared.margin(METRIC)
+    values = {label: bootstrap.estimate(label) for label in ranked}
+    order = sorted(ranked, key=lambda label: values[label].value)
+    best = order[0]
+    said = f"<strong>{escape(best)}</strong> has the fewest bits per byte, {_with_interval(values[best])}."
+    if len(order) == 1:
+        return f"{said} It is the only row that is ranked."
+    tied = [label for label in order if label in best_rows(bootstrap, ranked, margin=margin)]
+    if len(tied) > 1:
+        others = _listed([f"<strong>{escape(label)}</strong>" for label in tied[1:]])
+        said += f" Not shown to be worse: {others}."
+    behind = [label for label in order if label not in tied]
+    if behind:
+        difference = bootstrap.difference(behind[0], best)
+        if difference is not None and verdict(difference, margin=margin) == "worse":
+            said += (
+                f" {escape(behind[0])} comes {'next' if len(tied) == 1 else 'after these'}, "
+                f"{_with_interval(difference, signed=True)} behind the best."
+            )
+    if all(len(compared.runs[label].records) == 1 for label in ranked):
+        said += " One seed: how much another training would move these numbers is not known."
+    return said
+
+
+def _with_interval(estimate: Estimate, signed: bool = False) -> str:
+    style = "signed" if signed else "bits"
+    value, low, high = (number(x, style) for x in (estimate.value, estimate.low, estimate.high))  # type: ignore[arg-type]
+    return value if "nan" in low else f'{value} <span class="dim">[{low}, {high}]</span>'
+
+
+def _listed(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def key_facts(compared: Comparison) -> str:
+    """Data, window, seeds and what was matched, in one line."""
+    if not compared.records:
+        return ""
+    first = compared.records[0]
+    test = first["data"]["splits"]["test"]
+    seeds = sorted({record["seed"] for record in compared.records})
+    window = first["config"].get("train", {}).get("window")
+    facts = [
+        f"{first['data']['name']}, {test['bytes']:,} bytes of test text",
+        f"window of {window:,} bytes" if window else "",
+        f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}",
+        matched(compared.records),
+        "[95 % intervals]",
+    ]
+    return " · ".join(fact for fact in facts if fact)

@@ -1,0 +1,124 @@
+"""Which records of a results folder a table, a picture or a report is about.
+
+Records outlive the configuration of their suite: it was edited, or run with other values. Those of the configuration
+at hand are shown where there are any, in the order that it has now, and what was left out is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.records import Record, dig, load_all, run_id
+from bench.suites import find_suite, purpose
+from patchers.errors import BenchError
+
+if TYPE_CHECKING:
+    from bench.config import Suite
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Records of one suite."""
+
+    suite: str
+    records: list[Record]
+    others: int = 0
+    """Records that were left out, because they are of another configuration."""
+
+    about: str = ""
+    """What the suite says of itself."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        if not self.others:
+            return ()
+        what = (
+            "1 record of another configuration is"
+            if self.others == 1
+            else (f"{self.others} records of other configurations are")
+        )
+        return (f"The suite {self.suite} as it is configured now; {what} left out (--all shows them).",)
+
+
+@dataclass(frozen=True)
+class _Present:
+    """A suite as it is configured now; nothing is known of one that cannot be loaded."""
+
+    name: str
+    about: str = ""
+    configs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    tasks: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, suite: Suite, about: str) -> _Present:
+        configs = {row.label: suite.run_config(row.label) for row in suite.rows}
+        return cls(suite.name, about, configs, {task.name: task.identity() for task in suite.tasks})
+
+    def has(self, record: Record) -> bool:
+        return record["row"] in self.configs and self.configs[record["row"]] == record["config"]
+
+    def asks(self, record: Record) -> bool:
+        """Whether the record is of these tasks too; their data is taken from the record."""
+        if record["status"] != "ok":
+            return False
+        domains = {name: texts["fingerprint"] for name, texts in (dig(record, "data.eval") or {}).items()}
+        named = (record["row"], record["seed"], record["config"], record["data"]["fingerprint"])
+        return record["run_id"] == run_id(*named, self.tasks, domains)
+
+
+def select(
+    results: Path,
+    suite: str,
+    overrides: Sequence[str] = (),
+    plugins: Sequence[str] = (),
+    everything: bool = False,
+) -> Selection:
+    """The records of a suite: a path, the name of one that ships, or of a folder in `results`.
+
+    A suite that cannot be loaded (its file is elsewhere, or wants a plug-in) has all its records shown, and so has
+    one without any record of its present configuration. Raises BenchError where there are no records, and for
+    overrides that the suite does not take or has no records of.
+    """
+    present = _load(suite, overrides, plugins)
+    found = load_all(results, present.name)
+    if not found:
+        others = ", ".join(suites_with_records(results)) or "no suite"
+        raise BenchError(
+            f"no records of suite {present.name!r} in {results}, which has records of: {others}; make them with "
+            f"`patchbench run {suite} --results {results}`"
+        )
+    current = [] if everything else _newest([record for record in found if present.has(record)], present)
+    if overrides and not current and not everything:
+        raise BenchError(
+            f"none of the {len(found)} records of suite {present.name!r} in {results} is of {' '.join(overrides)}; "
+            f"make them with `patchbench run {suite} {' '.join(overrides)} --results {results}`"
+        )
+    if not current:
+        return Selection(present.name, found, 0, present.about)
+    order = {label: index for index, label in enumerate(present.configs)}
+    placed = [{**record, "row_index": order[record["row"]]} for record in current]
+    return Selection(present.name, placed, len(found) - len(current), present.about)
+
+
+def suites_with_records(results: Path) -> list[str]:
+    return sorted({path.parent.parent.name for path in results.glob("*/runs/*.json")})
+
+
+def _newest(records: list[Record], present: _Present) -> list[Record]:
+    """Of records that differ in their tasks alone, those of the tasks that the suite has now, where it has any."""
+    asked = {(record["row"], record["seed"]) for record in records if present.asks(record)}
+    return [record for record in records if (record["row"], record["seed"]) not in asked or present.asks(record)]
+
+
+def _load(suite: str, overrides: Sequence[str], plugins: Sequence[str]) -> _Present:
+    from bench.config import load_suite
+
+    try:
+        return _Present.of(load_suite(suite, overrides, plugins), purpose(find_suite(suite)))
+    except BenchError:
+        if overrides or plugins or Path(suite).suffix in (".yaml", ".yml"):
+            raise
+        return _Present(suite)
