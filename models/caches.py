@@ -1,4 +1,4 @@
-"""What decoding remembers instead of computing it again: keys and values, rotary tables, the hashes' last bytes.
+"""What decoding remembers instead of computing it again: keys and values, and rotary tables.
 
 Everything here serves B documents that are written side by side, each at a place of its own.
 
@@ -7,7 +7,7 @@ Legend: B rows (documents), N rows of one step, M new positions a row, L layers,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.layers import Block, RMSNorm, Rope
-from models.ngrams import _MASK, _MULTIPLIER, NgramEmbedding
 
 DRAFT = 64
 """How many positions may be added at once to what is remembered of a window, and taken back again."""
@@ -251,65 +250,6 @@ def _mix(q: Tensor, kv: Tensor, bias: Tensor | None) -> Tensor:
     n, m, h, e = q.shape
     out = F.scaled_dot_product_attention(q.transpose(1, 2), kv[:, :h], kv[:, h:], attn_mask=bias)
     return out.transpose(1, 2).reshape(n * m, h * e)
-
-
-class Grams:
-    """The rows of `NgramEmbedding` for the newest position of B documents, from the last bytes of each."""
-
-    def __init__(self, module: NgramEmbedding, documents: Sequence[bytes]) -> None:
-        self._rows, self._sizes = np.uint64(module.rows), np.array(module.sizes)
-        reach = module.sizes[-1]
-        powers = [pow(_MULTIPLIER, back, _MASK + 1) for back in range(reach)]
-        self._powers = np.array(powers, np.uint64)
-        self._first = np.arange(len(self._sizes), dtype=np.int64) * module.rows
-        self.recent = np.zeros((len(documents), reach), np.uint64)
-        for row, document in enumerate(documents):
-            tail = document[-reach:][::-1]
-            self.recent[row, : len(tail)] = np.frombuffer(tail, np.uint8)
-
-    def push(self, data: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        """The next byte of each document (B,), the position that holds it (B,) -> (B, G) int64."""
-        self.recent = np.concatenate((data.astype(np.uint64)[:, None], self.recent[:, :-1]), 1)
-        values = ((self.recent + np.uint64(1)) * self._powers).cumsum(1, dtype=np.uint64)[:, self._sizes - 1]
-        rows = ((values & np.uint64(_MASK)) % self._rows).astype(np.int64) + self._first
-        fits = positions[:, None] >= self._sizes
-        return np.where(fits, rows, len(self._sizes) * int(self._rows))
-
-    def keep(self, rows: np.ndarray) -> None:
-        self.recent = self.recent[rows]
-
-
-class OpenPatches:
-    """Length and hash of the patch that each of B documents is writing, as `open_patch_rows` reckons them."""
-
-    def __init__(self, rows: int, documents: Sequence[bytes], begins: Sequence[int]) -> None:
-        """`begins`: where the patch of the last byte of each document begins."""
-        self._rows = np.uint64(rows - 1)
-        self.length = np.zeros(len(documents), np.int64)
-        self.value = np.zeros(len(documents), np.uint64)
-        self.power = np.ones(len(documents), np.uint64)
-        for row, (document, begin) in enumerate(zip(documents, begins, strict=True)):
-            value, power = 0, 1
-            for byte in document[begin:]:
-                value, power = value + (byte + 1) * power & _MAX, power * _MULTIPLIER & _MAX
-            self.length[row], self.value[row], self.power[row] = len(document) - begin, value, power
-
-    def push(self, data: np.ndarray, begins: np.ndarray) -> np.ndarray:
-        """The next byte of each document (B,), which may begin a patch (B,) -> (B, 2) int64: lengths and rows."""
-        power = np.where(begins, np.uint64(1), self.power)
-        self.length = np.where(begins, 1, self.length + 1)
-        self.value = np.where(begins, np.uint64(0), self.value) + (data.astype(np.uint64) + np.uint64(1)) * power
-        self.power = power * np.uint64(_MULTIPLIER)
-        # the shift of `open_patch_rows` is one of a signed number whose upper bits are then cut off
-        mixed = self.value ^ ((self.value >> np.uint64(29)) & np.uint64(0x7FFFFFFFF))
-        rows = ((mixed & np.uint64(_MASK)) % self._rows).astype(np.int64) + 1
-        return np.stack((self.length, rows), 1)
-
-    def keep(self, rows: np.ndarray) -> None:
-        self.length, self.value, self.power = self.length[rows], self.value[rows], self.power[rows]
-
-
-_MAX = (1 << 64) - 1
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Incremental decoding: what each model does for one new byte (DESIGN section 9), for B documents side by side.
+"""Incremental decoding: what the harness does for one new byte (DESIGN section 9), for B documents side by side.
 
 A decoder begins with one parallel pass over the prompts, which is the forward pass of training, and from then on
 runs each part for the new position alone; the latent model only where a patch ends. Its logits are those of the full
@@ -7,9 +7,9 @@ forward, up to float32's rounding. Documents may be at different places in their
 Training and scoring see windows of so many bytes. Decoding goes on past that: positions keep counting, local layers
 see their last `local_window` positions as always, and the latent model sees all patches of the document, so past the
 trained length it meets more patches than it was trained on. The cost of a byte does not depend on the position but
-for the latent attention over patches, and so for a `token_lm`.
+for the latent attention over patches.
 
-Everything is float32, as scoring is.
+Everything is float32, as scoring is. Models without patches are in `plain_decoding`.
 
 Legend: B rows (documents), N rows of which a patch has ended, P patches of all prompts, D local width, K slots a
 patch, L latent width, V outputs.
@@ -19,170 +19,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from models.batch import Patches, Windows
-from models.byte_lm import ByteLM
-from models.caches import (
-    Grams,
-    GrowingCache,
-    Layer,
-    OpenPatches,
-    RotaryTable,
-    Turn,
-    WindowCache,
-    WindowPlace,
-    recorded,
-    rms,
-)
+from models.batch import Patches
+from models.caches import RotaryTable, Turn, WindowCache, WindowPlace, recorded, rms
 from models.harness import Harness
-from models.layers import Block
-from models.ngrams import NgramEmbedding
-from models.packing import PackedTransformer, pack
 from models.pooling import PatchQueries, PatchReader, pool
-from models.token_lm import TokenLM
-
-
-class Decoder(Protocol):
-    """B documents that are being written."""
-
-    logits: Tensor
-    """(B, V): what comes next in each."""
-
-    def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these rows alone, in this order."""
-        ...
-
-
-class ByteLMDecoder:
-    """A byte transformer without patches."""
-
-    def __init__(self, model: ByteLM, prompts: Sequence[bytes]) -> None:
-        with torch.inference_mode():
-            self._begin(model, prompts)
-
-    def _begin(self, model: ByteLM, prompts: Sequence[bytes]) -> None:
-        c = model.config
-        self._model, self._device = model, model.byte.device
-        blocks = layers_of(model.blocks)
-        batch = lengthened(prompts, [np.zeros(len(p) + 1, bool) for p in prompts], self._device)
-        with recorded({f"{i}": block.projection for i, block in enumerate(blocks)}) as seen:
-            logits = model.logits(batch.data, batch.offsets)
-        self._table = RotaryTable(c.width // c.heads, self._device)
-        self._cache = WindowCache(len(blocks), len(prompts), c.heads, c.width // c.heads, c.window, self._device)
-        for i in range(len(blocks)):
-            fill_windows(self._cache, i, seen[f"{i}"][1], batch.offsets, self._table)
-        self._blocks = blocks
-        self._grams = Grams(model.ngrams, prompts) if model.ngrams is not None else None
-        self.positions = np.array([len(p) for p in prompts])
-        self.logits = logits[batch.offsets[1:] - 1]
-
-    @torch.inference_mode()
-    def step(self, data: np.ndarray) -> None:
-        """data (B,): the next byte of each document."""
-        model = self._model
-        self.positions = self.positions + 1
-        x = F.embedding(torch.from_numpy(data).to(self._device), model.byte)
-        if self._grams is not None and model.ngrams is not None:
-            x = x + gram_embedding(model.ngrams, self._grams.push(data, self.positions), self._device)
-        turn, place = self._table.at(self.positions), self._cache.enter()
-        for i, block in enumerate(self._blocks):
-            x = block.advance(i, x, turn, place)
-        self.logits = model.head(rms(model.norm, x))
-
-    def keep(self, rows: Sequence[int]) -> None:
-        host, index = np.array(rows), torch.tensor(rows, device=self._device)
-        self.positions, self.logits = self.positions[host], self.logits[index]
-        self._cache.keep(index)
-        if self._grams is not None:
-            self._grams.keep(host)
-
-
-class TokenLMDecoder:
-    """A transformer over tokens; a step is a token."""
-
-    def __init__(self, model: TokenLM, prompts: Sequence[np.ndarray]) -> None:
-        """`prompts`: token ids of each document."""
-        with torch.inference_mode():
-            self._begin(model, prompts)
-
-    def _begin(self, model: TokenLM, prompts: Sequence[np.ndarray]) -> None:
-        self._model, self._device = model, model.token.device
-        ids = [torch.tensor([model.vocab_size, *p.tolist()], device=self._device) for p in prompts]
-        self._latent = LatentCache(model.latent, len(prompts), self._device)
-        with self._latent.filling():
-            states = model.latent(F.embedding(torch.cat(ids), model.token), torch.tensor([len(i) for i in ids]))
-        last = torch.tensor([len(i) for i in ids], device=self._device).cumsum(0) - 1
-        self.logits = model.head(states[last])
-
-    @torch.inference_mode()
-    def step(self, tokens: np.ndarray) -> None:
-        """tokens (B,): the next token of each document."""
-        x = F.embedding(torch.from_numpy(tokens).to(self._device), self._model.token)
-        self.logits = self._model.head(self._latent.step(x, np.arange(len(x))))
-
-    def keep(self, rows: Sequence[int]) -> None:
-        index = torch.tensor(rows, device=self._device)
-        self.logits = self.logits[index]
-        self._latent.keep(index)
-
-
-class LatentCache:
-    """A `PackedTransformer` that remembers its sequences and takes their next positions."""
-
-    def __init__(self, model: PackedTransformer, rows: int, device: torch.device) -> None:
-        self._model, self._blocks = model, layers_of(model.blocks)
-        width = self._blocks[0].width[0] // model.heads
-        self._table = RotaryTable(width, device)
-        self.cache = GrowingCache(len(self._blocks), rows, model.heads, width, device)
-
-    def filling(self) -> _Filling:
-        """A context in which the model runs over all rows' sequences, which are remembered."""
-        return _Filling(self)
-
-    def step(self, x: Tensor, rows: np.ndarray, count: int = 1) -> Tensor:
-        """x (N * M, D): the next `count` positions of each of `rows` (N,) -> (N * M, D)."""
-        place = self.cache.enter(rows, count)
-        turn = self._table.at(place.positions)
-        for i, block in enumerate(self._blocks):
-            x = block.advance(i, x, turn, place)
-        return rms(self._model.norm, x)
-
-    def keep(self, rows: Tensor) -> None:
-        self.cache.keep(rows)
-
-
-class _Filling:
-    def __init__(self, owner: LatentCache) -> None:
-        self._owner = owner
-
-    def __enter__(self) -> None:
-        owner = self._owner
-        parts: dict[str, nn.Module] = {f"{i}": block.projection for i, block in enumerate(owner._blocks)}
-        self._recording = recorded(parts | {"all": owner._model})
-        self._seen = self._recording.__enter__()
-
-    def __exit__(self, *problem: object) -> None:
-        self._recording.__exit__(None, None, None)
-        if problem[0] is not None:
-            return
-        owner, seen = self._owner, self._seen
-        (x, lengths), _ = seen["all"]
-        place = pack(lengths.cpu().numpy(), x.device, len(x)).place
-        ends = lengths.cumsum(0).tolist()
-        heads = owner._model.heads
-        for i in range(len(owner._blocks)):
-            qkv = seen[f"{i}"][1].index_select(0, place)
-            qkv = qkv.view(len(qkv), 3 * heads, -1)
-            for row, (end, length) in enumerate(zip(ends, lengths.tolist(), strict=True)):
-                own = qkv[end - length : end]
-                turn = owner._table.at(np.arange(length))
-                owner.cache.fill(i, row, turn(own[:, heads : 2 * heads]), own[:, 2 * heads :])
+from models.prefill import LatentCache, fill_windows, layers_of, lengthened
+from models.running_hashes import Grams, OpenPatches
 
 
 @dataclass(frozen=True)
@@ -292,8 +140,8 @@ class HarnessDecoder:
         assert begins is not None
         self.positions = self.positions + 1
         x = F.embedding(torch.from_numpy(data).to(self._device), model.byte)
-        if self._grams is not None and model.ngrams is not None:
-            x = x + gram_embedding(model.ngrams, self._grams.push(data, self.positions), self._device)
+        if self._grams is not None:
+            x = x + self._grams.push(data, self.positions)
         written = self._open.push(data, begins)
         if model.router is None:
             assert flags is not None
@@ -447,35 +295,3 @@ def query_patch(module: PatchQueries, x: Tensor) -> Tensor:
     both = F.linear(rms(module.key_norm, x), module.key_value.weight).view(1, len(x), 2 * h, -1).transpose(1, 2)
     mixed = F.scaled_dot_product_attention(query, both[:, :h], both[:, h:]).transpose(1, 2).reshape(k, d)
     return (slots + F.linear(mixed, module.out.weight))[None]
-
-
-def layers_of(modules: nn.ModuleList) -> list[Layer]:
-    blocks = [Layer(block) for block in modules if isinstance(block, Block)]
-    assert len(blocks) == len(modules) > 0, "decoding knows how to advance a Block"
-    return blocks
-
-
-def lengthened(prompts: Sequence[bytes], starts: Sequence[np.ndarray], device: torch.device) -> Windows:
-    """Prompts with a byte more each, so that there is a position that predicts it; no position reads it."""
-    data = torch.frombuffer(bytearray(b"".join(p + b"\0" for p in prompts)), dtype=torch.uint8).long()
-    offsets = torch.tensor([0, *(len(p) + 1 for p in prompts)]).cumsum(0)
-    flags = torch.from_numpy(np.concatenate(starts))
-    return Windows(data, offsets, flags, torch.zeros_like(flags)).to(device)
-
-
-def fill_windows(cache: WindowCache, layer: int, qkv: Tensor, offsets: Tensor, table: RotaryTable) -> None:
-    """Remember the last window of each row from a layer's projections (T or more, 3 D) of a parallel pass."""
-    heads, ends, lengths = cache.heads, offsets[1:].tolist(), offsets.diff().tolist()
-    common = min(max(lengths), cache.window)
-    qkv = qkv.view(len(qkv), 3 * heads, -1)
-    for row, (end, length) in enumerate(zip(ends, lengths, strict=True)):
-        size = min(length, cache.window)
-        own = qkv[end - size : end]
-        turn = table.at(np.arange(length - size, length))
-        cache.fill(layer, row, turn(own[:, heads : 2 * heads]), own[:, 2 * heads :], common)
-
-
-def gram_embedding(module: NgramEmbedding, rows: np.ndarray, device: torch.device) -> Tensor:
-    """(B, D) for the table's rows (B, G)."""
-    padding = len(module.sizes) * module.rows
-    return F.embedding_bag(torch.from_numpy(rows).to(device), module.table, mode="sum", padding_idx=padding)

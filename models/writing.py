@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from models.byte_lm import ByteLM
-from models.decoding import ByteLMDecoder, HarnessDecoder, TokenLMDecoder
+from models.decoding import HarnessDecoder
 from models.harness import Harness
+from models.plain_decoding import ByteLMDecoder, TokenLMDecoder
 from models.sampling import Sampling, Stopper, Utf8
 from models.token_lm import TokenLM
 
@@ -152,9 +153,13 @@ class PricedWriter:
         `uniform` (B,).
         """
         self._temperature = temperature
-        if model.price == "end":
-            starts = ends_of(model, prompts, starts, temperature, uniform)
-        self.decoder = HarnessDecoder(model, prompts, starts)
+        if model.price == "start":
+            self.decoder = HarnessDecoder(model, prompts, starts)
+        elif all(prompts):
+            self.decoder = HarnessDecoder(model, [prompt[:-1] for prompt in prompts], starts)
+            self.write(np.array([prompt[-1] for prompt in prompts]), uniform)
+        else:  # an empty prompt has no last byte, which a step could write in every row
+            self.decoder = HarnessDecoder(model, prompts, ends_of(model, prompts, starts, temperature, uniform))
 
     @property
     def logits(self) -> Tensor:

@@ -236,16 +236,14 @@ def check_stream(patcher: Patcher, texts: Sequence[bytes]) -> Finding:
     count = 0
     for i, whole in enumerate(texts):
         text = whole if i == 0 else whole[:SHORT]
-        starts, stream = patcher.segment(text), patcher.stream()
-        if not isinstance(stream, Stream):
-            return Finding(
-                "stream", False, f"stream() must return a patchers.Stream, it gave a {type(stream).__name__}"
-            )
+        starts = patcher.segment(text)
         for primed in (0, len(text) // 2, len(text)):
-            stream = patcher.stream() if primed else stream
-            again = stream.prime(text[:primed]) if primed else np.ones(1, bool)
-            pushed = [bool(stream.push(byte)) for byte in text[primed:]]
-            again = np.array([*again, *pushed][: len(text)], dtype=bool)
+            stream: object = patcher.stream()
+            if not isinstance(stream, Stream):
+                said = f"stream() must return a patchers.Stream, it gave a {type(stream).__name__}"
+                return Finding("stream", False, said)
+            begun = stream.prime(text[:primed]).tolist() if primed else [True]
+            again = np.array([*begun, *(stream.push(byte) for byte in text[primed:])][: len(text)], bool)
             if not np.array_equal(starts, again):
                 how = f" once it is primed with {primed} bytes" if primed else ""
                 return _differing("stream", f"the stream disagrees with segment{how}: it cut", text, starts, again)

@@ -15,11 +15,13 @@ from test_models import OPTIONS
 from tiny import SMALL, TEXT, batch_of, harness, random_starts, shaken
 
 from models.byte_lm import ByteLM, ByteLMConfig
-from models.decoding import ByteLMDecoder, HarnessDecoder, TokenLMDecoder
+from models.decoding import HarnessDecoder
 from models.harness import Harness, Price
+from models.plain_decoding import ByteLMDecoder, TokenLMDecoder
 from models.router import CosineRouter
 from models.speculation import Speculator, best
 from models.token_lm import TokenLM, TokenLMConfig
+from patchers import Stream
 
 PRICES: list[Price | None] = [None, "end", "start"]
 CLOSE = 1e-4
@@ -181,7 +183,7 @@ def test_far_beyond_the_window_a_step_still_says_what_the_forward_says() -> None
 # --- self-speculation
 
 
-class Strided:
+class Strided(Stream):
     """A cut with a memory, as streams have."""
 
     def __init__(self) -> None:
@@ -213,7 +215,7 @@ def test_self_speculation_writes_what_plain_decoding_writes(kind: str, draft: in
         def begun(prompt: bytes = prompt, starts: np.ndarray = starts, n: int = n) -> tuple[HarnessDecoder, Strided]:
             cut = Strided()
             if told:
-                starts = np.array([True, *(cut.push(byte) for byte in prompt)])
+                starts = cut.prime(prompt)
             known = None if kind == "router" else [starts[: n if kind == "start" else n + 1]]
             return HarnessDecoder(model, [prompt], known), cut
 

@@ -1,0 +1,91 @@
+"""Incremental decoding of the models without patches: what each does for one new byte, or token.
+
+Legend: B rows (documents), V outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from models.byte_lm import ByteLM
+from models.caches import RotaryTable, WindowCache, recorded, rms
+from models.prefill import LatentCache, fill_windows, layers_of, lengthened
+from models.running_hashes import Grams
+from models.token_lm import TokenLM
+
+
+class ByteLMDecoder:
+    """A byte transformer without patches."""
+
+    def __init__(self, model: ByteLM, prompts: Sequence[bytes]) -> None:
+        with torch.inference_mode():
+            self._begin(model, prompts)
+
+    def _begin(self, model: ByteLM, prompts: Sequence[bytes]) -> None:
+        c = model.config
+        self._model, self._device = model, model.byte.device
+        blocks = layers_of(model.blocks)
+        batch = lengthened(prompts, [np.zeros(len(p) + 1, bool) for p in prompts], self._device)
+        with recorded({f"{i}": block.projection for i, block in enumerate(blocks)}) as seen:
+            logits = model.logits(batch.data, batch.offsets)
+        self._table = RotaryTable(c.width // c.heads, self._device)
+        self._cache = WindowCache(len(blocks), len(prompts), c.heads, c.width // c.heads, c.window, self._device)
+        for i in range(len(blocks)):
+            fill_windows(self._cache, i, seen[f"{i}"][1], batch.offsets, self._table)
+        self._blocks = blocks
+        self._grams = Grams(model.ngrams, prompts) if model.ngrams is not None else None
+        self.positions = np.array([len(p) for p in prompts])
+        self.logits = logits[batch.offsets[1:] - 1]
+
+    @torch.inference_mode()
+    def step(self, data: np.ndarray) -> None:
+        """data (B,): the next byte of each document."""
+        model = self._model
+        self.positions = self.positions + 1
+        x = F.embedding(torch.from_numpy(data).to(self._device), model.byte)
+        if self._grams is not None:
+            x = x + self._grams.push(data, self.positions)
+        turn, place = self._table.at(self.positions), self._cache.enter()
+        for i, block in enumerate(self._blocks):
+            x = block.advance(i, x, turn, place)
+        self.logits = model.head(rms(model.norm, x))
+
+    def keep(self, rows: Sequence[int]) -> None:
+        host, index = np.array(rows), torch.tensor(rows, device=self._device)
+        self.positions, self.logits = self.positions[host], self.logits[index]
+        self._cache.keep(index)
+        if self._grams is not None:
+            self._grams.keep(host)
+
+
+class TokenLMDecoder:
+    """A transformer over tokens; a step is a token."""
+
+    def __init__(self, model: TokenLM, prompts: Sequence[np.ndarray]) -> None:
+        """`prompts`: token ids of each document."""
+        with torch.inference_mode():
+            self._begin(model, prompts)
+
+    def _begin(self, model: TokenLM, prompts: Sequence[np.ndarray]) -> None:
+        self._model, self._device = model, model.token.device
+        ids = [torch.tensor([model.vocab_size, *p.tolist()], device=self._device) for p in prompts]
+        self._latent = LatentCache(model.latent, len(prompts), self._device)
+        with self._latent.filling():
+            states = model.latent(F.embedding(torch.cat(ids), model.token), torch.tensor([len(i) for i in ids]))
+        last = torch.tensor([len(i) for i in ids], device=self._device).cumsum(0) - 1
+        self.logits = model.head(states[last])
+
+    @torch.inference_mode()
+    def step(self, tokens: np.ndarray) -> None:
+        """tokens (B,): the next token of each document."""
+        x = F.embedding(torch.from_numpy(tokens).to(self._device), self._model.token)
+        self.logits = self._model.head(self._latent.step(x, np.arange(len(x))))
+
+    def keep(self, rows: Sequence[int]) -> None:
+        index = torch.tensor(rows, device=self._device)
+        self.logits = self.logits[index]
+        self._latent.keep(index)
