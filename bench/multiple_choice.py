@@ -149,11 +149,10 @@ def _broken(document: Document) -> tuple[str, str] | None:
 # --- scores
 
 
-def robustness(noisy: float, clean: float, choices: int = CHOICES) -> float:
+def robustness(noisy: float, clean: float, chance: float = 25.0) -> float:
     """100 * (noisy - chance) / (clean - chance), accuracies in percent (H-Net, arXiv 2507.07955).
 
     NaN for a model that knows no more than chance. A model that knows little can get any number here, because it has
     little to lose; so read it beside the accuracies.
     """
-    chance = 100 / choices
     return 100 * (noisy - chance) / (clean - chance) if clean > chance else float("nan")

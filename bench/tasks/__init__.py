@@ -6,6 +6,7 @@ Nothing here names a patcher, and a task sees a `ByteModel`, never tokens or pat
 
 from bench.tasks.base import Material, Metric, Task, TaskNotPossible, TaskResult
 from bench.tasks.bpb import BitsPerByte
+from bench.tasks.noise import Noise
 from bench.tasks.registry import get, names, register_task
 from bench.tasks.speed import Speed
 
@@ -13,6 +14,7 @@ __all__ = [
     "BitsPerByte",
     "Material",
     "Metric",
+    "Noise",
     "Speed",
     "Task",
     "TaskNotPossible",

@@ -47,12 +47,12 @@ def _metrics(
     per_byte: str, per_character: str, documents: Sequence[Document], nats: Sequence[np.ndarray]
 ) -> dict[str, Metric]:
     assert all(len(n) == len(d.data) for n, d in zip(nats, documents, strict=True))
-    bits = [float(n.sum()) / math.log(2) for n in nats]
-    out = {per_byte: Metric("bits/byte", [(d.id, b, len(d.data)) for d, b in zip(documents, bits, strict=True)])}
+    ids, bits = [d.id for d in documents], [float(n.sum()) / math.log(2) for n in nats]
+    sizes: list[float] = [len(d.data) for d in documents]
+    out = {per_byte: Metric("bits/byte", list(zip(ids, bits, sizes, strict=True)))}
     if not all(d.data.isascii() for d in documents):
-        characters = [sum((byte & 0xC0) != 0x80 for byte in d.data) for d in documents]
-        rows = [(d.id, b, c) for d, b, c in zip(documents, bits, characters, strict=True)]
-        out[per_character] = Metric("bits/character", rows)
+        characters: list[float] = [sum((byte & 0xC0) != 0x80 for byte in d.data) for d in documents]
+        out[per_character] = Metric("bits/character", list(zip(ids, bits, characters, strict=True)))
     return out
 
 

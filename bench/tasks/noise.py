@@ -1,0 +1,102 @@
+"""What noise costs a model, in bits, in right answers and in the stability of its cuts (DESIGN section 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
+
+from bench.model import ByteModel
+from bench.multiple_choice import ChoiceSource, Item, corpus_items
+from bench.noising import OPERATORS, PAPER, Operator
+from bench.tasks.base import Material, Task, TaskNotPossible, TaskResult
+from bench.tasks.noise_measures import LEAST, Halves, after, choice, cut, encoded, halves, on
+from bench.tasks.registry import register_task
+from patchers.errors import BenchError
+from patchers.registry import nearest
+
+Measure = Literal["after", "on", "choice", "cut"]
+
+
+def _known_operator(name: str) -> str:
+    if name not in OPERATORS:
+        raise BenchError(f"unknown noise {name!r}{nearest(name, list(OPERATORS))}; there are: {', '.join(OPERATORS)}")
+    return name
+
+
+OperatorName = Annotated[str, AfterValidator(_known_operator)]
+Level = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+@register_task("noise")
+@dataclass(frozen=True)
+class Noise(Task):
+    """What noise costs: on clean text after it (a), on noisy text (b), in multiple choice (c), in stable cuts (d).
+
+    (a) `after`: a test document is broken in its middle; the extra bits per byte of the second half when the first is
+    noisy. `after_OPERATOR` for each, at the level that the operator's description names; `after` over all of them.
+    (b) `on_LEVEL`: bits of noisy text per byte of the clean text, LEVEL in percent, over all operators that have
+    levels; 0 is the clean text. Values `on_OPERATOR_LEVEL`, and `..._noisy` per byte of the noisy text.
+    (c) `choice`: accuracy on clean items, `choice_PLACE` with noise on the prompt, the choices or both, over the five
+    operators of BLT's paper. The choice with the fewest bits per byte is the model's. Values for each of the 15
+    variants: accuracy in percent, the difference to clean, and H-Net's robustness score, which flatters weak models.
+    (d) `cut`: boundary F1 between the cuts of clean and noisy text, aligned through the edit; `cut_OPERATOR`.
+
+    All models and seeds see the same noise; `seed` gives another one.
+    """
+
+    measures: Annotated[tuple[Measure, ...], Field(min_length=1)] = ("after", "on", "choice", "cut")
+    operators: Annotated[tuple[OperatorName, ...], Field(min_length=1)] = tuple(OPERATORS)
+    levels: Annotated[tuple[Level, ...], Field(min_length=1)] = (0.05, 0.1, 0.2)
+    documents: Count = 80
+    half: Annotated[int, Field(ge=LEAST)] = 256  # characters of each half of a document, at most
+    items: Count = 120
+    choices: ChoiceSource | None = None  # by default made out of the test documents
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    def run(self, model: ByteModel, material: Material) -> TaskResult:
+        # What cannot be done is said before anything is scored.
+        items = self._items(material) if "choice" in self.measures else []
+        texts = halves(material.test, self.half, self.documents)
+        if not texts:
+            least = 2 * LEAST
+            raise BenchError(f"noise needs test documents of about {least} characters or more; there is none")
+        asked = list(dict.fromkeys(self.measures))
+        if "cut" in asked and model.cuts([encoded(texts[0].text)]) is None:
+            asked.remove("cut")
+        if not asked:
+            raise TaskNotPossible("this model cuts nothing, so there is no cut to be stable")
+        operators = [OPERATORS[name] for name in self.operators]
+        run: dict[Measure, Callable[[], TaskResult]] = {
+            "after": lambda: after(model, texts, operators, self.seed),
+            "on": lambda: on(model, texts, operators, self.levels, self.seed),
+            "choice": lambda: choice(model, items, self._of_the_paper(), self.seed),
+            "cut": lambda: cut(model, texts, operators, self.seed),
+        }
+        found = [run[measure]() for measure in asked]
+        return TaskResult(
+            {name: metric for result in found for name, metric in result.metrics.items()},
+            {name: value for result in found for name, value in result.values.items()},
+            self._notes(texts, items),
+        )
+
+    def _of_the_paper(self) -> list[Operator]:
+        """Of the operators asked for, those of the paper; all of them where none is."""
+        return [OPERATORS[n] for n in [n for n in PAPER if n in self.operators] or self.operators]
+
+    def _items(self, material: Material) -> list[Item]:
+        if self.choices is not None:
+            return self.choices.read(self.items)
+        return corpus_items(material.test, self.items, self.seed)
+
+    def _notes(self, texts: list[Halves], items: list[Item]) -> dict[str, Any]:
+        operators = [OPERATORS[name] for name in self.operators]
+        return {
+            "operators": {o.name: o.what + ("" if o.level is None else f"; {o.level:g} in tables") for o in operators},
+            "documents": len(texts),
+            "characters": sum(len(t.text) for t in texts),
+            "items": len(items),
+        }

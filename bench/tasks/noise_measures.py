@@ -1,0 +1,215 @@
+"""The four measures of the `noise` task. All of them take texts and noise as they are, and give metrics and values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.data import Document
+from bench.model import ByteModel
+from bench.multiple_choice import Item, robustness
+from bench.noising import NONE, Noised, Operator
+from bench.tasks.base import Metric, TaskResult
+
+PLACES = {"prompt": (True, False), "choices": (False, True), "both": (True, True)}
+"""Where noise is put -> whether on the prompt, and whether on the choices."""
+
+
+@dataclass(frozen=True)
+class Halves:
+    """The beginning of a document, broken in its middle; the second half begins with the space before a word."""
+
+    id: str
+    first: str
+    second: str
+
+    @property
+    def text(self) -> str:
+        return self.first + self.second
+
+
+LEAST = 32
+"""Characters that each half has, at least."""
+
+
+def halves(documents: Iterable[Document], half: int, limit: int) -> list[Halves]:
+    """Of the first `limit` documents that are long enough, two halves of at most `half` characters each."""
+    out: list[Halves] = []
+    for document in documents:
+        text = document.data.decode("utf-8", "surrogateescape")
+        middle = min(len(text) // 2, half)
+        at = _before_word(text, middle)
+        found = Halves(document.id, text[:at], text[at : at + half])
+        if min(len(found.first), len(found.second)) >= LEAST:
+            out.append(found)
+        if len(out) == limit:
+            break
+    return out
+
+
+def _before_word(text: str, middle: int) -> int:
+    """The last place up to `middle` where a single space is followed by a letter or digit; `middle` without one."""
+    at = middle
+    while (at := text.rfind(" ", 1, at)) > LEAST:
+        if not text[at - 1].isspace() and text[at + 1 : at + 2].isalnum():
+            return at
+    return middle
+
+
+def encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def bits_after(model: ByteModel, texts: Sequence[tuple[str, str]]) -> list[float]:
+    """Bits of each second part after the first."""
+    nats = model.nats([encoded(first) + encoded(second) for first, second in texts])
+    return [float(n[len(encoded(first)) :].sum()) / math.log(2) for n, (first, _) in zip(nats, texts, strict=True)]
+
+
+def six_digits(number: float) -> float:
+    """As many digits as a record needs: a document's bits to a thousandth."""
+    return float(f"{number:.6g}")
+
+
+def metric(ids: Sequence[str], totals: NDArray[np.float64], counts: NDArray[np.float64], unit: str) -> Metric:
+    rows = [(i, six_digits(t), six_digits(c)) for i, t, c in zip(ids, totals, counts, strict=True)]
+    return Metric(unit, rows, lower_is_better=unit == "bits/byte")
+
+
+# --- (a)
+
+
+def after(model: ByteModel, texts: Sequence[Halves], operators: Sequence[Operator], seed: int) -> TaskResult:
+    """Extra bits per byte of clean text when what stands before it is noisy."""
+    ids = [t.id for t in texts]
+    counts = np.array([len(encoded(t.second)) for t in texts], dtype=np.float64)
+    clean = np.array(bits_after(model, [(t.first, t.second) for t in texts]))
+    extra: dict[str, NDArray[np.float64]] = {}
+    for operator in operators:
+        noisy = [(operator(t.first, seed=seed).text, t.second) for t in texts]
+        extra[operator.name] = np.array(bits_after(model, noisy)) - clean
+    metrics = {f"after_{name}": metric(ids, bits, counts, "bits/byte") for name, bits in extra.items()}
+    together = metric(ids, np.sum(list(extra.values()), 0), counts * len(operators), "bits/byte")
+    return TaskResult({"after": together, **metrics})
+
+
+# --- (b)
+
+
+def percent(level: float) -> str:
+    """A level as names have it, which hold no dots: 5, 10, 2_5."""
+    return f"{100 * level:g}".replace(".", "_")
+
+
+def on(
+    model: ByteModel, texts: Sequence[Halves], operators: Sequence[Operator], levels: Sequence[float], seed: int
+) -> TaskResult:
+    """Bits of noisy text, per byte of the clean text and per byte of its own."""
+    ids = [t.id for t in texts]
+    clean_bytes = np.array([len(encoded(t.text)) for t in texts], dtype=np.float64)
+    values: dict[str, float] = {}
+
+    def bits(noisy: Sequence[str], name: str) -> NDArray[np.float64]:
+        found = np.array(bits_after(model, [("", text) for text in noisy]))
+        values[f"on_{name}"] = six_digits(found.sum() / clean_bytes.sum())
+        values[f"on_{name}_noisy"] = six_digits(found.sum() / max(1, sum(len(encoded(text)) for text in noisy)))
+        return found
+
+    clean = np.array(bits_after(model, [("", t.text) for t in texts]))
+    metrics = {"on_0": metric(ids, clean, clean_bytes, "bits/byte")}
+    for operator in operators:
+        if operator.level is None:
+            bits([operator(t.text, seed=seed).text for t in texts], operator.name)
+    leveled = [operator for operator in operators if operator.level is not None]
+    for level in sorted(levels) if leveled else ():
+        found = [bits([o(t.text, level, seed).text for t in texts], f"{o.name}_{percent(level)}") for o in leveled]
+        metrics[f"on_{percent(level)}"] = metric(ids, np.sum(found, 0), clean_bytes * len(leveled), "bits/byte")
+    return TaskResult(metrics, values)
+
+
+# --- (c)
+
+
+def choice(model: ByteModel, items: Sequence[Item], operators: Sequence[Operator], seed: int) -> TaskResult:
+    """Accuracy, clean and with each noise on the prompt, the choices or both."""
+    ids = [item.id for item in items]
+    ones = np.ones(len(items))
+    clean = right(model, items)
+    metrics = {"choice": metric(ids, clean, ones, "accuracy")}
+    values: dict[str, float] = {}
+    chance = 100 * float(np.mean([1 / len(item.choices) for item in items]))
+    accuracies: list[float] = []
+    for place, (on_prompt, on_choices) in PLACES.items():
+        found = []
+        for operator in operators:
+            noisy = [noised_item(item, operator, on_prompt, on_choices, seed) for item in items]
+            found.append(right(model, noisy))
+            accuracies.append(100 * float(found[-1].mean()))
+            name = f"{operator.name}_{place}"
+            values[f"choice_{name}"] = six_digits(accuracies[-1])
+            values[f"change_{name}"] = six_digits(accuracies[-1] - 100 * float(clean.mean()))
+            values[f"robustness_{name}"] = robustness(accuracies[-1], 100 * float(clean.mean()), chance)
+        metrics[f"choice_{place}"] = metric(ids, np.sum(found, 0), ones * len(operators), "accuracy")
+    values["robustness"] = robustness(float(np.mean(accuracies)), 100 * float(clean.mean()), chance)
+    return TaskResult(metrics, {name: value for name, value in values.items() if math.isfinite(value)})
+
+
+def noised_item(item: Item, operator: Operator, on_prompt: bool, on_choices: bool, seed: int) -> Item:
+    context = operator(item.context, seed=seed).text if on_prompt else item.context
+    choices = [operator(c, seed=seed).text for c in item.choices] if on_choices else item.choices
+    return Item(item.id, context, tuple(choices), item.answer)
+
+
+def right(model: ByteModel, items: Sequence[Item]) -> NDArray[np.float64]:
+    """1 where the choice with the fewest bits per byte is the right one, (items,); the first wins a draw."""
+    texts = [(item.context, f" {choice}") for item in items for choice in item.choices]
+    rates = np.array(bits_after(model, texts)) / [len(encoded(ending)) for _, ending in texts]
+    out, at = [], 0
+    for item in items:
+        out.append(float(int(rates[at : at + len(item.choices)].argmin()) == item.answer))
+        at += len(item.choices)
+    return np.array(out)
+
+
+# --- (d)
+
+
+def cut(model: ByteModel, texts: Sequence[Halves], operators: Sequence[Operator], seed: int) -> TaskResult:
+    """Boundary F1 between the cuts of clean and noisy text."""
+    starts = model.cuts([encoded(t.text) for t in texts])
+    assert starts is not None, "the caller has checked that the model cuts"
+    together = np.zeros((len(texts), 2))
+    values = {}
+    for operator in operators:
+        noisy = [operator(t.text, seed=seed) for t in texts]
+        cuts = model.cuts([encoded(n.text) for n in noisy])
+        assert cuts is not None, "it has a cut"
+        sums = np.array([agreement(t.text, s, n, c) for t, s, n, c in zip(texts, starts, noisy, cuts, strict=True)])
+        values[f"cut_{operator.name}"] = six_digits(sums[:, 0].sum() / max(1, sums[:, 1].sum()))
+        together += sums
+    return TaskResult({"cut": metric([t.id for t in texts], together[:, 0], together[:, 1], "F1")}, values)
+
+
+def agreement(
+    clean: str, starts: NDArray[np.bool_], noisy: Noised, noisy_starts: NDArray[np.bool_]
+) -> tuple[float, float]:
+    """(twice the boundaries that are in both cuts, boundaries of the one and of the other): their ratio is F1.
+
+    A boundary of the noisy text stands where the byte stands that it is before, taken back through the edit: bytes of
+    characters that noise has put in stand nowhere. The start of a text is no boundary.
+    """
+    sizes = np.array([len(encoded(c)) for c in clean], dtype=np.int64)
+    at = np.concatenate(([0], sizes.cumsum()))
+    noisy_sizes = np.array([len(encoded(c)) for c in noisy.text], dtype=np.int64)
+    character = np.repeat(np.arange(len(noisy.text)), noisy_sizes)
+    inside = np.arange(len(character)) - np.repeat(noisy_sizes.cumsum() - noisy_sizes, noisy_sizes)
+    boundaries = np.flatnonzero(noisy_starts[1:]) + 1
+    origin = noisy.origin[character[boundaries]]
+    known = origin != NONE
+    byte = at[origin[known]] + np.minimum(inside[boundaries[known]], sizes[origin[known]] - 1)
+    both = np.intersect1d(byte, np.flatnonzero(starts[1:]) + 1)
+    return 2.0 * len(both), float(len(boundaries) + starts[1:].sum())
