@@ -10,11 +10,14 @@ module serves float32 scoring and bfloat16 training.
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from models.attention import UNSEEN, BlockAttention, Blocks, Turns
 
 
 class Linear(nn.Linear):
@@ -120,8 +123,16 @@ class Rope:
         freqs = 10_000.0 ** (-torch.arange(half, device=positions.device, dtype=torch.float32) / half)
         angles = positions.float()[:, None] * freqs
         self.half = half
-        self.cos = torch.cat((angles.cos(), angles.cos()), -1)[:, None].to(dtype)
-        self.sin = torch.cat((-angles.sin(), angles.sin()), -1)[:, None].to(dtype)
+        cos, sin = angles.cos(), angles.sin()
+        self._tables = torch.cat((cos, cos), -1)[:, None], torch.cat((-sin, sin), -1)[:, None]
+        self.cos, self.sin = self._tables[0].to(dtype), self._tables[1].to(dtype)
+
+    @cached_property
+    def turns(self) -> Turns:
+        """The tables as `BlockAttention` takes them."""
+        scale = (2 * self.half) ** -0.5
+        tables = [torch.stack((x * scale, x)).transpose(1, 2).to(self.cos.dtype) for x in self._tables]
+        return Turns(tables[0], tables[1], self.half)
 
     def rotate(self, x: Tensor) -> Tensor:
         """X (T, n, E) turned by its position's angles."""
@@ -143,19 +154,6 @@ class _Rotate(torch.autograd.Function):
         return (grad * sin).roll(ctx.half, -1).addcmul_(grad, cos), None, None, None
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    """Softmax attention under an additive bias.
-
-    q (B, H, L, E), k and v (B, H, S, E), bias (B, 1, L, S) with 0 where a key is seen and -inf elsewhere -> (B, H,
-    L, E). On a GPU this is SDPA. On a CPU three plain products are two to three times faster forward and backward
-    than SDPA with a mask (bench/perf/step.py has SDPA in the plain step that it compares with).
-    """
-    if q.is_cuda or not torch.is_grad_enabled():
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    return torch.softmax(scores.add_(bias), -1) @ v
-
-
 def wide(logits: Tensor) -> Tensor:
     """Logits as probabilities are taken from them: float32 in training, float64 in scoring, where sums are exact."""
     return logits.float() if torch.is_grad_enabled() else logits.double()
@@ -169,15 +167,25 @@ class LocalMask:
 
     def __init__(self, sequence: Tensor, window: int, dtype: torch.dtype) -> None:
         """Sequence (T,): id of the sequence that a position belongs to; T is a multiple of the window."""
-        self.window = window
-        own = sequence.view(-1, window)
-        before = torch.cat((torch.full_like(own[:1], -2), own[:-1]))
-        keys = torch.cat((before, own), 1)
-        i = torch.arange(window, device=sequence.device)[:, None] + window
-        j = torch.arange(2 * window, device=sequence.device)
-        near = (i >= j) & (i - j < window)
-        seen = near & (own[:, :, None] == keys[:, None, :])
-        self.bias = torch.zeros(seen.shape, dtype=dtype, device=sequence.device).masked_fill_(~seen, -math.inf)[:, None]
+        self.window, self.dtype = window, dtype
+        self.own = sequence.view(-1, window)
+        self.before = torch.cat((torch.full_like(self.own[:1], -2), self.own[:-1]))
+
+    @cached_property
+    def blocks(self) -> Blocks:
+        i = torch.arange(self.window, device=self.own.device)
+        inside = i[:, None] >= i
+        seen = self.own[:, :, None] == torch.where(inside, self.own[:, None], self.before[:, None])
+        return Blocks(_bias(seen, self.dtype, UNSEEN), inside.to(self.dtype))
+
+    @cached_property
+    def bias(self) -> Tensor:
+        """(B, 1, W, 2 W): over the keys of the block before and of the own."""
+        keys = torch.cat((self.before, self.own), 1)
+        i = torch.arange(self.window, device=keys.device)[:, None] + self.window
+        j = torch.arange(2 * self.window, device=keys.device)
+        near = (i >= j) & (i - j < self.window)
+        return _bias(near & (self.own[:, :, None] == keys[:, None, :]), self.dtype, -math.inf)[:, None]
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Q, k, v (T, H, E) -> (T, H * E)."""
@@ -189,7 +197,8 @@ class LocalMask:
             before = torch.cat((own.new_zeros(1, self.window, h, e), own[:-1]))
             return torch.cat((before, own), 1).transpose(1, 2)
 
-        out = attend(q.view(blocks, self.window, h, e).transpose(1, 2), keys(k), keys(v), self.bias)
+        q = q.view(blocks, self.window, h, e).transpose(1, 2)
+        out = F.scaled_dot_product_attention(q, keys(k), keys(v), attn_mask=self.bias)
         return out.transpose(1, 2).reshape(t, h * e)
 
 
@@ -198,16 +207,32 @@ class RowMask:
 
     def __init__(self, sequence: Tensor, dtype: torch.dtype) -> None:
         """Sequence (R, C): id of the sequence at each place of a row; padding has an id of its own."""
-        self.rows, self.length = sequence.shape
-        causal = torch.ones(self.length, self.length, dtype=torch.bool, device=sequence.device).tril()
-        seen = causal & (sequence[:, :, None] == sequence[:, None, :])
-        self.bias = torch.zeros(seen.shape, dtype=dtype, device=sequence.device).masked_fill_(~seen, -math.inf)[:, None]
+        self.sequence, self.dtype = sequence, dtype
+
+    @cached_property
+    def seen(self) -> Tensor:
+        i = torch.arange(self.sequence.shape[1], device=self.sequence.device)
+        return (i[:, None] >= i) & (self.sequence[:, :, None] == self.sequence[:, None, :])
+
+    @cached_property
+    def blocks(self) -> Blocks:
+        return Blocks(_bias(self.seen, self.dtype, UNSEEN), None)
+
+    @cached_property
+    def bias(self) -> Tensor:
+        """(R, 1, C, C)."""
+        return _bias(self.seen, self.dtype, -math.inf)[:, None]
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Q, k, v (R * C, H, E) -> (R * C, H * E)."""
         t, h, e = q.shape
-        rows = [x.view(self.rows, self.length, h, e).transpose(1, 2) for x in (q, k, v)]
-        return attend(rows[0], rows[1], rows[2], self.bias).transpose(1, 2).reshape(t, h * e)
+        rows = [x.view(*self.sequence.shape, h, e).transpose(1, 2) for x in (q, k, v)]
+        out = F.scaled_dot_product_attention(rows[0], rows[1], rows[2], attn_mask=self.bias)
+        return out.transpose(1, 2).reshape(t, h * e)
+
+
+def _bias(seen: Tensor, dtype: torch.dtype, unseen: float) -> Tensor:
+    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, unseen)
 
 
 class Attention(nn.Module):
@@ -222,6 +247,10 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, rope: Rope, mask: LocalMask | RowMask) -> Tensor:
         t, width = x.shape
         qkv = self.qkv(x).view(t, 3 * self.heads, width // self.heads)
+        if torch.is_grad_enabled() and not x.is_cuda:
+            # SDPA with a mask takes two to three times as long there (bench/perf/step.py has it in the plain step)
+            mixed: Tensor = BlockAttention.apply(qkv, rope.turns, mask.blocks)
+            return self.out(mixed)
         qk, v = qkv.split((2 * self.heads, self.heads), 1)
         q, k = rope.rotate(qk).split(self.heads, 1)
         return self.out(mask.attention(q, k, v))
@@ -230,12 +259,12 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block without biases: x + attention(norm(x)), then x + swiglu(norm(x))."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, hidden: int | None = None) -> None:
         super().__init__()
         self.attention_norm = RMSNorm(width)
         self.attention = Attention(width, heads)
         self.mlp_norm = RMSNorm(width)
-        self.mlp = SwiGLU(width)
+        self.mlp = SwiGLU(width, hidden)
 
     def forward(self, x: Tensor, rope: Rope, mask: LocalMask | RowMask) -> Tensor:
         x = x + self.attention(self.attention_norm(x), rope, mask)

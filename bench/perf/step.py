@@ -1,4 +1,5 @@
 """Speed of a training step, as ratios measured in one run: python -m bench.perf.step [--suite quick] [--row stride]
+[--set train.batch_bytes=16384]
 
 (a) the step against the same model run plainly: float32, and norms, rotations, SwiGLU and attention as torch composes
     them;
@@ -18,7 +19,7 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -60,14 +61,16 @@ def plainly() -> Iterator[None]:
         a, b = x.chunk(2, -1)
         return x * self.cos + torch.cat((b, a), -1) * self.sin
 
-    def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    def attend(self: layers.Attention, x: Tensor, rope: layers.Rope, mask: layers.LocalMask | layers.RowMask) -> Tensor:
+        qk, v = self.qkv(x).view(len(x), 3 * self.heads, -1).split((2 * self.heads, self.heads), 1)
+        q, k = rope.rotate(qk).split(self.heads, 1)
+        return self.out(mask.attention(q, k, v))
 
     with (
         patch.object(layers.RMSNorm, "forward", norm),
         patch.object(layers.SwiGLU, "forward", swiglu),
         patch.object(layers.Rope, "rotate", rotate),
-        patch.object(layers, "attend", attend),
+        patch.object(layers.Attention, "forward", attend),
     ):
         yield
 
@@ -99,15 +102,15 @@ def turns(contenders: dict[str, Callable[[], None]], count: int) -> dict[str, np
     return {name: np.array(seconds) for name, seconds in out.items()}
 
 
-def measure(suite_name: str, label: str, count: int) -> dict[str, float]:
+def measure(suite_name: str, label: str, count: int, overrides: Sequence[str] = ()) -> dict[str, float]:
     keep_memory()
-    suite = load_suite(suite_name)
+    suite = load_suite(suite_name, overrides)
     row = suite.row(label)
     data = load(suite.data)
     with tempfile.TemporaryDirectory() as cache:
         prepared = prepare(suite, row, data, Path(cache), lambda message: None)
     corpus, config = prepared.train, row.train
-    batch = corpus.windows(next(batches(training_spans(corpus.offsets, config.window), config.batch_bytes, 1, 0)))
+    batch = corpus.windows(next(batches(training_spans(corpus.offsets, config.window), config.batch_bytes, 1 << 60, 0)))
     cpu = torch.device("cpu")
 
     def stepper(dtype: Literal["bfloat16", "float32"], plain: bool) -> Callable[[], None]:
@@ -170,8 +173,11 @@ def main() -> None:
     parser.add_argument("--suite", default="quick")
     parser.add_argument("--row", default="stride")
     parser.add_argument("--turns", type=int, default=15)
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override, as of patchbench run"
+    )
     arguments = parser.parse_args()
-    found = measure(arguments.suite, arguments.row, arguments.turns)
+    found = measure(arguments.suite, arguments.row, arguments.turns, arguments.set)
     assert all(math.isfinite(v) for v in found.values())
     print(json.dumps({k: round(v, 4) for k, v in found.items()}, indent=1))
 
