@@ -1,0 +1,63 @@
+"""`patchbench lm-eval` and `lm-eval-tasks`: a trained model in the field's own harness, and our tasks for it."""
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from bench.commands.options import AsJson, Plugins, load_plugins, show
+from bench.commands.writing import CheckpointArgument
+
+TasksOption = Annotated[str, typer.Option("--tasks", metavar="A,B", help="Names of tasks or groups.")]
+IncludePath = Annotated[
+    Path | None, typer.Option("--include-path", metavar="DIR", help="Where tasks of your own are (.yaml).")
+]
+Shots = Annotated[int | None, typer.Option("--num-fewshot", metavar="N", help="Examples before each item.")]
+
+
+def lm_eval(
+    checkpoint: CheckpointArgument,
+    tasks: TasksOption,
+    include_path: IncludePath = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", help="The first items of each task alone.")] = None,
+    num_fewshot: Shots = None,
+    as_json: AsJson = False,
+    plugin: Plugins = None,
+) -> int:
+    """Score a model that a run has trained on tasks of lm-evaluation-harness, exactly over bytes."""
+    from bench.checkpoint import load_model
+    from bench.lm_eval import evaluate
+
+    load_plugins(plugin)
+    model = load_model(checkpoint)
+    names = [name.strip() for name in tasks.split(",") if name.strip()]
+    scores = evaluate(model, names, include_path, limit, num_fewshot)
+    if as_json:
+        print(json.dumps({score.task: score.as_json() for score in scores}, indent=1))
+    else:
+        shown = Table(box=None, pad_edge=False, header_style="bold")
+        for name in ("task", "metric", "value", "95 % interval", "items"):
+            shown.add_column(name, justify="right" if name in ("value", "items") else "left", overflow="fold")
+        for score in scores:
+            if score.error is not None:
+                shown.add_row(score.task, f"failed: {score.error}")
+            for metric, e in score.metrics.items():
+                interval = "" if math.isnan(e.low) else f"{e.low:.4f} to {e.high:.4f}"
+                shown.add_row(score.task, metric, f"{e.value:.4f}", interval, str(score.items))
+        show(shown)
+    return 1 if any(score.error is not None for score in scores) else 0
+
+
+def lm_eval_tasks(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write them.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Items or texts, one task a file.")],
+) -> None:
+    """Make tasks for lm-eval out of files: HellaSwag's, ARC's, PIQA's and LAMBADA's forms, and texts."""
+    from bench.lm_eval_tasks import task_of_file, write_task
+
+    for file in files:
+        name, task = task_of_file(file)
+        print(f"{name}: {len(task.rows)} items in {write_task(folder, name, task)}")
