@@ -236,9 +236,11 @@ def base_label(row: Row) -> str:
 
 
 def identity(config: Any) -> dict[str, Any]:
-    """A config dataclass as a dict, without the fields that do not change what comes out."""
+    """A config dataclass as a dict, without the fields that do not change what comes out, and those that do only where
+    they are set."""
     values = dataclasses.asdict(config)
-    return {f.name: values[f.name] for f in dataclasses.fields(config) if f.metadata.get("identity", True)}
+    kinds = {f.name: f.metadata.get("identity", True) for f in dataclasses.fields(config)}
+    return {k: values[k] for k, kind in kinds.items() if (values[k] is not None if kind == "when set" else kind)}
 
 
 def plain(value: Any) -> Any:

@@ -1,26 +1,26 @@
 """What a suite makes equal: made so before training, and checked after it (DESIGN section 7).
 
 Each way to match has a quantity, a value that it should have, and a tolerance. `train_flops` solves for the bytes
-that a row reads. What the value is depends on the reference row's patcher, which is fitted (or found in the cache)
-first.
+that a row reads, `inference_flops` for the sizes of its latent model. What the value is depends on the reference row's
+patcher, which is fitted (or found in the cache) first.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.config import Match, Row, Suite
+from bench.config import BY_FLOPS, Match, Row, Sizes, Suite
 from bench.cuts import CutDocuments, Cuts
 from bench.data import Data
 from bench.fitting import Say
+from bench.growth import NotMatched, grown
 from bench.prepare import Prepared, flops, prepare, training_flops, wanted_size
-from patchers.errors import BenchError
 
 TOLERANCE = 0.01
 SIZE_TOLERANCE = 0.05
@@ -28,10 +28,6 @@ SIZE_TOLERANCE = 0.05
 LEARNT_TOLERANCE = 0.15
 """Where the cut is learnt inside the model, its size is known only after training."""
 LEARNT_REMEDY = "train it longer, until its cut has settled, or ask for another size"
-
-
-class NotMatched(BenchError):
-    """What should be equal is not, so that the run cannot be compared as its suite says."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +58,12 @@ MEASURES: dict[Match, Measure] = {
         TOLERANCE,
         "a window of train.window bytes is too much of so small a budget; raise it, or lower train.window",
     ),
+    "inference_flops": Measure(
+        "flops_per_byte",
+        lambda prepared, train_bytes: flops(prepared)["total"],
+        TOLERANCE,
+        "give its latent model other sizes to begin with",
+    ),
     "bytes": Measure(
         "train_bytes",
         lambda prepared, train_bytes: float(train_bytes),
@@ -81,6 +83,8 @@ class Goal:
     to: str | None
     """The row that the value is from, where it is from one."""
     tolerance: float
+    set: Mapping[str, Any]
+    """What was changed of the row to get there."""
 
     def compare(self, prepared: Prepared, train_bytes: int) -> dict[str, Any]:
         """How closely a row meets the goal, as the record has it.
@@ -102,11 +106,12 @@ class Goal:
             "value": found,
             "deviation": deviation,
             "tolerance": self.tolerance,
+            "set": dict(self.set),
         }
 
 
 def prepare_matched(suite: Suite, row: Row, data: Data, cache: Path, say: Say) -> tuple[Prepared, Goal]:
-    """`prepare`, with the row's bytes as matching wants them, and what is to be checked after training.
+    """`prepare`, with the row's bytes or sizes as matching wants them, and what is to be checked after training.
 
     Raises NotMatched at once where no training can mend it.
     """
@@ -114,29 +119,41 @@ def prepare_matched(suite: Suite, row: Row, data: Data, cache: Path, say: Say) -
     prepared = prepare(suite, row, data, cache, say)
     learnt = prepared.patcher is not None and prepared.patcher.kind == "in-model"
     tolerance = LEARNT_TOLERANCE if learnt else measure.tolerance
-    if suite.match == "train_flops":
-        wanted = _wanted_flops(suite, row, data, cache, say)
-        per_byte = training_flops(flops(expected(prepared)), 1)
-        train = dataclasses.replace(row.train, bytes=max(1, round(wanted / per_byte)))
-        prepared = dataclasses.replace(prepared, row=dataclasses.replace(row, train=train))
-        goal = Goal(measure, wanted, row.match_to if isinstance(row.match_to, str) else None, tolerance)
+    if suite.match in BY_FLOPS:
+        wanted, to = _wanted_flops(suite, row, measure, data, cache, say)
+        if suite.match == "train_flops":
+            read = max(1, round(wanted / training_flops(flops(expected(prepared)), 1)))
+            changed, row = {"bytes": read}, dataclasses.replace(row, train=dataclasses.replace(row.train, bytes=read))
+        else:
+            sizes = row.sizes if to == row.label else grown(expected(prepared), wanted)
+            changed, row = changes(row.sizes, sizes), dataclasses.replace(row, sizes=sizes)
+        prepared = dataclasses.replace(prepared, row=row)
     elif suite.match == "placement":
-        other = row.bytes_per_patch if isinstance(row.bytes_per_patch, str) else None
-        goal = Goal(measure, wanted_size(suite, row, data, cache, say), other, tolerance)
+        wanted, to, changed = wanted_size(suite, row, data, cache, say), row.bytes_per_patch, {}
     else:
-        goal = Goal(measure, float(row.train.bytes), None, tolerance)
-    goal.compare(expected(prepared), prepared.row.train.bytes)
+        wanted, to, changed = float(row.train.bytes), None, {}
+    goal = Goal(measure, wanted, to if isinstance(to, str) else None, tolerance, changed)
+    goal.compare(expected(prepared), row.train.bytes)
     return prepared, goal
 
 
-def _wanted_flops(suite: Suite, row: Row, data: Data, cache: Path, say: Say) -> float:
-    """All that a row's training may cost: a number, or what the reference row spends on its bytes."""
-    if isinstance(row.match_to, float):
-        return row.match_to
-    assert row.match_to is not None, "the config has named the first row where nothing else was"
+def changes(before: Sizes, after: Sizes) -> dict[str, Any]:
+    """The fields that differ, as they are after."""
+    old, new = dataclasses.asdict(before), dataclasses.asdict(after)
+    return {name: value for name, value in new.items() if value != old[name]}
+
+
+def _wanted_flops(
+    suite: Suite, row: Row, measure: Measure, data: Data, cache: Path, say: Say
+) -> tuple[float, str | None]:
+    """What a row's FLOPs should come to: a number, or those of the reference row, which is named."""
+    if not isinstance(row.match_to, str):
+        assert row.match_to is not None, "the config has named the first row where nothing else was"
+        return float(row.match_to), None
     reference = suite.row(row.match_to)
-    per_byte = flops(expected(prepare(suite, reference, data, cache, say)))
-    return training_flops(per_byte, reference.train.bytes)
+    wanted = measure.of(expected(prepare(suite, reference, data, cache, say)), reference.train.bytes)
+    assert wanted is not None, "FLOPs are of every row"
+    return wanted, reference.label
 
 
 def expected(prepared: Prepared) -> Prepared:

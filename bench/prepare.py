@@ -138,23 +138,32 @@ def parameters(model: nn.Module) -> dict[str, int]:
 
 def flops(prepared: Prepared) -> dict[str, float]:
     """Forward FLOPs per byte of training text by component, the patcher's included, and their total."""
+    return flops_per_byte(prepared.row, prepared.patcher, shapes_of(prepared))
+
+
+def shapes_of(prepared: Prepared) -> Shapes:
+    """The windows of the training text, with the patches that its cut makes of each."""
     row, corpus = prepared.row, prepared.train
     spans = training_spans(corpus.offsets, row.train.window)
     before = np.concatenate(([0], corpus.cuts.starts.cumsum()))
     inside = before[spans[:, 1]] - before[spans[:, 0]]
     forced = 0 if row.model == "token_lm" else ~corpus.cuts.starts[spans[:, 0]]
-    shapes = Shapes(spans[:, 1] - spans[:, 0], inside + forced)
+    return Shapes(spans[:, 1] - spans[:, 0], inside + forced)
+
+
+def flops_per_byte(row: Row, patcher: Patcher | None, shapes: Shapes) -> dict[str, float]:
+    """`flops` of a row's model, whatever its sizes, over these windows."""
     parts: dict[str, float]
     if isinstance(row.sizes, HarnessConfig):
         routed = row.patcher is not None and row.patcher.kind == "in-model"
         parts = harness_flops(row.sizes, 512 if row.price else 256, shapes, routed)
     elif isinstance(row.sizes, TokenLMConfig):
-        parts = token_lm_flops(row.sizes, vocab_size(prepared.patcher), shapes)
+        parts = token_lm_flops(row.sizes, vocab_size(patcher), shapes)
     else:
         assert isinstance(row.sizes, ByteLMConfig)
         parts = byte_lm_flops(row.sizes, 256, shapes)
     per_byte = {name: value / shapes.bytes for name, value in parts.items()}
-    per_byte["patcher"] = prepared.patcher.flops_per_byte() if prepared.patcher else 0.0
+    per_byte["patcher"] = patcher.flops_per_byte() if patcher else 0.0
     return per_byte | {"total": sum(per_byte.values())}
 
 

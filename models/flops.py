@@ -45,9 +45,9 @@ def seen_keys(lengths: np.ndarray, window: int | None = None) -> int:
     return int((short * (short + 1) // 2 + (n - short) * window).sum())
 
 
-def block_flops(width: int, layers: int, positions: int, pairs: int) -> float:
+def block_flops(width: int, layers: int, positions: int, pairs: int, hidden: int | None = None) -> float:
     """Transformer blocks: four attention products and three of SwiGLU a position, scores and mixing a pair."""
-    per_position = 2 * (4 * width * width + 3 * width * swiglu_hidden(width))
+    per_position = 2 * (4 * width * width + 3 * width * (hidden or swiglu_hidden(width)))
     return float(layers * (per_position * positions + 4 * width * pairs))
 
 
@@ -70,7 +70,7 @@ def harness_flops(config: HarnessConfig, outputs: int, shapes: Shapes, routed: b
         cross += c.decoder_layers * (2 * n * d * 2 * d + 2 * p * k * d * 2 * d + 4 * n * k * d)
     bridges = sum(2 * p * w * c.latent_width for w in (pooled, given) if w != c.latent_width)
     return {
-        "latent": block_flops(c.latent_width, c.latent_layers, p, seen_keys(shapes.patches)) + bridges,
+        "latent": block_flops(c.latent_width, c.latent_layers, p, seen_keys(shapes.patches), c.latent_hidden) + bridges,
         "local_encoder": block_flops(d, c.encoder_layers, n, local) + (4 * n * d * d if routed else 0),
         "local_decoder": block_flops(d, c.decoder_layers, n, local),
         "cross_attention": float(cross),
@@ -91,7 +91,7 @@ def token_lm_flops(config: TokenLMConfig, vocab_size: int, shapes: Shapes) -> di
     """Forward FLOPs of a transformer over tokens: all latent, and a head as wide as the vocabulary."""
     tokens = int(shapes.patches.sum())
     return _only(
-        latent=block_flops(config.width, config.layers, tokens, seen_keys(shapes.patches)),
+        latent=block_flops(config.width, config.layers, tokens, seen_keys(shapes.patches), config.hidden),
         head=2.0 * tokens * config.width * vocab_size,
     )
 

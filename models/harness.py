@@ -6,7 +6,7 @@ width, V head width.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
@@ -48,6 +48,8 @@ class HarnessConfig:
     """Standard deviation of the initial byte embeddings."""
 
     ngram_std: float = 0.1
+    latent_hidden: int | None = field(default=None, metadata={"identity": "when set"})
+    """Width inside the latent blocks' SwiGLU, by default that of `swiglu_hidden`; what matching FLOPs fine-tunes."""
 
     @property
     def n_slots(self) -> int:
@@ -119,7 +121,7 @@ class Harness(nn.Module):
             self.queries = PatchQueries(d, c.n_slots, c.local_heads)
             width = c.n_slots * d
         self.to_latent = nn.Identity() if width == c.latent_width else Linear(width, c.latent_width)
-        self.latent = PackedTransformer(c.latent_width, c.latent_layers, c.latent_heads)
+        self.latent = PackedTransformer(c.latent_width, c.latent_layers, c.latent_heads, c.latent_hidden)
         read_width = d if c.inject == "add" else c.n_slots * d
         self.from_latent = nn.Identity() if read_width == c.latent_width else Linear(c.latent_width, read_width)
         if c.inject == "cross_attention":

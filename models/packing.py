@@ -87,10 +87,10 @@ def _fill(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, int]:
 class PackedTransformer(nn.Module):
     """Causal transformer over each of many flat sequences (blocks of `models.layers`), ending in a norm."""
 
-    def __init__(self, width: int, layers: int, heads: int) -> None:
+    def __init__(self, width: int, layers: int, heads: int, hidden: int | None = None) -> None:
         super().__init__()
         self.heads = heads
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
+        self.blocks = nn.ModuleList(Block(width, heads, hidden) for _ in range(layers))
         self.norm = RMSNorm(width)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ Legend: T bytes of all windows, P tokens, V vocabulary, D width.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -30,6 +30,8 @@ class TokenLMConfig:
     layers: int = 5
     heads: int = 3
     token_std: float = 0.1
+    hidden: int | None = field(default=None, metadata={"identity": "when set"})
+    """Width inside the blocks' SwiGLU, by default that of `swiglu_hidden`."""
 
 
 class TokenLM(nn.Module):
@@ -42,7 +44,7 @@ class TokenLM(nn.Module):
         self.config, self.vocab_size = config, vocab_size
         self.lookup_std = {"token": config.token_std}
         self.token = nn.Parameter(torch.empty(vocab_size + 1, config.width))
-        self.latent = PackedTransformer(config.width, config.layers, config.heads)
+        self.latent = PackedTransformer(config.width, config.layers, config.heads, config.hidden)
         self.head = Linear(config.width, vocab_size)
 
     def forward(self, batch: Windows, dtype: torch.dtype = torch.float32) -> Prediction:

@@ -11,12 +11,14 @@ import pytest
 from tiny_suite import ROWS, tiny_suite
 
 from bench import matching, run
+from bench.checkpoint import load_model
 from bench.config import Suite
 from bench.cuts import batches, training_spans
 from bench.data import load
 from bench.matching import Goal, NotMatched, prepare_matched
-from bench.prepare import Prepared, flops, training_flops
+from bench.prepare import Prepared, flops, make_model, parameters, training_flops
 from bench.run import run_suite
+from models.harness import Harness, HarnessConfig
 from patchers.errors import BenchError
 
 ALL: dict[str, dict[str, Any]] = {
@@ -77,6 +79,54 @@ def test_the_record_says_what_was_equal(tmp_path: Path, monkeypatch: pytest.Monk
         assert record["loss_curve"][-1][3] < 0.12 * suite.row(label).train.lr
     assert by_row["stride"]["cost"]["train_bytes"] > by_row["bpe"]["cost"]["train_bytes"]
     assert by_row["bpe"]["cost"]["train_bytes"] == pytest.approx(20_000, rel=0.01)
+
+
+@pytest.mark.parametrize("to", ["stride", "single"])
+def test_inference_flops_are_those_of_the_reference(tmp_path: Path, to: str) -> None:
+    """The latent model pays: longer patches get a larger one, and the local models are the same."""
+    rows = {label: row for label, row in ALL.items() if label != "bytes"}
+    rows |= {"single": {"patcher": "bytes"}, "long": {"patcher": {"name": "stride", "stride": 9}, "calibrate": False}}
+    suite = tiny_suite(tmp_path, "match=inference_flops", f"match_to={to}", rows=rows)
+    found = all_prepared(suite, tmp_path / "cache")
+    for label, (prepared, goal) in found.items():
+        sizes, base = prepared.row.sizes, suite.row(label).sizes
+        matched = goal.compare(matching.expected(prepared), 20_000)
+        assert matched["row"] == to
+        assert abs(matched["deviation"]) < 0.005, label
+        assert prepared.row.train.bytes == 20_000
+        assert matched["set"] == matching.changes(base, sizes)
+        assert (sizes == base) == (label == to)
+        if isinstance(sizes, HarnessConfig):
+            assert sizes.latent_width % (2 * sizes.latent_heads) == sizes.latent_width % sizes.local_width == 0
+            latent = ("latent_width", "latent_layers", "latent_hidden")
+            assert dataclasses.replace(sizes, **{n: getattr(base, n) for n in latent}) == base
+            make_model(prepared.row, prepared.patcher, 0)
+    count = {label: parameters(make_model(p.row, p.patcher, 0))["non_embedding"] for label, (p, _) in found.items()}
+    assert count["long"] > count["whitespace"] > count["stride"] > count["single"]
+
+
+def test_a_grown_model_is_trained_and_kept_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "audit", lambda model, texts: {})
+    rows = {"stride": ROWS["stride"], "long": {"patcher": {"name": "stride", "stride": 9}, "calibrate": False}}
+    suite = tiny_suite(tmp_path, "match=inference_flops", "train.bytes=3000", rows=rows)
+    stride, long = run_suite(suite, tmp_path / "results").records
+    assert long["status"] == "ok", long["error"]
+    assert long["flops"]["per_byte"]["total"] == pytest.approx(stride["flops"]["per_byte"]["total"], rel=0.01)
+    assert long["parameters"]["non_embedding"] > stride["parameters"]["non_embedding"]
+    assert stride["matched"]["set"] == {}
+    kept = load_model(tmp_path / "results" / "tiny" / "checkpoints" / long["run_id"]).module
+    assert isinstance(kept, Harness)
+    assert matching.changes(suite.row("long").sizes, kept.config) == long["matched"]["set"]
+
+
+def test_what_no_latent_model_can_match(tmp_path: Path) -> None:
+    suite = tiny_suite(tmp_path, "match=inference_flops", rows={"stride": ROWS["stride"], "lm": {"model": "byte_lm"}})
+    with pytest.raises(NotMatched, match="row 'lm' has no latent model that could grow"):
+        all_prepared(suite, tmp_path / "cache")
+    dear = {"stride": ROWS["stride"], "dear": {"patcher": "stride", "options": {"local_width": 128}}}
+    suite = tiny_suite(tmp_path, "match=inference_flops", rows=dear)
+    with pytest.raises(NotMatched, match=r"row 'dear' should cost .* with the smallest latent model: match to a row"):
+        all_prepared(suite, tmp_path / "cache")
 
 
 def test_placement_is_checked_on_the_training_text(tmp_path: Path) -> None:
