@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from bench.render import number
 from patchers.errors import BenchError
 
 if TYPE_CHECKING:
@@ -87,6 +90,16 @@ def new_figure(size: tuple[float, float] = SIZE) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
+def new_panels(lines: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+    """Panels with the same axes, line by line."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained", dpi=100)
+    FigureCanvasAgg(figure)
+    return figure, list(figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel())
+
+
 def write(figure: Figure, path: Path) -> None:
     """As what the file's name ends in. The same content gives the same bytes. Raises BenchError for what cannot be."""
     try:
@@ -113,6 +126,45 @@ def _metadata(kind: str) -> dict[str, Any]:
         "png": {"Software": None},
         "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
     }.get(kind, {})
+
+
+# --- axes
+
+
+def scaled(axes: Axes, values: Sequence[float], logarithmic: bool) -> None:
+    """Logarithmic where the values span more than a factor of two; with the round numbers that there is room for."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    formatter = FuncFormatter(lambda value, _: _short(value))
+    axes.xaxis.set_major_formatter(formatter)
+    if not logarithmic or max(values) < 2 * min(values):
+        return
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(formatter)
+    low, high = min(values) / 1.2, max(values) * 1.2
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for digits in ((1, 1.5, 2, 2.5, 3, 4, 5, 6, 8), (1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
+        ticks = [d * 10.0**power for power in powers for d in digits if low <= d * 10.0**power <= high]
+        if len(ticks) <= 9:
+            break
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _short(value: float) -> str:
+    """As `si` writes it, without zeros at the end."""
+    return re.sub(r"\.?0+(?=[kMGTPE]?$)", "", text) if "." in (text := number(value, "si")) else text
+
+
+def legend_of_lines(figure: Figure, labels: Sequence[str]) -> None:
+    """Below the picture, where lines cannot be named at their ends; colours and shapes as `CYCLE` and `MARKERS`."""
+    from matplotlib.lines import Line2D
+
+    lines = []
+    for at, label in enumerate(labels):
+        marker, dashes = MARKERS[at % len(MARKERS)], DASHES[at // len(CYCLE) % len(DASHES)]
+        lines.append(Line2D([], [], color=CYCLE[at % len(CYCLE)], marker=marker, ls=dashes, ms=4.5, label=label))
+    figure.legend(handles=lines, loc="outside lower left", ncols=5, fontsize=8, handletextpad=0.4, columnspacing=1.2)
 
 
 # --- labels beside what they name

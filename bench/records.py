@@ -114,10 +114,14 @@ def write(results: Path, record: Mapping[str, Any]) -> Path:
     wrong = complaint(body)
     if wrong:
         raise BenchError(f"the record of run {body.get('run_id')} cannot be written: {wrong}")
-    body["checksum"] = digest(body)
     path = run_path(results, body["suite"], body["run_id"])
-    write_atomic(path, _bytes(_layout(body) + "\n"))
+    write_atomic(path, content(body))
     return path
+
+
+def content(record: Mapping[str, Any]) -> bytes:
+    """What the file of a record has in it, which has its schema and is plain JSON: as `read` returned it."""
+    return _bytes(_layout({**record, "checksum": digest(record)}) + "\n")
 
 
 def read(path: Path) -> Record:

@@ -163,12 +163,22 @@ LATEX = {
     "|": r"\textbar{}",
     '"': r"\textquotedbl{}",
     "—": "---",
+    "×": r"$\times$",
+    "→": r"$\rightarrow$",
 }
+
+
+def _tex(character: str) -> str:
+    """What pdflatex can print as it is, what has a command, and the number of any other character."""
+    if character in LATEX:
+        return LATEX[character]
+    printable = " " <= character <= "~" or "\xa1" <= character <= "\xff" or character in "…–‘’“”"
+    return character if printable else f"[U+{ord(character):04X}]"
 
 
 def latex(table: Table) -> str:
     def text(value: str) -> str:
-        return "".join(LATEX.get(character, character) for character in _one_line(value))
+        return "".join(map(_tex, _one_line(value)))
 
     def cell(column: Column, cell: Cell) -> str:
         value, interval = (text(part) for part in shown(column, cell))

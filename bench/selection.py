@@ -25,6 +25,9 @@ class Selection:
 
     suite: str
     records: list[Record]
+    rows: tuple[str, ...] = ()
+    """The rows that have records, in the order that the suite has now; none where that is not known."""
+
     others: int = 0
     """Records that were left out, because they are of another configuration."""
 
@@ -97,10 +100,10 @@ def select(
             f"make them with `patchbench run {suite} {' '.join(overrides)} --results {results}`"
         )
     if not current:
-        return Selection(present.name, found, 0, present.about)
-    order = {label: index for index, label in enumerate(present.configs)}
-    placed = [{**record, "row_index": order[record["row"]]} for record in current]
-    return Selection(present.name, placed, len(found) - len(current), present.about)
+        return Selection(present.name, found, about=present.about)
+    has = {record["row"] for record in current}
+    rows = tuple(label for label in present.configs if label in has)
+    return Selection(present.name, current, rows, len(found) - len(current), present.about)
 
 
 def suites_with_records(results: Path) -> list[str]:

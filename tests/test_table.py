@@ -580,6 +580,8 @@ def test_latex_is_booktabs_and_escaped() -> None:
     assert r"50\% of \$5 \#1 \{x\} \textasciitilde{} \textasciicircum{} \textbackslash{}" in text
     assert r"a\_b\textbar{}c [95 \%]" in text
     assert r"{}*also & --- & line break" in text
+    odd = Table(nasty().columns, nasty().rows, ("naïve 5 µs × 東\x1b…",))
+    assert r"naïve 5 µs $\times$ [U+6771][U+001B]…\par" in render(odd, "latex")
 
 
 @pytest.mark.slow
@@ -588,7 +590,8 @@ def test_latex_is_booktabs_and_escaped() -> None:
 )
 def test_latex_compiles(tmp_path: Path) -> None:
     records = [*suite(a=2.30, b=2.25), make_failed("c"), make_record("bpe", changes=LEAKY)]
-    tables = [build(records), build(records, group="model"), nasty()]
+    odd = Table(nasty().columns, nasty().rows, ("naïve 5 µs × 東京 → \x00…", "".join(map(chr, range(1, 0x250)))))
+    tables = [build(records), build(records, group="model"), nasty(), odd]
     document = [r"\documentclass{article}\usepackage[T1]{fontenc}\usepackage{booktabs}\begin{document}"]
     document += [render(table, "latex") for table in tables] + [r"\end{document}"]
     (tmp_path / "t.tex").write_text("\n".join(document), "utf-8")

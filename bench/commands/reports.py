@@ -50,7 +50,7 @@ def table(
 
     for name in _wanted(results, [suite] if suite else None):
         chosen = select(results, name, overrides or [], plugin or [], everything)
-        made = build(chosen.records, _words(rows), _words(columns), reference, sort, group=group)
+        made = build(chosen.records, _words(rows) or chosen.rows, _words(columns), reference, sort, group=group)
         print(render(dataclasses.replace(made, notes=(*chosen.notes, *made.notes)), format.value))
 
 
@@ -82,7 +82,7 @@ def plot(
         print("\n".join(f"{name:16} {kind.what}" for name, kind in KINDS.items()))
         return
     chosen = select(results, suite, overrides or [], plugin or [], everything)
-    compared = Comparison(chosen.records, _words(rows), reference)
+    compared = Comparison(chosen.records, _words(rows) or chosen.rows, reference)
     if output.suffix:
         write_picture(plot(compared, kind), output)
         print(f"wrote {output}")

@@ -14,7 +14,7 @@ from typing import Any
 
 from bench import __version__, plot_style
 from bench.plots import KINDS, drawn
-from bench.records import Record, canonical
+from bench.records import Record, content
 from bench.render import Table, hypertext
 from bench.report.summary import headline, key_facts
 from bench.report.tables import tables
@@ -41,7 +41,7 @@ def page(chosen: Sequence[Selection], reference: str | None = None) -> str:
         "title": escape(f"patchbench: {', '.join(names)}"),
         "style": _asset("style.css"),
         "script": "\n".join(_asset(name) for name in SCRIPTS),
-        "navigation": " ".join(f'<a href="#{escape(name)}">{escape(name)}</a>' for name in [*names, "viewer"]),
+        "navigation": " ".join(f'<a href="#{escape(name)}">{escape(name)}</a>' for name in names),
         "suites": "\n".join(_suite(selection, reference) for selection in chosen),
         "data": _json({"runs": _runs(chosen), "suites": [_viewed(selection) for selection in chosen]}),
         "records": "\n".join(_packed(record) for selection in chosen for record in selection.records),
@@ -58,7 +58,7 @@ def _asset(name: str) -> str:
 
 
 def _suite(selection: Selection, reference: str | None) -> str:
-    compared = Comparison(selection.records, reference=reference)
+    compared = Comparison(selection.records, selection.rows, reference)
     name = escape(selection.suite)
     return "\n".join(
         [
@@ -138,12 +138,12 @@ def _runs(chosen: Sequence[Selection]) -> list[dict[str, Any]]:
 
 
 def _viewed(selection: Selection) -> dict[str, Any]:
-    return {"name": selection.suite, "texts": texts(selection.records)}
+    return {"name": selection.suite, "texts": texts(selection.records, selection.rows)}
 
 
 def _packed(record: Record) -> str:
     """A record, compressed: thirty of them would be megabytes of numbers that few look at."""
-    packed = base64.b64encode(gzip.compress(canonical(record), 9, mtime=0)).decode()
+    packed = base64.b64encode(gzip.compress(content(record), 9, mtime=0)).decode()
     return f'<script type="application/gzip" id="record-{escape(record["run_id"])}">{packed}</script>'
 
 

@@ -11,9 +11,11 @@ from bench.records import Record
 Text = dict[str, Any]
 
 
-def texts(records: Sequence[Record]) -> list[Text]:
+def texts(records: Sequence[Record], rows: Sequence[str] = ()) -> list[Text]:
     """Each text once, with how every row saw it, rows in their order; of a row's seeds, the first that has examples."""
     first: dict[str, Record] = {}
+    places = {row: place for place, row in enumerate(rows)}
+    records = sorted(records, key=lambda r: (places.get(r["row"], len(places)), r.get("row_index", 0), r["seed"]))
     for record in records:
         if record["status"] == "ok" and record.get("examples"):
             first.setdefault(record["row"], record)

@@ -1,0 +1,203 @@
+"""Pictures with lines: what was swept, and robustness over levels of noise. Each line is named at its end."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bench import plot_style as style
+from bench.records import dig
+from bench.render import Cell
+from bench.stats import MARGIN
+from bench.table import Comparison
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A row's values along x. Its `number` among the rows gives its colour, the same in each picture of a suite."""
+
+    number: int
+    label: str
+    x: tuple[float, ...]
+    y: tuple[Cell, ...]
+
+    @property
+    def values(self) -> list[float]:
+        return [float(cell.value) if isinstance(cell.value, int | float) else math.nan for cell in self.y]
+
+
+def draw_curves(axes: Axes, curves: Sequence[Curve], named: bool = True) -> None:
+    """Lines with their intervals as bars, so that they can be told apart where they cross."""
+    for curve in curves:
+        at = curve.number
+        colour = style.CYCLE[at % len(style.CYCLE)]
+        low = [value if cell.low is None else cell.low for value, cell in zip(curve.values, curve.y, strict=True)]
+        high = [value if cell.high is None else cell.high for value, cell in zip(curve.values, curve.y, strict=True)]
+        axes.vlines(curve.x, low, high, color=colour, lw=1.3, alpha=0.5)
+        axes.plot(
+            *(curve.x, curve.values),
+            color=colour, lw=1.5, ms=4.5, marker=style.MARKERS[at % len(style.MARKERS)],
+            ls=style.DASHES[at // len(style.CYCLE) % len(style.DASHES)],
+        )  # fmt: skip
+    if named and curves:
+        name_at_the_end(axes, curves)
+
+
+def name_at_the_end(axes: Axes, curves: Sequence[Curve]) -> None:
+    figure = axes.figure
+    figure.canvas.draw()
+    ends = [(curve.x[-1], curve.values[-1]) for curve in curves]
+    heights = [float(axes.transData.transform(end)[1]) for end in ends]
+    right = max(end[0] for end in ends)
+    for at, y in enumerate(style.spread(heights, gap=figure.dpi * 10.5 / 72)):
+        axes.annotate(
+            *(curves[at].label, (right, ends[at][1])),
+            xytext=(8, (y - heights[at]) * 72 / figure.dpi), textcoords="offset points", va="center",
+            fontsize=style.FONT, color=style.CYCLE[curves[at].number % len(style.CYCLE)], annotation_clip=False,
+        )  # fmt: skip
+
+
+# --- sweeps
+
+
+def bases(compared: Comparison) -> dict[str, list[str]]:
+    """The rows of a sweep by the row that they are made of, and by what else was swept; nothing without a sweep."""
+    found: dict[str, list[str]] = {}
+    for label in compared.shown:
+        sweep = dig(compared.runs[label].any_record, "config.sweep")
+        if sweep:
+            others = "".join(
+                f" {key.rpartition('.')[2]} {value:g}" for key, value in (sweep.get("others") or {}).items()
+            )
+            found.setdefault(f"{sweep['row']}{others}", []).append(label)
+    return found
+
+
+KEYS = {"train.bytes": "bytes of training", "train_flops": "training FLOPs", "bytes_per_patch": "bytes per patch"}
+
+
+def gap(compared: Comparison, title: str) -> Figure | None:
+    """The paired difference of each row to the reference's row, at each value that was swept."""
+    swept = bases(compared)
+    if len(swept) < 2 or compared.reference is None or "bpb.bpb" not in compared.metrics:
+        return None
+    reference = next((base for base, labels in swept.items() if compared.reference in labels), next(iter(swept)))
+    to = {_value(compared, label): label for label in swept[reference]}
+    curves = []
+    for number, (base, labels) in enumerate(swept.items()):
+        pairs = {_value(compared, label): label for label in labels if _value(compared, label) in to}
+        found = {value: _difference(compared, label, to[value]) for value, label in pairs.items() if base != reference}
+        line = [(x, cell) for x, cell in sorted(found.items()) if cell is not None]
+        if len(line) > 1:
+            curves.append(Curve(number, base, tuple(x for x, _ in line), tuple(cell for _, cell in line)))
+    if not curves:
+        return None
+    figure, axes = style.new_figure()
+    style.scaled(axes, [x for curve in curves for x in curve.x], logarithmic=True)
+    axes.axhspan(-MARGIN, MARGIN, color=style.LINE, alpha=0.5, lw=0, zorder=0)
+    axes.axhline(0, color=style.DIM, lw=0.9, zorder=1)
+    key = _key(compared)
+    axes.set_xlabel(KEYS.get(key, key))
+    axes.set_ylabel(f"difference to {reference}, bits per byte (lower is better)")
+    axes.set_title(title)
+    draw_curves(axes, curves)
+    return figure
+
+
+def _value(compared: Comparison, label: str) -> float:
+    return float(dig(compared.runs[label].any_record, "config.sweep.value"))
+
+
+def _key(compared: Comparison) -> str:
+    label = next(label for labels in bases(compared).values() for label in labels)
+    return str(dig(compared.runs[label].any_record, "config.sweep.key"))
+
+
+def _difference(compared: Comparison, label: str, reference: str) -> Cell | None:
+    scores = compared.scores("bpb.bpb")
+    if label not in scores or reference not in scores:
+        return None
+    found = compared.bootstrap("bpb.bpb").difference(label, reference)
+    if found is None:
+        return None
+    known = not math.isnan(found.low)
+    return Cell(found.value, found.low if known else None, found.high if known else None)
+
+
+# --- noise
+
+LEVEL = re.compile(r"noise\.on_(\d+(?:\.\d+)?)")
+
+
+def noise(compared: Comparison, title: str) -> Figure | None:
+    """Bits of noisy text per byte of the clean text, over all operators that have levels."""
+    levels = {float(match[1]): metric for metric in compared.metrics if (match := LEVEL.fullmatch(metric))}
+    if len(levels) < 2:
+        return None
+    table = compared.table(["row", *levels.values()])
+    curves = []
+    for number, row in enumerate(table.rows):
+        cells = [(level, table.cell(row.label, metric)) for level, metric in sorted(levels.items())]
+        line = [(level, cell) for level, cell in cells if cell.value is not None]
+        if len(line) > 1:
+            curves.append(Curve(number, row.label, tuple(x for x, _ in line), tuple(cell for _, cell in line)))
+    if not curves:
+        return None
+    figure, axes = style.new_figure()
+    axes.set_xticks(sorted(levels))
+    axes.set_xlabel("noise, % of the letters or words")
+    axes.set_ylabel("bits per byte of the clean text")
+    axes.set_title(title)
+    draw_curves(axes, curves)
+    return figure
+
+
+def noise_kinds(compared: Comparison, title: str) -> Figure | None:
+    """The same for each operator, in panels side by side: what each costs more than the clean text."""
+    values = [dig(compared.runs[label].any_record, "tasks.noise.values") or {} for label in compared.shown]
+    found = sorted({match[1] for names in values for name in names if (match := OPERATOR.fullmatch(name))})
+    if not found:
+        return None
+    columns = min(3, len(found))
+    high = math.ceil(len(found) / columns)
+    figure, panels = style.new_panels(high, columns, (style.SIZE[0], 0.9 + 1.5 * high))
+    for panel, operator in zip(panels, found, strict=False):
+        lines = [_of_operator(compared, number, operator) for number in range(len(compared.shown))]
+        draw_curves(panel, [line for line in lines if line], named=False)
+        panel.set_title(operator, fontsize=9, pad=4)
+    for panel in panels[len(found) :]:
+        panel.set_visible(False)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10.5, fontweight="bold")
+    for panel in panels[max(0, len(found) - columns) : len(found)]:
+        panel.set_xlabel("noise, %")
+        panel.tick_params(labelbottom=True)
+    figure.supylabel("bits per byte of the clean text", fontsize=9, color=style.DIM)
+    style.legend_of_lines(figure, compared.shown)
+    return figure
+
+
+OPERATOR = re.compile(r"on_([a-z][a-z_]*?)_(\d+(?:\.\d+)?)")
+
+
+def _of_operator(compared: Comparison, number: int, operator: str) -> Curve | None:
+    """The mean over seeds at each level; level 0 is the clean text."""
+    runs = compared.runs[compared.shown[number]]
+    names = {name for value in runs.values("tasks.noise.values") for name in value}
+    levels = {float(m[2]): name for name in names if (m := OPERATOR.fullmatch(name)) and m[1] == operator}
+    line = []
+    for level, name in sorted(levels.items()):
+        numbers = [
+            value[name] for value in runs.values("tasks.noise.values") if isinstance(value.get(name), int | float)
+        ]
+        if numbers:
+            line.append((level, Cell(float(np.mean(numbers)))))
+    return Curve(number, runs.label, tuple(x for x, _ in line), tuple(cell for _, cell in line)) if line else None
