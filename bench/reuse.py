@@ -68,6 +68,13 @@ def take_over(folder: Path, model: nn.Module, device: torch.device) -> Progress:
     return Progress(**read_header(folder)["training"]["progress"])
 
 
+def audits_beside(folder: Path) -> dict[str, Any]:
+    """What the audits of this model said when it was trained: they are of the model and its cuts, not of a suite."""
+    record = find(folder.parents[2], folder.parts[-3], folder.name)
+    assert record is not None, "a model counts beside its record alone"
+    return dict(record["audits"])
+
+
 def training_header(training: str, progress: Progress) -> dict[str, Any]:
     """What a checkpoint says of its training."""
     header: dict[str, Any] = json.loads(json.dumps({"id": training, "progress": vars(progress)}))

@@ -32,7 +32,7 @@ from bench.prepare import (
     training_flops,
 )
 from bench.records import Record
-from bench.reuse import find_trained, source_of, take_over, training_header, training_id
+from bench.reuse import audits_beside, find_trained, source_of, take_over, training_header, training_id
 from bench.train import Progress, TrainingFailed, train
 
 
@@ -209,8 +209,11 @@ def _results_of(suite: Suite, run: Run, data: Data, results: Path, listener: Lis
         suite.tasks, seen, material(prepared, data, model, run.seed, device, results / "cache")
     )
     seconds = time.perf_counter() - began
-    listener.say("auditing")
-    audits = {name: vars(a) for name, a in audit(seen, data.test.texts).items()}
+    if trained is None:
+        listener.say("auditing")
+        audits = {name: vars(a) for name, a in audit(seen, data.test.texts).items()}
+    else:
+        audits = audits_beside(trained)
     failed = [f"{name}: {a['detail']}" for name, a in audits.items() if not a["passed"]]
     if failed and not row.leaky:
         raise AuditFailed("; ".join(failed))

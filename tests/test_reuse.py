@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from bench.audit import Audit
 from bench.checkpoint import load_weights
 from bench.config import Suite
 from bench.data import load
+from bench.model import CutModel
 from bench.prepare import make_model
 from bench.records import Record
 from bench.reuse import find_trained, training_id
@@ -27,8 +29,16 @@ ROWS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(autouse=True)
-def _without_audits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "audit", lambda model, texts: {"told": Audit(True, "not looked at", {})})
+def audited(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """An audit that says how many went before it; what it has said."""
+    said: list[str] = []
+
+    def audit(model: CutModel, texts: Sequence[bytes]) -> dict[str, Audit]:
+        said.append(f"audit {len(said)}")
+        return {"told": Audit(True, said[-1], {})}
+
+    monkeypatch.setattr(run, "audit", audit)
+    return said
 
 
 def suite_named(folder: Path, name: str, *overrides: str) -> Suite:
@@ -39,16 +49,18 @@ def by_row(records: list[Record]) -> dict[str, Record]:
     return {record["row"]: record for record in records}
 
 
-def test_another_suite_scores_the_model_that_is_there(tmp_path: Path) -> None:
+def test_another_suite_scores_the_model_that_is_there(tmp_path: Path, audited: list[str]) -> None:
     results = tmp_path / "results"
     first = by_row(run_suite(suite_named(tmp_path, "one"), results).records)
     other = suite_named(tmp_path, "two", "tasks=[bpb,speed]", "data.max_test_bytes=900")
     second = by_row(run_suite(other, results).records)
+    assert len(audited) == len(ROWS), "the same model is audited once"
     for label in ROWS:
         a, b = first[label], second[label]
         assert b["status"] == "ok", (label, b["error"]["traceback"])
         assert a["cost"]["trained_by"] == b["cost"]["trained_by"] == f"one/{a['run_id']}"
         assert a["loss_curve"] == b["loss_curve"]
+        assert a["audits"] == b["audits"]
         assert a["cost"]["train_seconds"] == b["cost"]["train_seconds"]
         scored = {d[0]: d[1] for d in a["tasks"]["bpb"]["metrics"]["bpb"]["documents"]}
         again = {d[0]: d[1] for d in b["tasks"]["bpb"]["metrics"]["bpb"]["documents"]}
