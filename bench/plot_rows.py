@@ -88,7 +88,7 @@ def scatter(
 
     `better` is the way along x that is better: -1 left, 1 right, 0 neither; with a way there is a frontier.
     """
-    found = points(compared.table(["model", "price", x, "bpb"]), x)
+    found = points(compared.table(["model", "price", x, "bpb"]), x) if "bpb.bpb" in compared.metrics else []
     if len(found) < 2:
         return None
     if swept := bases(compared):
@@ -172,8 +172,8 @@ def _legend(axes: Axes, families: Sequence[str]) -> None:
 
 def differences(compared: Comparison, title: str) -> Figure | None:
     """Each row's paired difference with its interval, the margin as a band."""
-    if bases(compared):
-        return None  # which are at many budgets: see `gap`
+    if bases(compared) or "bpb.bpb" not in compared.metrics:
+        return None  # a sweep is at many budgets: see `gap`
     table = compared.table(["model", "price", "difference"], sort="difference")
     to = next(c.title for c in table.columns if c.id == "difference")
     shown = [(row, table.cell(row.label, "difference")) for row in table.rows]

@@ -104,17 +104,19 @@ def write(figure: Figure, path: Path) -> None:
     """As what the file's name ends in. The same content gives the same bytes. Raises BenchError for what cannot be."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=200, metadata=_metadata(path.suffix.lower().removeprefix(".")))
+        with styled():  # the salt of an SVG's ids is taken now
+            figure.savefig(path, dpi=200, metadata=_metadata(path.suffix.lower().removeprefix(".")))
     except ValueError as error:
         raise BenchError(f"cannot write {path}: {error}; end the name in .svg, .png or .pdf") from error
     except OSError as error:
         raise BenchError(f"cannot write the picture {path}: {error.strerror or error}; give another file") from error
 
 
-def as_svg(figure: Figure) -> str:
-    """The `<svg>` element alone, for a page."""
+def as_svg(figure: Figure, **settings: Any) -> str:
+    """The `<svg>` element alone, for a page. `settings` are those that the picture was drawn with."""
     out = io.StringIO()
-    figure.savefig(out, format="svg", metadata=_metadata("svg"))
+    with styled(**settings):
+        figure.savefig(out, format="svg", metadata=_metadata("svg"))
     text = out.getvalue()
     return text[text.index("<svg") :].strip()
 

@@ -596,7 +596,7 @@ def test_latex_compiles(tmp_path: Path) -> None:
     document += [render(table, "latex") for table in tables] + [r"\end{document}"]
     (tmp_path / "t.tex").write_text("\n".join(document), "utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", check=False)
     assert done.returncode == 0, done.stdout[-2000:]
     assert (tmp_path / "t.pdf").stat().st_size > 1000
 

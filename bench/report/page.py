@@ -106,8 +106,7 @@ def _plots(selection: Selection, compared: Comparison) -> str:
         figure = drawn(compared, kind, **salt)
         if figure is None:
             continue
-        with plot_style.styled(**salt):
-            picture = themed(plot_style.as_svg(figure))
+        picture = themed(plot_style.as_svg(figure, **salt))
         about = f"{KINDS[kind].title}: {KINDS[kind].what}"
         figures.append(
             f'<figure class="card"><div class="wide" tabindex="0" role="img" aria-label="{escape(about)}">'
