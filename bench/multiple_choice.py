@@ -22,8 +22,8 @@ from bench.sources import DatasetConfig, dataset_rows, opened
 from patchers.errors import BenchError
 
 CHOICES = 4
-CONTEXT = 160
-ENDING = 60
+CONTEXT = 100
+ENDING = 40
 """Characters of an item made out of a corpus, at most; both end where a word does."""
 
 

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from asking import material
+from asking import Told, material
 from tiny import SMALL, TEXT, byte_lm, documents, harness, token_lm
 from torch import nn
 
 from bench import tasks
 from bench.data import Document
-from bench.features import Features
 from bench.model import CutModel, Scores
 from bench.tasks.bpb import LATENT_GAIN_BYTES, BitsPerByte
 from models.batch import Windows
 from models.byte_lm import ByteLM, ByteLMConfig
 from models.harness import Harness, Prediction, Price
 from models.initialise import initialise
-from models.states import Place
 from models.token_lm import TokenLM
 from patchers import Patcher, create
 
@@ -228,51 +225,6 @@ def test_windows_inside_a_token_are_no_trouble() -> None:
 
 
 # --- the task
-
-
-@dataclass
-class Told:
-    """A byte model that says what it is told, byte by byte; muting its latent model costs `gain` nats a byte."""
-
-    per_byte: float = math.log(2)
-    flag: float | None = None
-    gain: float | None = None
-    muted_bytes: int = 0
-
-    @property
-    def has_latent(self) -> bool:
-        return self.gain is not None
-
-    @property
-    def has_features(self) -> tuple[Place, ...]:
-        return ()
-
-    def features(self, docs: Sequence[bytes], where: Place = "patch") -> list[Features]:
-        raise AssertionError("nothing that is scored is probed")
-
-    @property
-    def can_write(self) -> bool:
-        return False
-
-    def generate(
-        self, prompts: Sequence[bytes], max_bytes: int, until: Sequence[bytes] = (), temperature: float = 0.0
-    ) -> list[bytes]:
-        raise AssertionError("nothing that is scored is written")
-
-    def stream(self, prompt: bytes, max_bytes: int) -> Iterator[bytes]:
-        raise AssertionError("nothing that is scored is written")
-
-    def nats(self, docs: Sequence[bytes]) -> list[np.ndarray]:
-        return self.score(docs).nats
-
-    def score(self, docs: Sequence[bytes], mute_latent: bool = False) -> Scores:
-        more = 0.0
-        if mute_latent:
-            assert self.gain is not None
-            more = self.gain
-            self.muted_bytes += sum(map(len, docs))
-        flags = None if self.flag is None else [np.full(len(d), self.flag) for d in docs]
-        return Scores([np.full(len(d), self.per_byte + more) for d in docs], flags)
 
 
 def test_sums_are_per_document_and_over_raw_bytes() -> None:

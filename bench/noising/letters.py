@@ -50,8 +50,8 @@ _ROWS = (
     ("asdfghjkl;'", 'ASDFGHJKL:"', 1.75),
     ("zxcvbnm,./", "ZXCVBNM<>?", 2.25),
 )
-_REACH = 1.2
-"""Keys this far apart, in widths of a key, are neighbours: left, right, and the two that touch above and below."""
+_REACH = 1.3
+"""Keys this far apart, in widths of a key, are neighbours: those beside, and those that touch above and below."""
 
 
 def _neighbours() -> dict[str, str]:

@@ -12,7 +12,7 @@ from bench.model import ByteModel
 from bench.multiple_choice import ChoiceSource, Item, corpus_items
 from bench.noising import OPERATORS, PAPER, Operator
 from bench.tasks.base import Material, Task, TaskNotPossible, TaskResult
-from bench.tasks.noise_measures import LEAST, Halves, after, choice, cut, encoded, halves, on
+from bench.tasks.noise_measures import LEAST, Halves, Score, after, choice, cut, encoded, halves, on
 from bench.tasks.registry import register_task
 from patchers.errors import BenchError
 from patchers.registry import nearest
@@ -41,8 +41,8 @@ class Noise(Task):
     (b) `on_LEVEL`: bits of noisy text per byte of the clean text, LEVEL in percent, over all operators that have
     levels; 0 is the clean text. Values `on_OPERATOR_LEVEL`, and `..._noisy` per byte of the noisy text.
     (c) `choice`: accuracy on clean items, `choice_PLACE` with noise on the prompt, the choices or both, over the five
-    operators of BLT's paper. The choice with the fewest bits per byte is the model's. Values for each of the 15
-    variants: accuracy in percent, the difference to clean, and H-Net's robustness score, which flatters weak models.
+    operators of BLT's paper. Values for each of the 15 variants: accuracy in percent, the difference to clean, and
+    H-Net's robustness score, which flatters weak models.
     (d) `cut`: boundary F1 between the cuts of clean and noisy text, aligned through the edit; `cut_OPERATOR`.
 
     All models and seeds see the same noise; `seed` gives another one.
@@ -51,10 +51,12 @@ class Noise(Task):
     measures: Annotated[tuple[Measure, ...], Field(min_length=1)] = ("after", "on", "choice", "cut")
     operators: Annotated[tuple[OperatorName, ...], Field(min_length=1)] = tuple(OPERATORS)
     levels: Annotated[tuple[Level, ...], Field(min_length=1)] = (0.05, 0.1, 0.2)
-    documents: Count = 80
+    documents: Count = 80  # for (a) and (d)
+    level_documents: Count = 40  # for (b), which reads each of them once a level and operator
     half: Annotated[int, Field(ge=LEAST)] = 256  # characters of each half of a document, at most
-    items: Count = 120
+    items: Count = 100
     choices: ChoiceSource | None = None  # by default made out of the test documents
+    score: Score | None = None  # by default per_byte for choices that are read, gain for those that are made
     seed: Annotated[int, Field(ge=0)] = 0
 
     def run(self, model: ByteModel, material: Material) -> TaskResult:
@@ -70,10 +72,11 @@ class Noise(Task):
         if not asked:
             raise TaskNotPossible("this model cuts nothing, so there is no cut to be stable")
         operators = [OPERATORS[name] for name in self.operators]
+        score: Score = self.score or ("gain" if self.choices is None else "per_byte")
         run: dict[Measure, Callable[[], TaskResult]] = {
             "after": lambda: after(model, texts, operators, self.seed),
-            "on": lambda: on(model, texts, operators, self.levels, self.seed),
-            "choice": lambda: choice(model, items, self._of_the_paper(), self.seed),
+            "on": lambda: on(model, texts[: self.level_documents], operators, self.levels, self.seed),
+            "choice": lambda: choice(model, items, self._of_the_paper(), score, self.seed),
             "cut": lambda: cut(model, texts, operators, self.seed),
         }
         found = [run[measure]() for measure in asked]

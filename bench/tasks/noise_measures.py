@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,10 @@ from bench.model import ByteModel
 from bench.multiple_choice import Item, robustness
 from bench.noising import NONE, Noised, Operator
 from bench.tasks.base import Metric, TaskResult
+
+Score = Literal["per_byte", "gain"]
+"""How choices are compared: by their bits per byte after the context (the field's acc_norm), or by how many bits fewer
+they take after the context than alone, which leaves out how probable a choice is in itself."""
 
 PLACES = {"prompt": (True, False), "choices": (False, True), "both": (True, True)}
 """Where noise is put -> whether on the prompt, and whether on the choices."""
@@ -134,11 +139,14 @@ def on(
 # --- (c)
 
 
-def choice(model: ByteModel, items: Sequence[Item], operators: Sequence[Operator], seed: int) -> TaskResult:
+def choice(
+    model: ByteModel, items: Sequence[Item], operators: Sequence[Operator], score: Score, seed: int
+) -> TaskResult:
     """Accuracy, clean and with each noise on the prompt, the choices or both."""
     ids = [item.id for item in items]
     ones = np.ones(len(items))
-    clean = right(model, items)
+    right = Chooser(model, score).right
+    clean = right(items)
     metrics = {"choice": metric(ids, clean, ones, "accuracy")}
     values: dict[str, float] = {}
     chance = 100 * float(np.mean([1 / len(item.choices) for item in items]))
@@ -147,7 +155,7 @@ def choice(model: ByteModel, items: Sequence[Item], operators: Sequence[Operator
         found = []
         for operator in operators:
             noisy = [noised_item(item, operator, on_prompt, on_choices, seed) for item in items]
-            found.append(right(model, noisy))
+            found.append(right(noisy))
             accuracies.append(100 * float(found[-1].mean()))
             name = f"{operator.name}_{place}"
             values[f"choice_{name}"] = six_digits(accuracies[-1])
@@ -164,15 +172,31 @@ def noised_item(item: Item, operator: Operator, on_prompt: bool, on_choices: boo
     return Item(item.id, context, tuple(choices), item.answer)
 
 
-def right(model: ByteModel, items: Sequence[Item]) -> NDArray[np.float64]:
-    """1 where the choice with the fewest bits per byte is the right one, (items,); the first wins a draw."""
-    texts = [(item.context, f" {choice}") for item in items for choice in item.choices]
-    rates = np.array(bits_after(model, texts)) / [len(encoded(ending)) for _, ending in texts]
-    out, at = [], 0
-    for item in items:
-        out.append(float(int(rates[at : at + len(item.choices)].argmin()) == item.answer))
-        at += len(item.choices)
-    return np.array(out)
+class Chooser:
+    """What a model takes for the right choice."""
+
+    def __init__(self, model: ByteModel, score: Score) -> None:
+        self.model, self.score = model, score
+        self.alone: dict[str, float] = {}  # bits of choices without a context, which many variants share
+
+    def right(self, items: Sequence[Item]) -> NDArray[np.float64]:
+        """1 where the choice with the lowest score is the right one, (items,); the first wins a draw."""
+        texts = [(item.context, f" {choice}") for item in items for choice in item.choices]
+        bits = np.array(bits_after(self.model, texts))
+        if self.score == "gain":
+            scores = bits - self._alone([ending for _, ending in texts])
+        else:
+            scores = bits / [len(encoded(ending)) for _, ending in texts]
+        out, at = [], 0
+        for item in items:
+            out.append(float(int(scores[at : at + len(item.choices)].argmin()) == item.answer))
+            at += len(item.choices)
+        return np.array(out)
+
+    def _alone(self, endings: Sequence[str]) -> NDArray[np.float64]:
+        new = [ending for ending in dict.fromkeys(endings) if ending not in self.alone]
+        self.alone |= zip(new, bits_after(self.model, [("", ending) for ending in new]) if new else [], strict=True)
+        return np.array([self.alone[ending] for ending in endings])
 
 
 # --- (d)
