@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from bench import BenchError, __version__
-from bench.commands import cutting, evaluating, lists, reports, suites, writing
+from bench.commands import cutting, evaluating, fitting, lists, reports, suites, writing
 
 app = typer.Typer(
     name="patchbench",
@@ -35,7 +35,7 @@ def patchbench(
 
 # In the order that --help shows them.
 for command in (
-    *(suites.run, suites.plan, reports.table, reports.plot, reports.report),
+    *(suites.run, suites.plan, reports.table, fitting.fit, reports.plot, reports.report),
     *(cutting.check, cutting.segment, cutting.new_patcher),
     *(writing.generate, writing.trace),
     *(evaluating.lm_eval, evaluating.lm_eval_tasks),

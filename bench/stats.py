@@ -128,6 +128,14 @@ class Bootstrap:
             a.influences()[at] - b.influences()[bt],
         )
 
+    def draws(self, row: str, stream: int) -> Floats:
+        """(B,) values that the row might as well have come to; the documents are drawn alike for all rows.
+
+        What its seeds add is drawn apart for each `stream`, as if the trainings of two rows had nothing in common.
+        """
+        scores = self.rows[row]
+        return self._draws(self._columns(row, scores.seeds), scores.ratios(), scores.influences(), stream)
+
     def _columns(self, row: str, seeds: Iterable[int]) -> Floats:
         """(B, S) resampled ratios of these seeds."""
         mine = self.rows[row].seeds
@@ -135,11 +143,15 @@ class Bootstrap:
 
     def _interval(self, resampled: Floats, values: Floats, influences: Floats) -> Estimate:
         """From (B, S) resampled values, the (S,) values themselves and their (S, D) influences."""
-        seeds, documents = influences.shape
         value = float(values.mean())
-        if documents < 2 or isnan(value):
+        if influences.shape[1] < 2 or isnan(value):
             return Estimate(value, nan, nan)
-        draws = resampled.mean(axis=1)
+        return interval_of(value, self._draws(resampled, values, influences), self.level)
+
+    def _draws(self, resampled: Floats, values: Floats, influences: Floats, stream: int = 0) -> Floats:
+        """(B,) resampled means over the seeds, moved as the mean of other seeds might be."""
+        seeds = len(values)
+        draws: Floats = resampled.mean(axis=1)
         if seeds > 1:
             # What a seed does to single documents is in the spread of the seeds too: count it there only.
             own = influences - influences.mean(axis=0)
@@ -148,15 +160,21 @@ class Bootstrap:
             kept = np.sqrt(max(0.0, 1.0 - twice / spread)) if spread > 0 else 0.0
             centre = np.nanmean(draws)
             error = values.std(ddof=1) / np.sqrt(seeds)
-            draws = centre + kept * (draws - centre) + error * self._student(seeds - 1)
-        tail = (1 - self.level) / 2
-        low, high = np.nanquantile(draws, [tail, 1 - tail])  # NaN: a resample in which nothing was counted
-        return Estimate(value, float(low), float(high))
+            draws = centre + kept * (draws - centre) + error * self._student(seeds - 1, stream)
+        return draws
 
-    def _student(self, freedom: int) -> Floats:
+    def _student(self, freedom: int, stream: int) -> Floats:
         """(B,) equally likely quantiles of Student's t, shuffled: less noise in the tails than B draws."""
         levels = (np.arange(self._resamples) + 0.5) / self._resamples
-        return np.random.default_rng([self._seed, freedom]).permutation(student_quantiles(levels, freedom))
+        shuffled = np.random.default_rng([self._seed, freedom, *([stream] if stream else [])])
+        return shuffled.permutation(student_quantiles(levels, freedom))
+
+
+def interval_of(value: float, draws: Floats, level: float = LEVEL) -> Estimate:
+    """A value with the percentile interval of its draws; NaN draws, in which nothing was counted, are left out."""
+    tail = (1 - level) / 2
+    low, high = np.nanquantile(draws, [tail, 1 - tail])
+    return Estimate(value, float(low), float(high))
 
 
 def resampled_sums(columns: Floats, resamples: int, seed: int) -> Floats:

@@ -16,6 +16,7 @@ from typing import Any
 Value = int | float
 SECTIONS = {"model": "harness", "token_lm": "token_lm", "byte_lm": "byte_lm"}
 """Of a suite, the sections with a model's sizes, and the rows that they are for."""
+BUDGETS = ("train.bytes", "train_flops")
 
 
 def applies(key: str, model: str, calibrated: bool) -> bool:
@@ -49,8 +50,9 @@ def apply(row: Mapping[str, Any], settings: Mapping[str, Value]) -> dict[str, An
 
 
 def description(label: str, settings: Mapping[str, Value]) -> dict[str, Any] | None:
-    """What a run's config says of its place in the sweep: its row, the first key and its value, and the others."""
+    """What a run's config says of its place in the sweep: its row, a key and its value (a budget before all), and the
+    others."""
     if not settings:
         return None
-    (key, value), *others = settings.items()
+    (key, value), *others = sorted(settings.items(), key=lambda item: item[0] not in BUDGETS)
     return {"row": label, "key": key, "value": value} | ({"others": dict(others)} if others else {})

@@ -15,7 +15,8 @@ from bench.checkpoint import load_model
 from bench.config import Suite
 from bench.cuts import batches, training_spans
 from bench.data import load
-from bench.matching import Goal, NotMatched, prepare_matched
+from bench.growth import NotMatched
+from bench.matching import Goal, prepare_matched
 from bench.prepare import Prepared, flops, make_model, parameters, training_flops
 from bench.run import run_suite
 from models.harness import Harness, HarnessConfig
