@@ -5,6 +5,7 @@ Legend: N bytes of all documents, D documents, P patches or tokens.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import os
@@ -62,9 +63,10 @@ class CutDocuments:
     def bytes_per_patch(self) -> float:
         return len(self.data) / max(1, int(self.cuts.starts.sum()))
 
-    def __post_init__(self) -> None:
-        # positions of the starts: which tokens lie in a window is a search in them
-        object.__setattr__(self, "_where", np.flatnonzero(self.cuts.starts) if self.cuts.ids is not None else None)
+    @functools.cached_property
+    def _places(self) -> np.ndarray:
+        """Positions of the starts: which tokens lie in a window is a search in them."""
+        return np.flatnonzero(self.cuts.starts)
 
     def windows(self, spans: np.ndarray) -> Windows:
         """Spans (W, 2) of begin and end in the flat vector, none across a document's end -> one batch."""
@@ -79,8 +81,7 @@ class CutDocuments:
         ends[last] = np.where(at_document_end, -1, self.cuts.starts[np.minimum(after, len(self.data) - 1)])
         ids = None
         if self.cuts.ids is not None:
-            where: np.ndarray = self._where  # type: ignore[attr-defined]
-            first, end = np.searchsorted(where, spans[:, 0]), np.searchsorted(where, spans[:, 1])
+            first, end = (np.searchsorted(self._places, side) for side in spans.T)
             ids = torch.from_numpy(
                 np.concatenate([self.cuts.ids[a:b] for a, b in zip(first, end, strict=True)]).astype(np.int64)
             )

@@ -161,14 +161,10 @@ def begin(
 def can_write(module: nn.Module, patcher: Patcher | None) -> bool:
     """Whether `begin` would not raise."""
     if isinstance(module, TokenLM):
-        return patcher is not None and _spelled(patcher)
+        return hasattr(patcher, "tokens")
     if isinstance(module, Harness) and module.price is None and module.router is None:
         return patcher is not None and patcher.causal
     return True
-
-
-def _spelled(patcher: Patcher) -> bool:
-    return hasattr(patcher, "tokens") and patcher.options().get("encoding") is None
 
 
 def _ids(patcher: Patcher, prompt: bytes) -> np.ndarray:
@@ -181,10 +177,10 @@ def _ids(patcher: Patcher, prompt: bytes) -> np.ndarray:
 def _spelling(patcher: Patcher, vocab_size: int) -> list[bytes]:
     """The bytes of each token."""
     tokens = getattr(patcher, "tokens", None)
-    if tokens is None or not _spelled(patcher):
+    if tokens is None:
         raise BenchError(
-            f"patcher '{patcher.name}' with encoding {patcher.options().get('encoding')!r} does not say how its "
-            "tokens are spelled: write with a vocabulary that was learnt (`vocab: N` instead of `encoding`)"
+            f"patcher '{patcher.name}' does not say how its tokens are spelled, so nothing can be written with them: "
+            "give it a method tokens() with the bytes of each id, as bpe has"
         )
     spelled: list[bytes] = tokens()[:vocab_size]
     return spelled

@@ -1,8 +1,4 @@
-"""What decoding does, byte by byte: how unsure the model was, where it cut, which parts ran, and what that cost.
-
-A picture in the manner of BLT's patching figure (Pagnoni et al. 2024, figure 4): a line of entropies, the threshold,
-patches as bars, and a mark where the latent model ran.
-"""
+"""What decoding does, byte by byte: how unsure the model was, where it cut, which parts ran, and what that cost."""
 
 from __future__ import annotations
 
@@ -10,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,8 +23,6 @@ from patchers import Patcher, Stream
 from patchers.errors import BenchError
 
 PARTS = ("patcher", "local_encoder", "latent", "local_decoder")
-PER_LINE = 96
-"""Bytes a line of the picture."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +63,8 @@ class Trace:
     """What the patcher's scores are compared with."""
 
     steps: list[Step]
+    score_name: str = "score"
+    """What a score is, with its unit."""
 
     @property
     def text(self) -> bytes:
@@ -123,7 +118,8 @@ def trace(module: nn.Module, patcher: Patcher | None, prompt: bytes, wish: Wish)
     if scores is not None:
         of_bytes = scores(bytes(s.byte for s in steps)).tolist()
         steps = [replace(step, score=float(score)) for step, score in zip(steps, of_bytes, strict=True)]
-    return Trace(patcher.name, patcher.options().get("threshold"), steps)
+    name = getattr(patcher, "score_name", "score")
+    return Trace(patcher.name, patcher.options().get("threshold"), steps, name)
 
 
 def _steps(module: Harness, patcher: Patcher, prompt: bytes, wish: Wish) -> Iterator[Step]:
@@ -261,51 +257,4 @@ def as_table(made: Trace) -> Table:
     return table
 
 
-def draw(made: Trace, path: Path) -> None:
-    """The picture, as PNG or SVG or whatever else the file's ending says. Raises BenchError without matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise BenchError("pictures need matplotlib: install patchbench[report]") from error
-    steps = made.steps
-    if not steps:
-        raise BenchError("there is nothing to draw: give a prompt, or let the model write some bytes")
-    scored = steps[0].score is not None
-    levels = [(s.score if s.score is not None else s.entropy) for s in steps]
-    lines = [range(a, min(a + PER_LINE, len(steps))) for a in range(0, len(steps), PER_LINE)]
-    figure = Figure(figsize=(14, 1.9 * len(lines) + 0.6), layout="constrained")
-    axes = figure.subplots(len(lines), squeeze=False)[:, 0]
-    top = max(max(levels), made.threshold or 0.0) * 1.15 + 1e-9
-    patch = np.cumsum([s.start for s in steps])
-    for axis, line in zip(axes, lines, strict=True):
-        at = np.array(line)
-        for x in at:
-            axis.axvspan(x - 0.5, x + 0.5, color=("#dbe7f3", "#f6e6d2")[int(patch[x]) % 2], lw=0)
-        axis.plot(at, [levels[x] for x in at], color="#24476b", lw=1.2, marker=".", ms=3)
-        if made.threshold is not None and scored:
-            axis.axhline(made.threshold, color="#a33", lw=0.9, ls="--")
-        ran = [x for x in at if "latent" in steps[x].parts]
-        # the latent step that a byte sets off runs after it and before the next
-        axis.plot([x + 0.5 for x in ran], [top * 0.96] * len(ran), ls="", marker="v", ms=5, color="#2a7f4f")
-        axis.set_xlim(line.start - 0.5, line.start + PER_LINE - 0.5)
-        axis.set_ylim(0, top)
-        axis.set_xticks(at, [letter(steps[x].byte) for x in at], family="monospace", fontsize=8)
-        for label, x in zip(axis.get_xticklabels(), at, strict=True):
-            label.set_fontweight("bold" if steps[x].written else "normal")
-        axis.tick_params(length=0)
-        axis.set_ylabel("score" if scored and made.threshold is None else "nats", fontsize=8)
-    share = sum(s.flops for s in steps) / sum(s.flops_each_byte for s in steps)
-    what = f"{made.patcher}: score" if scored else "entropy of the model's prediction"
-    axes[0].set_title(
-        f"{what} (line){', threshold (dashed)' if made.threshold is not None and scored else ''}, patches (bars), "
-        f"latent steps (▾): {made.latent_steps} for {len(steps)} bytes, {share:.0%} of the FLOPs of one at each byte; "
-        "bold: written by the model",
-        fontsize=9,
-    )
-    try:
-        figure.savefig(path, dpi=110)
-    except (OSError, ValueError) as error:
-        raise BenchError(f"cannot write the picture {path}: {error}") from error
-
-
-__all__ = ["Clock", "Step", "Trace", "as_table", "draw", "trace"]
+__all__ = ["Clock", "Step", "Trace", "as_table", "letter", "trace"]

@@ -56,6 +56,12 @@ class View:
         """The score that a bar of full height stands for."""
         return float(self.scores.max(initial=0.0)) if self.scores is not None else 0.0
 
+    @property
+    def scale(self) -> str:
+        """What the bars mean."""
+        name: str = getattr(self.patcher, "score_name", "score")
+        return f"{name}, byte by byte, 0 to {self.top:.3g}"
+
 
 def view(label: str, patcher: Patcher, text: bytes) -> View:
     """Raises BenchError for a patcher that does not return a start a byte; its own exceptions are its own."""
@@ -201,7 +207,7 @@ def _lines(one: View, width: int, colour: bool) -> Iterator[Text]:
             bars = "".join(" " * (gap and cell.starts) + _bar(one, cell) * cell.width for cell in row)
             yield Text(bars.rstrip(), "dim")
     if one.scores is not None:
-        yield Text(f"▁▂▃▄▅▆▇█ the score of each byte, 0 to {one.top:.3g}", "dim")
+        yield Text(f"▁▂▃▄▅▆▇█ {one.scale}", "dim")
     if end < len(one.text):
         yield Text(f"… and {len(one.text) - end:,} bytes more, which the numbers below count; --json has all", "dim")
 

@@ -70,7 +70,7 @@ def _section(one: View) -> Iterator[str]:
     yield "".join(_patch(one, list(group)) for _, group in itertools.groupby(shown, key=lambda cell: cell.patch))
     yield "</div>"
     if one.scores is not None:
-        yield f"<p>Bars: the score of each byte, 0 to {one.top:.3g}.</p>"
+        yield f"<p>Bars: {html.escape(one.scale)}.</p>"
     if end < len(one.text):
         yield f"<p>And {len(one.text) - end:,} bytes more, which the numbers count.</p>"
 

@@ -158,7 +158,8 @@ class HarnessDecoder:
             self.fired = routing.probability[1::2]
             x = x + self._known(written, flags)
         if not self.late:
-            self._begun = flags  # type: ignore[assignment]
+            assert flags is not None
+            self._begun = flags
         for row, members in enumerate(self.members):
             if model.config.pool == "last":
                 members.clear()

@@ -48,6 +48,9 @@ class BPE(VocabularyPatcher):
     def calibrate(self, docs: Sequence[bytes], bytes_per_patch: float) -> Self:
         return self if self.encoding is not None else super().calibrate(docs, bytes_per_patch)
 
+    def tokens(self) -> list[bytes]:
+        return super().tokens() if self.encoding is None else published(self.encoding).tokens
+
     def _encoder_of(self, tokens: list[bytes]) -> Encoder:
         return from_tokens(tokens)
 

@@ -23,6 +23,7 @@ class BPEPredicted(ScorePatcher):
     """
 
     source: ClassVar[str] = "BLT's bpe patcher; supervised pooling (Nawrot et al. 2023)"
+    score_name: ClassVar[str] = "probability of a start"
     threshold: float = 0.5  # probability
     vocab: int = 4096
     encoding: Literal["gpt2", "cl100k_base", "o200k_base"] | None = None

@@ -64,9 +64,10 @@ class Encoder:
     def __init__(self, encoding: tiktoken.Encoding, ranks: dict[bytes, int]) -> None:
         self._encode = encoding.encode_ordinary
         self.vocab_size = max(ranks.values()) + 1
-        self._lengths = np.zeros(self.vocab_size, dtype=np.int32)
+        self.tokens = [b""] * self.vocab_size  # "" for a rank that is no token
         for token, rank in ranks.items():
-            self._lengths[rank] = len(token)
+            self.tokens[rank] = token
+        self._lengths = np.array([len(token) for token in self.tokens], dtype=np.int32)
         self._single = np.array([ranks[bytes([b])] for b in range(256)], dtype=np.int32)
 
     def encode(self, data: bytes) -> tuple[NDArray[np.int32], Starts]:

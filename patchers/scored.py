@@ -52,6 +52,7 @@ class ScorePatcher(ModelOptions, Patcher):
 
     kind: ClassVar[Kind] = "fitted"
     knob: ClassVar[str | None] = "threshold"
+    score_name: ClassVar[str] = "entropy in nats"
     max_patch: int | None = None  # a patch that has this many bytes ends
     _learnt: dict[str, NDArray[Any]] | None = state()  # noqa: RUF009  (a field, not a value that is shared)
 

@@ -68,7 +68,7 @@ class VocabularyPatcher(Patcher):
         return self._encoder_of(self.tokens()[: self.vocab])
 
     def tokens(self) -> list[bytes]:
-        """Every token learnt, in order of rank; more than `vocab` where there were more to learn."""
+        """Every token by rank, which is its id; more than `vocab` where there were more to learn."""
         if self._tokens is None or self._lengths is None:
             raise BenchError(f"patcher '{self.name}' has learnt no tokens: call fit() with training text first")
         return [bytes([b]) for b in range(256)] + unpack(self._tokens, self._lengths)

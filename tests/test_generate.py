@@ -17,7 +17,7 @@ from tiny import SMALL, TEXT, batch_of, byte_lm, harness, shaken, token_lm
 from torch import nn
 
 import patchers
-from bench.generate import Wish, continuations, stream
+from bench.generate import Wish, can_write, continuations, stream
 from models.byte_lm import ByteLM
 from models.decoding import HarnessDecoder
 from models.harness import Harness
@@ -25,7 +25,7 @@ from models.router import CosineRouter
 from models.sampling import Sampling, Stopper, Utf8, transitions
 from models.token_lm import TokenLM
 from models.writing import BYTES, Limits, PricedWriter
-from patchers import BenchError, Patcher
+from patchers import BenchError, Patcher, Starts
 
 PROMPTS = [b"", b"T", TEXT[:30], b"\xff\xc3(\x80 \xe6\x9d", "été".encode()]
 
@@ -314,7 +314,30 @@ def test_wishes_that_cannot_be_met_say_so() -> None:
     with pytest.raises(BenchError, match="not causal"):
         continuations(harness(), learnt("bpe"), [b"a"], wish())
     with pytest.raises(BenchError, match="spelled"):
-        continuations(token_lm(300), patchers.create("bpe", encoding="cl100k_base"), [b"a"], wish())
+        continuations(token_lm(300), Unspelled(), [b"a"], wish())
+    assert not can_write(token_lm(300), Unspelled())
+
+
+class Unspelled(Patcher):
+    """Has ids, and does not say what they stand for."""
+
+    def segment(self, data: bytes) -> Starts:
+        return np.ones(len(data), bool)
+
+    def encode(self, data: bytes) -> tuple[np.ndarray, Starts]:
+        return np.frombuffer(data, np.uint8).astype(np.int32), self.segment(data)
+
+
+def test_a_published_vocabulary_can_be_written_with() -> None:
+    """Its ids are ranks, so that id b < 256 is not byte b."""
+    patcher = patchers.create("bpe", encoding="cl100k_base")
+    model = token_lm(patcher.vocab_size)  # type: ignore[attr-defined]
+    assert can_write(model, patcher)
+    text = continuations(model, patcher, [TEXT[:30]], wish(60))[0]
+    assert text == uncached(model, patcher, TEXT[:30], 60)
+    spelled = patcher.tokens()  # type: ignore[attr-defined]
+    assert b"".join(spelled[i] for i in patcher.encode(TEXT)[0]) == TEXT  # type: ignore[attr-defined]
+    assert (len(spelled), spelled[0]) == (100256, b"!")
 
 
 @pytest.mark.parametrize("kind", ["stride", "entropy", "end", "start", "router", "transformer"])

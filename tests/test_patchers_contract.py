@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from patcher_cases import CASES, LABELS, fitted, texts
 
+import patchers
 from bench.data import DataConfig
 from bench.data import load as load_data
+from patchers import Patcher
 from patchers.audit import audit
 from patchers.errors import BenchError
 from patchers.registry import load
@@ -123,16 +125,10 @@ def test_cost_is_counted(case: int) -> None:
     assert (patcher.training_flops() > patcher.flops_per_byte()) == learnt_by_descent
 
 
-@pytest.mark.slow
-@cases
-def test_stream_equals_segment_on_a_megabyte(case: int) -> None:
-    """Without one disagreement, in float32 and in bfloat16, on one document of real text."""
-    patcher = fitted(case)
-    if not patcher.causal:
-        return
+def agree_on_a_megabyte(patcher: Patcher) -> None:
+    """Stream and segment, without one disagreement, in float32 and in bfloat16, on one document of real text."""
     text = b"\n".join(load_data(DataConfig(corpus="wiki-en", max_bytes=2_000_000)).train.texts)[:1_000_000]
     assert len(text) == 1_000_000
-    text = text[:1000] if patcher.kind == "in-model" else text  # a step of its encoder takes milliseconds
     stream = patcher.stream()
     pushed = np.array([True, *(stream.push(byte) for byte in text)][:-1])
     dtypes = ["float32", "bfloat16"] if patcher.options().get("model") == "transformer" else [None]
@@ -141,3 +137,15 @@ def test_stream_equals_segment_on_a_megabyte(case: int) -> None:
         starts = same.segment(text)
         assert int((starts != pushed).sum()) == 0
         assert 0.001 < starts.mean() <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [case for case, (name, _) in enumerate(CASES) if patchers.get(name).causal])
+def test_stream_equals_segment_on_a_megabyte(case: int) -> None:
+    agree_on_a_megabyte(fitted(case))
+
+
+@pytest.mark.slow
+def test_a_transformer_of_the_default_size_streams_as_it_segments() -> None:
+    patcher = patchers.create("entropy", model="transformer", train_bytes=300_000).fit(texts()[0])
+    agree_on_a_megabyte(patcher.calibrate(texts()[1][:40], 4.5))

@@ -186,9 +186,20 @@ def test_scores_are_bars_below_their_bytes() -> None:
     top = text[-2] - ord("a")
     wanted = [BARS[int(np.ceil(8 * (byte - ord("a")) / top))] for byte in text]
     assert lines[2] == " {} {}{} {} {} {} {}".format(*wanted[:5], wanted[5] * 4, wanted[6] * 4)
-    assert lines[3] == f"▁▂▃▄▅▆▇█ the score of each byte, 0 to {top}"
+    assert lines[3] == f"▁▂▃▄▅▆▇█ score, byte by byte, 0 to {top}"
     assert wanted[0] == " "
     assert wanted[4] != wanted[5] == "█"
+
+
+def test_bars_say_what_they_measure() -> None:
+    text = b"The cat sat on the mat. " * 40
+    for name, wanted in (
+        ("entropy", "entropy in nats, byte by byte, 0 to "),
+        ("bpe_predicted", "probability of a start"),
+    ):
+        one = view(name, patchers.create(name).fit([text]), text[:100])
+        assert one.scale.startswith(wanted)
+        assert float(one.scale.split()[-1]) == pytest.approx(one.top, rel=0.01)
 
 
 def test_json_is_exact(call: Called) -> None:

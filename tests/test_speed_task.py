@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +15,12 @@ import torch
 from asking import material
 from test_generate import KINDS
 from tiny import TEXT, harness
+from tiny_suite import ROWS, TRAIN, write_suite
 
 import patchers
-from bench import tasks
+from bench import run, tasks
+from bench.audit import Audit
+from bench.cli import main
 from bench.data import Document
 from bench.model import ByteModel, CutModel
 from bench.tasks import TaskNotPossible
@@ -87,3 +94,23 @@ def test_a_model_generates_through_what_tasks_see() -> None:
     assert texts[1] == b"".join(model.stream(TEXT[:9], 20))
     assert model.generate([TEXT[:9]], 20, [texts[1][5:7]]) == [texts[1][: texts[1].find(texts[1][5:7])]]
     assert model.generate([b""], 20, temperature=5.0) != [texts[0]]
+
+
+def test_a_suite_of_all_kinds_of_models_has_speeds_in_its_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "audit", lambda model, texts: {"told": Audit(True, "not looked at", {})})
+    speed = {"name": "speed", "documents": 1, "prompt_bytes": 20, "written_bytes": 10, "repeats": 1}
+    tasks = ["bpb", speed]
+    suite = write_suite(tmp_path, train={**TRAIN, "bytes": 4000}, tasks=tasks)
+    assert main(["run", str(suite), "--results", str(tmp_path / "results")]) == 0
+    capsys.readouterr()
+    columns = "decode_rate,prefill_rate,step_ms_p50"
+    call = ["table", str(suite), "--results", str(tmp_path / "results"), "--columns", columns, "--format", "csv"]
+    assert main(call) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert len(rows) == len(ROWS)
+    for row in rows:
+        numbers = [value for key, value in row.items() if "bytes/s" in key or "ms a" in key]
+        assert len(numbers) >= 3
+        assert all(re.search(r"\d", number) for number in numbers), row

@@ -19,7 +19,8 @@ from bench.cli import main
 from bench.config import load_suite
 from bench.generate import Screen, continuations
 from bench.prepare import make_model
-from bench.trace import PARTS, as_table, draw, letter, trace
+from bench.trace import PARTS, as_table, letter, trace
+from bench.trace_picture import draw
 from models.flops import Shapes, harness_flops
 from models.harness import Harness
 from patchers import BenchError
@@ -102,7 +103,18 @@ def test_json_table_and_pictures(tmp_path: Path) -> None:
     for name in ("t.png", "t.svg"):
         draw(made, tmp_path / name)
     assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
-    assert "<svg" in (tmp_path / "t.svg").read_text()
+    drawn = (tmp_path / "t.svg").read_text()
+    assert "<svg" in drawn
+    # matplotlib writes each text as a comment beside its outlines
+    for said in (
+        "entropy in nats",
+        f"threshold {made.threshold:.3g}",
+        "patches",
+        "latent step",
+        "written by the model",
+    ):
+        assert f"<!-- {said}" in drawn or f"<!-- bold: {said}" in drawn, said
+    assert drawn.count("<!-- ⏎ -->") == TEXT[:120].count(b"\n")
     with pytest.raises(BenchError, match="cannot write"):
         draw(made, tmp_path / "t.nothing")
     empty = trace(module, patcher, b"", wish(0))

@@ -91,7 +91,9 @@ def trace(
     model = load_model(checkpoint)
     made = tracing.trace(model.module, model.patcher, _prompt(prompt, prompt_file), wish)
     if picture is not None:
-        tracing.draw(made, picture)
+        from bench.trace_picture import draw
+
+        draw(made, picture)
     if as_json:
         print(json.dumps(made.as_json(), indent=1))
     else:

@@ -21,6 +21,7 @@ import importlib
 import json
 import time
 from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -33,7 +34,12 @@ from models.decoding import HarnessDecoder
 from models.harness import Harness, HarnessConfig
 from models.initialise import initialise
 from models.layers import swiglu_hidden
+from models.speculation import Speculator
 from models.writing import Writer
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Found = dict[str, float | list[float]]
 
 STRIDE = 4
 """A start every so many bytes: about the patch size that suites are calibrated to."""
@@ -53,10 +59,15 @@ def text_of(size: int) -> bytes:
     return bytes(np.random.default_rng(0).integers(97, 123, size, dtype=np.uint8))
 
 
-def seconds(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
-    began = clock()
-    work()
-    return clock() - began
+def timed(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple[float, float, T]:
+    """Seconds of the wall, this process's own, and what came out."""
+    began, own = time.perf_counter(), time.process_time()
+    out = work(*args, **kwargs)
+    return time.perf_counter() - began, time.process_time() - own, out
+
+
+def seconds(work: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> float:
+    return timed(work, *args, **kwargs)[0]
 
 
 def decoder_at(model: Harness, position: int) -> HarnessDecoder:
@@ -79,9 +90,9 @@ def full_step(model: Harness, size: int) -> None:
         model.logits(batch)[-1].argmax()
 
 
-def quartiles(ratios: list[float], name: str) -> dict[str, float]:
+def quartiles(ratios: list[float], name: str) -> Found:
     low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75))
-    return {name: float(middle), f"{name}_quartiles": [float(low), float(high)]}  # type: ignore[dict-item]
+    return {name: float(middle), f"{name}_quartiles": [float(low), float(high)]}
 
 
 def plainly(writer: Writer, count: int) -> bytes:
@@ -94,7 +105,11 @@ def plainly(writer: Writer, count: int) -> bytes:
     return bytes(out)
 
 
-def speculation(folder: str, prompts: int = 100, size: int = 64, draft: int = 8) -> dict[str, float]:
+def speculated(quick: Speculator, count: int) -> bytes:
+    return bytes(quick.bytes(count))
+
+
+def speculation(folder: str, prompts: int = 100, size: int = 64, draft: int = 8) -> Found:
     """(c) on prompts of the default corpus."""
     model = load_model(folder, torch.device("cpu"))
     texts = [t[:200] for t in load(DataConfig(corpus="wiki-en", max_bytes=400_000)).train.texts[:prompts]]
@@ -102,10 +117,9 @@ def speculation(folder: str, prompts: int = 100, size: int = 64, draft: int = 8)
     for text in texts:
         plain = begin(model.module, model.patcher, [text])
         quick = speculator(model.module, model.patcher, text, draft)
-        outs: list[bytes] = []
-        slow_s = seconds(lambda: outs.append(plainly(plain, size)))  # noqa: B023
-        quick_s = seconds(lambda: outs.append(bytes(quick.bytes(size))))  # noqa: B023
-        assert outs[0] == outs[1], f"self-speculation changed the text after {text!r}"
+        slow_s, _, slow_text = timed(plainly, plain, size)
+        quick_s, _, quick_text = timed(speculated, quick, size)
+        assert slow_text == quick_text, f"self-speculation changed the text after {text!r}"
         ratios.append(slow_s / quick_s)
         drafted, accepted = drafted + quick.drafted, accepted + quick.accepted
     return {
@@ -124,7 +138,7 @@ class Strides(torch.nn.Module):
         return None, torch.tensor([lengths]), None
 
 
-def transformers_blt(turns: int, prompt: int = 1024, size: int = 4) -> dict[str, float]:
+def transformers_blt(turns: int, prompt: int = 1024, size: int = 4) -> Found:
     """(d): a byte after a prompt; theirs is timed without what the first call of `generate` prepares."""
     blt = importlib.import_module("transformers")
     c = HarnessConfig(local_window=64)
@@ -158,8 +172,8 @@ def transformers_blt(turns: int, prompt: int = 1024, size: int = 4) -> dict[str,
     ratios, each = [], []
     for _ in range(turns):
         fresh = decoder_at(ours, prompt)
-        quick = seconds(lambda: steps(fresh, 64)) / 64  # noqa: B023
-        slow = (seconds(lambda: write(1 + size)) - seconds(lambda: write(1))) / size
+        quick = seconds(steps, fresh, 64) / 64
+        slow = (seconds(write, 1 + size) - seconds(write, 1)) / size
         ratios.append(slow / quick)
         each.append(slow * 1e3)
     sizes = {"d_parameters_theirs": sum(p.numel() for p in theirs.parameters())}
@@ -171,7 +185,7 @@ def transformers_blt(turns: int, prompt: int = 1024, size: int = 4) -> dict[str,
     }
 
 
-def measure(turns: int) -> dict[str, float]:
+def measure(turns: int) -> Found:
     model, wide = model_of(64), model_of(256)
     cached = decoder_at(model, 960)
     full_step(model, 1024)
@@ -179,26 +193,25 @@ def measure(turns: int) -> dict[str, float]:
     at_1024, cpu_1024, whole, flat = [], [], [], []
     byte_ms, full_ms = [], []
     for _ in range(turns):
-        one = seconds(lambda: steps(cached, 64)) / 64  # noqa: B023  (called at once)
-        full = np.median([seconds(lambda: full_step(model, 1024)) for _ in range(5)])
+        one = seconds(steps, cached, 64) / 64
+        full = np.median([seconds(full_step, model, 1024) for _ in range(5)])
         byte_ms.append(one * 1e3)
         full_ms.append(float(full) * 1e3)
         at_1024.append(float(full) / one)
-        own = seconds(lambda: steps(cached, 32), time.process_time) / 32  # noqa: B023
-        cpu_1024.append(seconds(lambda: full_step(model, 1024), time.process_time) / own)
+        cpu_1024.append(timed(full_step, model, 1024)[1] / (timed(steps, cached, 32)[1] / 32))
         cached = decoder_at(model, 992)
     for _ in range(max(1, turns // 3)):
         fresh = decoder_at(model, 0)
-        quick = seconds(lambda: steps(fresh, 1024))  # noqa: B023  (called at once)
+        quick = seconds(steps, fresh, 1024)
         # every 16th position stands for its neighbours
-        slow = 16 * sum(seconds(lambda: full_step(model, size)) for size in range(8, 1024, 16))  # noqa: B023
+        slow = 16 * sum(seconds(full_step, model, size) for size in range(8, 1024, 16))
         whole.append(slow / quick)
     for _ in range(turns):
         near, far = decoder_at(wide, 250 - 32), decoder_at(wide, 4000 - 32)
         a, b = [], []
         for _ in range(8):
-            a.append(seconds(lambda: steps(near, 8)))  # noqa: B023
-            b.append(seconds(lambda: steps(far, 8)))  # noqa: B023
+            a.append(seconds(steps, near, 8))
+            b.append(seconds(steps, far, 8))
         flat.append(float(np.median(b) / np.median(a)))
     return {
         **quartiles(at_1024, "a_full_over_cached_at_1024"),
