@@ -153,6 +153,7 @@ class SuiteConfig:
     sweep: dict[str, Annotated[tuple[int | float, ...], Field(min_length=1)]] = field(default_factory=dict)
     tasks: Annotated[tuple[str | dict[str, Any], ...], Field(min_length=1)] = ("bpb",)
     eval: dict[DomainName, dict[str, Any]] = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,7 @@ class Suite:
     bytes_per_patch: float | str | None  # of the rows that do not say otherwise
     tasks: tuple[Task, ...]
     eval: Mapping[str, DataConfig]  # other texts to be scored (their test splits), by name
+    columns: tuple[str, ...]  # of its table, where they are not asked for
 
     def row(self, label: str) -> Row:
         found = {row.label: row for row in self.rows}
@@ -293,6 +295,7 @@ def suite_from_tree(tree: Tree, stem: str, overrides: Sequence[str], plugins: Se
         match=config.match,
         bytes_per_patch=config.bytes_per_patch,
         tasks=read_tasks(config.tasks, tree.at("tasks")),
+        columns=config.columns,
         eval={n: dataclass_from_mapping(DataConfig, c, tree.at("eval", n)) for n, c in config.eval.items()},
     )
 

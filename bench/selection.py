@@ -34,6 +34,9 @@ class Selection:
     about: str = ""
     """What the suite says of itself."""
 
+    columns: tuple[str, ...] = ()
+    """What its table shows where nothing else is asked for."""
+
     @property
     def notes(self) -> tuple[str, ...]:
         if not self.others:
@@ -54,11 +57,13 @@ class _Present:
     about: str = ""
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)
     tasks: dict[str, Any] = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, suite: Suite, about: str) -> _Present:
         configs = {row.label: suite.run_config(row.label) for row in suite.rows}
-        return cls(suite.name, about, configs, {task.name: task.identity() for task in suite.tasks})
+        tasks = {task.name: task.identity() for task in suite.tasks}
+        return cls(suite.name, about, configs, tasks, suite.columns)
 
     def has(self, record: Record) -> bool:
         return record["row"] in self.configs and self.configs[record["row"]] == record["config"]
@@ -100,10 +105,10 @@ def select(
             f"make them with `patchbench run {suite} {' '.join(overrides)} --results {results}`"
         )
     if not current:
-        return Selection(present.name, found, about=present.about)
+        return Selection(present.name, found, about=present.about, columns=present.columns)
     has = {record["row"] for record in current}
     rows = tuple(label for label in present.configs if label in has)
-    return Selection(present.name, current, rows, len(found) - len(current), present.about)
+    return Selection(present.name, current, rows, len(found) - len(current), present.about, present.columns)
 
 
 def suites_with_records(results: Path) -> list[str]:

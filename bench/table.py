@@ -5,6 +5,7 @@ number. Bold is the best value, and every other one that its paired difference d
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import isnan
 from typing import Any, Literal
@@ -76,6 +77,7 @@ def build(
     sort: str | None = None,
     *,
     group: str | None = None,
+    preferred: Sequence[str] = (),
     resamples: int = RESAMPLES,
 ) -> Table:
     """The table of these records.
@@ -86,9 +88,12 @@ def build(
     the first with a number that does not leak. `sort` is a column, with `-` before it for the largest first.
     `group` puts together the rows that have the same words in a column (`model`, `patcher`, `match`, ...).
 
+    `preferred` are the columns that a suite wants instead of DEFAULT; those that no row has a number for are left out.
+
     Raises BenchError for unknown names, and where rows cannot be compared, naming the field that differs.
     """
-    return Comparison(records, rows, reference, resamples=resamples).table(columns, sort, group=group)
+    compared = Comparison(records, rows, reference, resamples=resamples)
+    return compared.table(columns or compared.with_numbers(preferred), sort, group=group)
 
 
 @dataclass(frozen=True)
@@ -149,6 +154,14 @@ class Comparison:
         if group is not None:
             out = _grouped(out, self.column(group))
         return Table(tuple(maker.column for maker in chosen), tuple(out), tuple(self.notes(chosen)))
+
+    def with_numbers(self, columns: Sequence[str]) -> list[str]:
+        """Of these columns, those that some row has something for: a task may have failed in all of them."""
+        out = []
+        for name in columns:
+            with suppress(BenchError):
+                out.append(self.column(name).column.id)
+        return out
 
     def _known(self, label: str) -> str:
         if label not in self.runs:

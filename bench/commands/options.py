@@ -19,7 +19,7 @@ Overrides = Annotated[
 DEFAULT_RESULTS = Path("results")
 Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="Where records are kept.")]
 Plugins = Annotated[
-    list[str] | None, typer.Option("--plugin", metavar="FILE", help="A Python file that registers a patcher.")
+    list[str] | None, typer.Option("--plugin", metavar="FILE", help="A Python file that registers patchers or tasks.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
 

@@ -50,7 +50,11 @@ def table(
 
     for name in _wanted(results, [suite] if suite else None):
         chosen = select(results, name, overrides or [], plugin or [], everything)
-        made = build(chosen.records, _words(rows) or chosen.rows, _words(columns), reference, sort, group=group)
+        made = build(
+            *(chosen.records, _words(rows) or chosen.rows, _words(columns), reference, sort),
+            group=group,
+            preferred=chosen.columns,
+        )
         print(render(dataclasses.replace(made, notes=(*chosen.notes, *made.notes)), format.value))
 
 

@@ -1,10 +1,22 @@
 """`patchbench run` and `plan`: what concerns whole suites."""
 
+import json
+import tempfile
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bench.commands.options import DEFAULT_RESULTS, Overrides, Plugins, Results, SuiteArgument, check_writable, show
+from bench.commands.options import (
+    DEFAULT_RESULTS,
+    AsJson,
+    Overrides,
+    Plugins,
+    Results,
+    SuiteArgument,
+    check_writable,
+    show,
+)
 
 
 def run(
@@ -34,13 +46,23 @@ def run(
             records = run_on_workers(job, config, workers, display, display.beside).records
         if display.ran == 0:
             display.line(f"nothing to do: all {len(records)} runs are done (delete a record to repeat its run)")
-    print(render(build(records), "terminal"))
+    print(render(build(records, preferred=config.columns), "terminal"))
     return 1 if any(record["status"] != "ok" for record in records) else 0
 
 
-def plan(suite: SuiteArgument, overrides: Overrides = None, plugin: Plugins = None) -> None:
-    """Say what would be trained and what it costs; train nothing."""
-    from bench.config import load_suite
-    from bench.plan import make_plan
+def plan(suite: SuiteArgument, overrides: Overrides = None, plugin: Plugins = None, as_json: AsJson = False) -> None:
+    """Say what would be trained, what it costs, and what is made equal how closely; train nothing.
 
-    show(make_plan(load_suite(suite, overrides or [], plugin or [])))
+    Patchers are fitted, and this machine is timed for ten seconds; nothing is kept.
+    """
+    from bench.config import load_suite
+    from bench.plan import plan_rows, tables
+
+    config = load_suite(suite, overrides or [], plugin or [])
+    with tempfile.TemporaryDirectory() as cache:
+        rows = plan_rows(config, Path(cache))
+    if as_json:
+        print(json.dumps([vars(row) for row in rows], indent=1))
+        return
+    for made in tables(config, rows):
+        show(made)

@@ -82,7 +82,7 @@ def six_digits(number: float) -> float:
 
 def metric(ids: Sequence[str], totals: NDArray[np.float64], counts: NDArray[np.float64], unit: str) -> Metric:
     rows = [(i, six_digits(t), six_digits(c)) for i, t, c in zip(ids, totals, counts, strict=True)]
-    return Metric(unit, rows, lower_is_better=unit == "bits/byte")
+    return Metric(unit, rows, lower_is_better=unit not in ("accuracy", "F1"))
 
 
 # --- (a)
@@ -97,8 +97,8 @@ def after(model: ByteModel, texts: Sequence[Halves], operators: Sequence[Operato
     for operator in operators:
         noisy = [(operator(t.first, seed=seed).text, t.second) for t in texts]
         extra[operator.name] = np.array(bits_after(model, noisy)) - clean
-    metrics = {f"after_{name}": metric(ids, bits, counts, "bits/byte") for name, bits in extra.items()}
-    together = metric(ids, np.sum(list(extra.values()), 0), counts * len(operators), "bits/byte")
+    metrics = {f"after_{name}": metric(ids, bits, counts, "extra bits/byte") for name, bits in extra.items()}
+    together = metric(ids, np.sum(list(extra.values()), 0), counts * len(operators), "extra bits/byte")
     return TaskResult({"after": together, **metrics})
 
 
