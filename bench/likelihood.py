@@ -79,8 +79,16 @@ def likelihoods(model: CutModel, pairs: Sequence[tuple[bytes, bytes]]) -> list[L
 
 def is_byte_by_byte(model: CutModel) -> bool:
     """Whether what is said of a byte depends on the bytes before it alone."""
-    told = model.patcher is not None and not model.patcher.causal
-    return not told and not model.with_ids and getattr(model.module, "price", None) is None
+    return not model.with_ids and not _is_priced(model) and (model.patcher is None or model.patcher.causal)
+
+
+def is_leaky(model: CutModel) -> bool:
+    """Whether it is told boundaries that depend on what follows, and does not pay for them."""
+    return not model.with_ids and not _is_priced(model) and model.patcher is not None and not model.patcher.causal
+
+
+def _is_priced(model: CutModel) -> bool:
+    return getattr(model.module, "price", None) is not None
 
 
 Found = dict[tuple[bytes, bytes], Likelihood]

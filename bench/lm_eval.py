@@ -37,6 +37,7 @@ except ImportError as error:
     ) from error
 
 WRITTEN_SIDE_BY_SIDE = 64
+FEW_SHOT_SEED = 1234  # as `simple_evaluate` has it
 WISHES = {"until", "max_gen_toks", "do_sample", "temperature", "top_k", "top_p"}
 
 
@@ -184,9 +185,14 @@ def evaluate(
 
 def _scores(adapter: PatchbenchLM, name: str, manager: Any, limit: int | None, shots: int | None) -> list[TaskScore]:
     """Those of one task, or of each task of a group."""
-    found = lm_eval.simple_evaluate(
-        adapter, tasks=[name], task_manager=manager, limit=limit, num_fewshot=shots, bootstrap_iters=0
-    )
+    loaded = manager.load([name])
+    for task in loaded["tasks"].values():
+        own = task.get_config("num_fewshot")
+        if own is None or (shots is not None and own != 0):  # a task that says 0 means it
+            task.set_config(key="num_fewshot", value=shots or 0)
+        task.set_fewshot_seed(seed=FEW_SHOT_SEED)
+    # not `simple_evaluate`, which runs programs to describe the machine, for seconds each time
+    found = lm_eval.evaluate(adapter, task_dict=loaded, limit=limit, bootstrap_iters=0)
     assert found is not None, "this is the only process"
     out = []
     for task, results in found["results"].items():

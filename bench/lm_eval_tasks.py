@@ -44,6 +44,8 @@ class Exported:
 
     rows: list[dict[str, Any]]
     config: dict[str, Any]
+    tag: str | None = None
+    """A name for all tasks of a kind, which lm-eval takes as well."""
 
 
 def multiple_choice(items: Sequence[Item]) -> Exported:
@@ -125,6 +127,7 @@ def write_task(folder: Path, name: str, task: Exported) -> Path:
     data = (folder / f"{name}.parquet").resolve()
     config = {
         "task": name,
+        **({"tag": task.tag} if task.tag else {}),
         "dataset_path": "parquet",
         "dataset_kwargs": {"data_files": {"test": str(data)}},
         "test_split": "test",
