@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
+import dataclasses
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.table import Table
@@ -16,12 +18,12 @@ from bench.config import Suite
 from bench.cuts import batches, training_spans
 from bench.data import load
 from bench.matching import expected, prepare_matched
-from bench.prepare import Prepared, flops, make_model, parameters, training_flops
-from bench.run import best_device
+from bench.prepare import Prepared, flops, make_model, parameters, shapes_of, training_flops
+from bench.run import best_device, peak_memory, reset_peak_memory
 from bench.train import make_optimizer, train_step
 
-PROBE_SECONDS = 2.0
-"""How long a row's training step is timed for; the first one is left out."""
+CALIBRATION_SECONDS = 10.0
+"""How long this machine is timed for: real training steps of each model, the first one left out."""
 
 
 @dataclass(frozen=True)
@@ -33,21 +35,44 @@ class RowPlan:
     parameters: dict[str, int]
     flops_per_byte: dict[str, float]
     train_bytes: int
+    patches: int | None
+    """Latent steps of the training, or tokens; None for a model without any."""
     train_flops: float
+    matched: dict[str, Any]
+    """What is made equal and how closely, as the record will have it."""
+    memory: int
+    """Bytes at the peak of a training step, the process with its data included."""
     seconds: float
     """Training on this machine, per seed; scoring and fitting patchers come on top."""
 
 
+@dataclass(frozen=True)
+class Pace:
+    """A model's training on this machine."""
+
+    seconds_per_byte: float
+    memory: int
+
+
 def plan_rows(suite: Suite, cache: Path) -> list[RowPlan]:
-    """Fit and calibrate the patchers, count, and time a few steps of each row; the weights are thrown away."""
+    """Fit and calibrate the patchers, count, and time a few steps of each model; the weights are thrown away.
+
+    Raises BenchError where a row cannot be matched as the suite says.
+    """
     keep_memory()
     data = load(suite.data)
+    ready = [prepare_matched(suite, row, data, cache, lambda message: None) for row in suite.rows]
+    models = {_model_of(suite, prepared) for prepared, _ in ready}
+    paces: dict[str, Pace] = {}
     rows = []
-    for row in suite.rows:
-        prepared = expected(prepare_matched(suite, row, data, cache, lambda message: None)[0])
+    for before, goal in ready:
+        prepared = expected(before)
         row = prepared.row
         model = make_model(row, prepared.patcher, suite.seeds[0])
-        per_byte = flops(prepared)
+        per_byte, shapes = flops(prepared), shapes_of(prepared)
+        name = _model_of(suite, before)
+        if name not in paces:
+            paces[name] = _pace(model, prepared, CALIBRATION_SECONDS / len(models))
         rows.append(
             RowPlan(
                 label=row.label,
@@ -55,16 +80,28 @@ def plan_rows(suite: Suite, cache: Path) -> list[RowPlan]:
                 parameters=parameters(model),
                 flops_per_byte=per_byte,
                 train_bytes=row.train.bytes,
+                patches=round(shapes.patches.sum() / shapes.bytes * row.train.bytes) if prepared.patcher else None,
                 train_flops=training_flops(per_byte, row.train.bytes),
-                seconds=_seconds_per_byte(model, prepared) * row.train.bytes,
+                matched=goal.compare(prepared, row.train.bytes),
+                memory=paces[name].memory,
+                seconds=paces[name].seconds_per_byte * row.train.bytes,
             )
         )
     return rows
 
 
-def _seconds_per_byte(model: nn.Module, prepared: Prepared) -> float:
-    """Of training steps on this machine."""
+def _model_of(suite: Suite, prepared: Prepared) -> str:
+    """The same for rows that train the same model on the same cut, as the budgets of a sweep do."""
+    row = prepared.row
+    train = dataclasses.replace(row.train, bytes=1)
+    what = (row.sizes, row.price, train, prepared.patcher and prepared.patcher.fingerprint())
+    return json.dumps(what, default=str)
+
+
+def _pace(model: nn.Module, prepared: Prepared, budget: float) -> Pace:
+    """Of training steps on this machine, two at least and as many as go into `budget` seconds."""
     config, device = prepared.row.train, best_device()
+    reset_peak_memory(device)
     model.to(device)
     optimizer = make_optimizer(model, config)
     spans = training_spans(prepared.train.offsets, config.window)
@@ -75,47 +112,72 @@ def _seconds_per_byte(model: nn.Module, prepared: Prepared) -> float:
         batch = prepared.train.windows(picked).to(device)
         train_step(model, model, optimizer, batch, 0.0, config)
         rates.append((time.perf_counter() - at) / len(batch.data))
-        if len(rates) > 1 and time.perf_counter() - began > PROBE_SECONDS:
+        if len(rates) > 1 and time.perf_counter() - began > budget:
             break
-    return float(np.median(rates[1:]))
+    return Pace(float(np.median(rates[1:])), peak_memory(device))
 
 
-def make_plan(suite: Suite) -> Table:
-    """The plan as a table for the terminal."""
-    with tempfile.TemporaryDirectory() as cache:
-        rows = plan_rows(suite, Path(cache))
-    total = sum(r.seconds for r in rows) * len(suite.seeds)
+# --- for the terminal
+
+
+def tables(suite: Suite, rows: list[RowPlan]) -> list[Table]:
+    """What is trained, and where the FLOPs of a byte go."""
+    return [_training(suite, rows), _parts(rows)]
+
+
+def _training(suite: Suite, rows: list[RowPlan]) -> Table:
+    seeds = len(suite.seeds)
+    total = sum(r.seconds for r in rows) * seeds
     table = Table(
-        title=f"{suite.name}: {len(rows)} rows x {len(suite.seeds)} seeds, about {_duration(total)} of training here"
+        title=f"{suite.name}: {len(rows)} rows x {seeds} seeds, about {duration(total)} of training here, one at a time"
     )
     table.add_column("row")
-    for name in ("bytes/patch", "parameters", "non-emb.", "active"):
-        table.add_column(name, justify="right")
-    parts = list(rows[0].flops_per_byte)
-    for part in parts:
-        table.add_column(f"{part.replace('_', ' ')} FLOPs/B", justify="right")
-    for name in ("train bytes", "train FLOPs", "time"):
+    for name in (
+        *("bytes/patch", "parameters", "non-emb.", "active", "train bytes", "patches", "train FLOPs"),
+        *(f"matched: {rows[0].matched['quantity'].replace('_', ' ')}", "memory", "time"),
+    ):
         table.add_column(name, justify="right")
     for r in rows:
         table.add_row(
             r.label,
             "" if r.bytes_per_patch is None else f"{r.bytes_per_patch:.2f}",
-            *(_short(r.parameters[key]) for key in ("total", "non_embedding", "active")),
-            *(_short(r.flops_per_byte[part]) for part in parts),
-            _short(r.train_bytes),
+            *(short(r.parameters[key]) for key in ("total", "non_embedding", "active")),
+            short(r.train_bytes),
+            "" if r.patches is None else short(r.patches),
             f"{r.train_flops:.2e}",
-            _duration(r.seconds),
+            _closeness(r.matched),
+            f"{short(r.memory)}B",
+            duration(r.seconds),
         )
     return table
 
 
-def _short(value: float) -> str:
+def _closeness(matched: dict[str, Any]) -> str:
+    """How near a row comes to what it is matched to, and what was changed for that."""
+    if matched["deviation"] is None:
+        return "free"
+    changed = ", ".join(f"{name} {value}" for name, value in matched["set"].items() if name != "bytes")
+    return f"{matched['deviation']:+.1%}" + (f" ({changed})" if changed else "")
+
+
+def _parts(rows: list[RowPlan]) -> Table:
+    table = Table(title="forward FLOPs a byte, by part")
+    table.add_column("row")
+    parts = list(rows[0].flops_per_byte)
+    for part in parts:
+        table.add_column(part.replace("_", " "), justify="right")
+    for r in rows:
+        table.add_row(r.label, *(short(r.flops_per_byte[part]) for part in parts))
+    return table
+
+
+def short(value: float) -> str:
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= size:
             return f"{value / size:.3g}{unit}"
     return f"{value:.3g}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     minutes, hours = seconds / 60, seconds / 3600
     return f"{hours:.1f} h" if hours >= 1 else f"{minutes:.0f} min" if minutes >= 2 else f"{seconds:.0f} s"

@@ -96,5 +96,41 @@ def token_lm_flops(config: TokenLMConfig, vocab_size: int, shapes: Shapes) -> di
     )
 
 
+# --- the paper's own formulas (BLT, appendix "FLOPs equations"), which count the entropy model as nothing
+
+
+def paper_transformer_flops(layers: int, width: int, keys: float, vocab: int = 0) -> float:
+    """Forward FLOPs a position of a transformer with a feed-forward of four times its width, where a position sees
+    half of `keys` others on average: attention, its four projections, feed-forward, and the way out to `vocab`."""
+    attention = 4 * layers * width * (keys + 1) / 2
+    return attention + _paper_projections(layers, width, 1) + 16 * layers * width**2 + 2 * width * vocab
+
+
+def paper_token_flops(layers: int, width: int, vocab: int, bytes_per_token: float, context: int) -> float:
+    """Forward FLOPs a byte of a transformer over tokens, with a context of so many bytes."""
+    return paper_transformer_flops(layers, width, context / bytes_per_token, vocab) / bytes_per_token
+
+
+def paper_harness_flops(config: HarnessConfig, bytes_per_patch: float, context: int) -> float:
+    """Forward FLOPs a byte of a harness with both cross-attentions: the latent model once a patch, the local ones at
+    each byte, the encoder's cross-attention once a slot, and the decoder's at each byte."""
+    c, p, k = config, bytes_per_patch, config.n_slots
+    latent = paper_transformer_flops(c.latent_layers, c.latent_width, context / p) / p
+    encoder = paper_transformer_flops(c.encoder_layers, c.local_width, c.local_window)
+    decoder = paper_transformer_flops(c.decoder_layers, c.local_width, c.local_window, 256)
+    pooling = _paper_cross_attention(1, c.local_width, keys=p, ratio=p / k) * k / p
+    reading = _paper_cross_attention(c.decoder_layers, c.local_width, keys=k, ratio=k / p)
+    return latent + encoder + decoder + pooling + reading
+
+
+def _paper_projections(layers: int, width: int, ratio: float) -> float:
+    """Queries and outputs, and `ratio` keys and values a query."""
+    return (2 * ratio + 2) * 2 * layers * width**2
+
+
+def _paper_cross_attention(layers: int, width: int, keys: float, ratio: float) -> float:
+    return 4 * layers * width * (keys + 1) / 2 + _paper_projections(layers, width, ratio)
+
+
 def _only(**parts: float) -> dict[str, float]:
     return {name: parts.get(name, 0.0) for name in COMPONENTS}

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
-from tiny_suite import ROWS, tiny_suite
+from tiny_suite import ROWS, tiny_suite, write_suite
 
 from bench import plan, run
+from bench.cli import main
 from bench.config import Suite
 from bench.data import load
-from bench.plan import RowPlan, make_plan, plan_rows
+from bench.plan import RowPlan, plan_rows, tables
 from bench.prepare import training_flops
 from bench.run import run_suite
 from models.flops import COMPONENTS
@@ -23,7 +25,7 @@ ALL: dict[str, dict[str, Any]] = {**ROWS, "routed": {"patcher": "hnet"}}
 
 @pytest.fixture(autouse=True)
 def _no_long_probes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "PROBE_SECONDS", 0.0)
+    monkeypatch.setattr(plan, "CALIBRATION_SECONDS", 0.0)
 
 
 def test_the_plan_is_what_the_run_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,6 +44,12 @@ def test_the_plan_is_what_the_run_records(tmp_path: Path, monkeypatch: pytest.Mo
         sizes = record["patcher"].get("bytes_per_patch")
         assert planned.bytes_per_patch == (sizes["train"] if sizes else None)
         assert planned.seconds > 0
+        assert planned.matched["reference"] == record["matched"]["reference"]
+        assert planned.matched["value"] == record["matched"]["value"]
+        # both are the whole process at its peak, which here is mostly not the model
+        assert planned.memory == pytest.approx(record["cost"]["peak_memory_bytes"], rel=0.5)
+        steps = sizes and planned.train_bytes / sizes["train"]
+        assert planned.patches == (pytest.approx(steps, rel=0.1) if sizes else None)
 
 
 def test_time_is_that_of_a_step_that_is_warm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,37 +78,73 @@ def test_a_cut_that_is_yet_to_be_learnt_is_counted_as_it_is_wanted(tmp_path: Pat
     assert 1 < ratio < 1.2
 
 
-def row(label: str, seconds: float, size: float | None = 4.0) -> RowPlan:
+def test_the_budgets_of_a_sweep_are_timed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed: list[str] = []
+
+    def pace(model: Any, prepared: Any, budget: float) -> plan.Pace:
+        timed.append(prepared.row.label)
+        return plan.Pace(1e-3, 5)
+
+    monkeypatch.setattr(plan, "_pace", pace)
+    rows = {label: ROWS[label] for label in ("stride", "bytes")}
+    found = plan_rows(tiny_suite(tmp_path, rows=rows, sweep={"train.bytes": [1000, 3000]}), tmp_path / "cache")
+    assert timed == ["stride@1000", "bytes@1000"]
+    assert [r.seconds for r in found] == [1, 3, 1, 3]
+
+
+def row(label: str, seconds: float, size: float | None = 4.0, **changes: Any) -> RowPlan:
     parts = {"latent": 1.5e6, "local_encoder": 2e5, "local_decoder": 3e5, "cross_attention": 0.0, "head": 32_768.0}
     per_byte = {**parts, "patcher": 0.0, "total": sum(parts.values())}
-    counts = {"total": 1_234_567, "non_embedding": 765_432, "active": 800_000}
-    return RowPlan(label, size, counts, per_byte, 3_276_800, 2e13, seconds)
+    matched = {"quantity": "train_flops", "reference": 2e13, "value": 2e13, "deviation": 0.0, "set": {"bytes": 5}}
+    return RowPlan(
+        label=label,
+        bytes_per_patch=size,
+        parameters={"total": 1_234_567, "non_embedding": 765_432, "active": 800_000},
+        flops_per_byte=per_byte,
+        train_bytes=3_276_800,
+        patches=None if size is None else 819_200,
+        train_flops=2e13,
+        matched={**matched, **changes},
+        memory=1_500_000_000,
+        seconds=seconds,
+    )
 
 
-def text_of(suite: Suite) -> list[str]:
+def lines_of(suite: Suite, rows: list[RowPlan]) -> list[str]:
     console = Console(width=300, record=True, file=io.StringIO())
-    console.print(make_plan(suite))
+    for table in tables(suite, rows):
+        console.print(table)
     return console.export_text().splitlines()
 
 
-def test_the_plan_as_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "plan_rows", lambda suite, cache: [row("stride", 90), row("bytes", 5400, None)])
-    text = text_of(tiny_suite(tmp_path, "seeds=[0,1]"))
-    assert "tiny: 2 rows x 2 seeds, about 3.0 h of training here" in text[0]
-    heading = next(line for line in text if "parameters" in line)
+def test_the_plan_as_tables(tmp_path: Path) -> None:
+    rows = [
+        row("stride", 90),
+        row("long", 5400, None, deviation=0.004, set={"latent_width": 96}),
+        row("free", 1, deviation=None),
+    ]
+    text = lines_of(tiny_suite(tmp_path, "seeds=[0,1]"), rows)
+    assert any("tiny: 3 rows x 2 seeds, about 3.1 h of training here" in line for line in text)
+    heading, parts = (next(line for line in text if words in line) for words in ("parameters", "local encoder"))
     for column in (
-        *("row", "bytes/patch", "parameters", "non-emb.", "active", "latent FLOPs/B", "local encoder FLOPs/B"),
-        *("local decoder FLOPs/B", "cross attention FLOPs/B", "head FLOPs/B", "patcher FLOPs/B", "total FLOPs/B"),
-        *("train bytes", "train FLOPs", "time"),
+        *("row", "bytes/patch", "parameters", "non-emb.", "active", "train bytes", "patches", "train FLOPs"),
+        *("matched: train flops", "memory", "time"),
     ):
         assert column in heading
-    stride = next(line for line in text if "stride" in line)
-    for cell in ("4.00", "1.23M", "765k", "800k", "1.5M", "200k", "32.8k", "2.03M", "3.28M", "2.00e+13", "90 s"):
+    for column in ("latent", "local encoder", "local decoder", "cross attention", "head", "patcher", "total"):
+        assert column in parts
+    stride, costs = (line for line in text if "stride" in line)
+    for cell in ("4.00", "1.23M", "765k", "800k", "3.28M", "819k", "2.00e+13", "+0.0%", "1.5GB", "90 s"):
         assert f" {cell} " in stride
-    assert " 1.5 h " in next(line for line in text if " bytes " in line and "1.23M" in line)
+    for cell in ("1.5M", "200k", "300k", "32.8k", "2.03M"):
+        assert f" {cell} " in costs
+    long = next(line for line in text if " long " in line)
+    assert " +0.4% (latent_width 96) " in long
+    assert " 1.5 h " in long
+    assert " free " in next(line for line in text if line.split()[1:2] == ["free"])
 
 
-def test_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     caches: list[Path] = []
 
     def remembers(suite: Suite, cache: Path) -> list[RowPlan]:
@@ -109,6 +153,10 @@ def test_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         return [row("stride", 1)]
 
     monkeypatch.setattr(plan, "plan_rows", remembers)
-    make_plan(tiny_suite(tmp_path))
+    path = write_suite(tmp_path)
+    assert main(["plan", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["label"] == "stride"
+    assert main(["plan", str(path)]) == 0
+    assert "stride" in capsys.readouterr().out
     assert not caches[0].exists()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["texts.jsonl", "tiny.yaml"]
