@@ -18,9 +18,11 @@ from tiny import SMALL, TEXT, batch_of, harness, random_starts
 from tiny_suite import TRAIN, write_suite
 
 import bench.perf
-from bench.perf import bootstrap, decode, segment, step
+from bench.model import CutModel
+from bench.perf import bootstrap, decode, lm_eval, segment, step
+from patchers import create
 
-SCRIPTS = {"bootstrap", "decode", "segment", "step"}
+SCRIPTS = {"bootstrap", "decode", "lm_eval", "segment", "step"}
 
 
 @pytest.fixture(autouse=True)
@@ -105,3 +107,14 @@ def test_decoding(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
     found = json.loads(capsys.readouterr().out)
     for ratio in ("a_full_over_cached_at_1024", "a_full_over_cached_writing_1024", "b_byte_4000_over_byte_250"):
         assert found[ratio] > 0
+
+
+def test_multiple_choice(tmp_path: Path) -> None:
+    items = [{"query": f"Question: {i}?", "choices": ["one", "two", "three"], "gold": 0} for i in range(6)]
+    (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, items)))
+    requests = lm_eval.requests_of(tmp_path / "items.jsonl")
+    assert requests[-1] == (b"Question: 5?\nAnswer:", b" three")
+    found = lm_eval.measure(CutModel(harness(), create("stride"), 256), requests, 4)
+    assert found["requests"] == 18
+    assert found["c_largest_difference_nats"] < 1e-4
+    assert all(value > 0 for name, value in found.items() if name[0] in "abr")
