@@ -15,6 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+SHORT = 64
+"""A softmax over fewer scores than this is two to three times faster in float32 than in bfloat16 (CPU)."""
+
 UNSEEN = -1e30
 """Added to the score of a key that is not seen; finite, so that it may be multiplied by zero."""
 
@@ -70,7 +73,9 @@ class BlockAttention(torch.autograd.Function):
         if own is not None:
             score.mul_(own)[1:].addcmul_(torch.bmm(q[1:], k[:-1].mT), 1 - own)
         score.view(h, -1, size, size).add_(blocks.bias)
-        weight = torch.softmax(score, -1)
+        if size < SHORT:
+            score = score.to(torch.promote_types(score.dtype, torch.float32))
+        weight = torch.softmax(score, -1).to(q.dtype)
         if own is None:
             out = torch.bmm(weight, v)
             weights = [weight]

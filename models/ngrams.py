@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -48,6 +49,36 @@ def gram_rows(data: Tensor, positions: Tensor, sizes: Sequence[int], rows: int) 
     return out
 
 
+class _Lookup(torch.autograd.Function):
+    """Sum of rows of a table; a fifth of `embedding_bag`'s time forward and half of it backward (CPU)."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, rows: Tensor, skip: int | None) -> Tensor:
+        ctx.save_for_backward(rows)
+        ctx.shape, ctx.skip = table.shape, skip
+        found = table.index_select(0, rows.flatten())
+        if skip is not None:
+            found.index_fill_(0, (rows.flatten() == skip).nonzero()[:, 0], 0)
+        return found.view(*rows.shape, -1).sum(1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (grad,) = grads
+        (rows,) = ctx.saved_tensors
+        out = grad.new_zeros(ctx.shape)
+        for column in rows.unbind(1):
+            out.index_add_(0, column, grad)
+        if ctx.skip is not None:
+            out[ctx.skip] = 0
+        return out, None, None
+
+
+def look_up(table: Tensor, rows: Tensor, skip: int | None = None) -> Tensor:
+    """Table (N, D), rows (T, G) -> (T, D): the sum of the rows of each position, without row `skip`."""
+    found: Tensor = _Lookup.apply(table, rows, skip)
+    return found
+
+
 class NgramEmbedding(nn.Module):
     """Sum of one embedding per gram size; grams that do not fit in the window are left out.
 
@@ -64,7 +95,7 @@ class NgramEmbedding(nn.Module):
     def forward(self, data: Tensor, positions: Tensor, dtype: torch.dtype) -> Tensor:
         """Data (T,), positions (T,) -> (T, D)."""
         rows = gram_rows(data, positions, self.sizes, self.rows)
-        return F.embedding_bag(rows, self.table, mode="sum", padding_idx=len(self.sizes) * self.rows).to(dtype)
+        return look_up(self.table, rows, len(self.sizes) * self.rows).to(dtype)
 
 
 def open_patch_rows(data: Tensor, starts: Tensor, positions: Tensor, rows: int) -> tuple[Tensor, Tensor]:
@@ -133,7 +164,7 @@ class PatchStateEmbedding(nn.Module):
         `starts[p]` itself is read only if the model knows it before it predicts byte p.
         """
         length, row = open_patch_rows(data, starts, positions, self.rows)
-        x = F.embedding(length.clamp(max=self.max_length), self.length) + F.embedding(row, self.patch)
+        x = F.embedding(length.clamp(max=self.max_length), self.length) + look_up(self.patch, row[:, None])
         if self.knows_flag:
             x = x + F.embedding(starts.long(), self.flag)
         return x.to(dtype)

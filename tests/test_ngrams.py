@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.ngrams import NgramEmbedding, PatchStateEmbedding, gram_rows, open_patch_rows, prime_below
+from models.ngrams import NgramEmbedding, PatchStateEmbedding, gram_rows, look_up, open_patch_rows, prime_below
 
 A = 6_364_136_223_846_793_005
 DOCS = st.lists(st.binary(min_size=1, max_size=30), min_size=1, max_size=5)
@@ -79,3 +79,13 @@ def test_the_flag_is_not_read_where_it_is_not_known() -> None:
         flipped[3] = False
         moved = (state(data, flipped, positions, torch.float32) != base).any(1).nonzero()[:, 0].tolist()
         assert moved[0] == (3 if knows else 4)
+
+
+def test_the_gradient_of_a_lookup_is_that_of_torchs_own() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(0, 8, (20, 3), generator=generator)
+    table = torch.randn(8, 4, generator=generator, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda t: look_up(t, rows, 7), (table,))
+    want = torch.nn.functional.embedding_bag(rows, table, mode="sum", padding_idx=7)
+    assert torch.allclose(look_up(table, rows, 7), want)
+    assert torch.allclose(look_up(table, rows[:, :1]), table[rows[:, 0]])

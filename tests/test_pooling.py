@@ -7,7 +7,7 @@ import torch
 from tiny import shaken
 
 from models.batch import Patches
-from models.pooling import PatchQueries, PatchReader, pool
+from models.pooling import PatchQueries, PatchReader, _Pool, _Read, pool
 
 STARTS = torch.tensor([1, 0, 0, 1, 1, 0, 0, 0, 1, 0, 1, 1], dtype=torch.bool)
 OFFSETS = torch.tensor([0, 8, 12])
@@ -74,3 +74,25 @@ def test_reading_equals_dense_attention_over_all_slots() -> None:
     weights = scores.masked_fill(outside[:, None, :, None], -math.inf).flatten(2).softmax(-1).view_as(scores)
     want = module.out(torch.einsum("thps,pshe->the", weights, value).flatten(1))
     assert torch.allclose(module(x, slots, patches.read), want, atol=1e-5)
+
+
+@pytest.mark.parametrize(("slots", "heads"), [(3, 2), (1, 1), (2, 4)])
+def test_gradients_are_those_of_what_is_computed(slots: int, heads: int) -> None:
+    patches = Patches.of(STARTS, OFFSETS)
+    torch.manual_seed(0)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+
+    x, query, both = draw(12, 4), draw(patches.count, slots, 4), draw(patches.count, slots, 2, 4)
+    assert torch.autograd.gradcheck(lambda x: pool(x, patches.member, patches.count, "max"), (x,))
+    inputs = query, x, draw(12, 4)
+    assert torch.autograd.gradcheck(lambda q, k, v: _Pool.apply(q, k, v, patches.member, heads), inputs)
+    assert torch.autograd.gradcheck(lambda q, b: _Read.apply(q, b, patches.read, heads), (x, both))
+
+
+def test_equal_maxima_share_the_gradient() -> None:
+    x = torch.tensor([[1.0], [3.0], [3.0], [9.0]], requires_grad=True)
+    pool(x, torch.tensor([0, 0, 0, 1]), 1, "max").backward(torch.tensor([[6.0]]))
+    assert x.grad is not None
+    assert x.grad.flatten().tolist() == [0, 3, 3, 0], "and none goes to what belongs to no patch"

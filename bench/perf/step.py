@@ -1,8 +1,8 @@
 """Speed of a training step, as ratios measured in one run: python -m bench.perf.step [--suite quick] [--row stride]
 [--set train.batch_bytes=16384]
 
-(a) the step against the same model run plainly: float32, and norms, rotations, SwiGLU and attention as torch composes
-    them;
+(a) the step against the same model run plainly: float32, and norms, rotations, SwiGLU, attention, pooling, reading
+    and lookups as torch composes them;
 (b) its model FLOP/s against those of a dense GPT made of the same blocks at the latent width, on as many positions;
 (e) the share of a training's time outside forward, backward and optimizer;
 (f) padding of latent positions.
@@ -36,7 +36,7 @@ from bench.cuts import batches, training_spans
 from bench.data import load
 from bench.prepare import flops, make_model, prepare
 from bench.train import make_optimizer, train, train_step
-from models import layers
+from models import layers, ngrams, pooling
 from models.flops import Shapes, block_flops, seen_keys
 from models.harness import Harness
 from models.initialise import initialise
@@ -48,7 +48,7 @@ ROW_LENGTH = 256
 
 @contextlib.contextmanager
 def plainly() -> Iterator[None]:
-    """Norms, rotations, SwiGLU and attention as one would first write them."""
+    """Norms, rotations, SwiGLU, attention, pooling, reading and lookups as one would first write them."""
 
     def norm(self: layers.RMSNorm, x: Tensor) -> Tensor:
         return F.rms_norm(x, x.shape[-1:], self.weight.to(x.dtype), self.eps)
@@ -66,11 +66,44 @@ def plainly() -> Iterator[None]:
         q, k = rope.rotate(qk).split(self.heads, 1)
         return self.out(mask.attention(q, k, v))
 
+    def pool(self: pooling.PatchQueries, x: Tensor, member: Tensor, count: int) -> Tensor:
+        t, d = x.shape
+        e = d // self.heads
+        slots = self.expand(pooling.segment_max(x, member, count)).view(count, self.slots, d)
+        query = self.query(self.query_norm(slots)).view(count, self.slots * d)
+        key, value = self.key_value(self.key_norm(x)).view(t, 2, 1, self.heads, e).unbind(1)
+        mine = query.index_select(0, member.clamp(max=count - 1)).view(t, self.slots, self.heads, e)
+        flat = ((mine * key).sum(-1).float() * e**-0.5).view(t, -1)
+        peak = pooling.segment_max(flat.detach(), member, count).index_select(0, member.clamp(max=count - 1))
+        weight = (flat - peak).clamp(max=0).exp()
+        sums = pooling.segment_sum(weight, member, count).clamp(min=1e-30)
+        mixed = (weight.to(x.dtype).view(t, self.slots, self.heads, 1) * value).view(t, -1)
+        mixed = pooling.segment_sum(mixed, member, count).view(count, self.slots, self.heads, e)
+        mixed = mixed / sums.to(x.dtype).view(count, self.slots, self.heads, 1)
+        return slots + self.out(mixed.reshape(count, self.slots, d))
+
+    def read(self: pooling.PatchReader, x: Tensor, slots: Tensor, index: Tensor) -> Tensor:
+        (t, d), (p, k, _) = x.shape, slots.shape
+        e = d // self.heads
+        query = self.query(self.query_norm(x)).view(t, 1, self.heads, e)
+        both = self.key_value(self.slot_norm(slots)).view(p, k * 2 * d).index_select(0, index)
+        key, value = both.view(t, k, 2, self.heads, e).unbind(2)
+        weight = torch.softmax((query * key).sum(-1) * e**-0.5, 1)
+        return self.out((weight.unsqueeze(-1) * value).sum(1).reshape(t, d))
+
+    def look_up(table: Tensor, rows: Tensor, skip: int | None = None) -> Tensor:
+        if skip is None:
+            return F.embedding(rows[:, 0], table)
+        return F.embedding_bag(rows, table, mode="sum", padding_idx=skip)
+
     with (
         patch.object(layers.RMSNorm, "forward", norm),
         patch.object(layers.SwiGLU, "forward", swiglu),
         patch.object(layers.Rope, "rotate", rotate),
         patch.object(layers.Attention, "forward", attend),
+        patch.object(pooling.PatchQueries, "forward", pool),
+        patch.object(pooling.PatchReader, "forward", read),
+        patch.object(ngrams, "look_up", look_up),
     ):
         yield
 
