@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,6 +110,4 @@ def test_a_suite_of_all_kinds_of_models_has_speeds_in_its_table(
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert len(rows) == len(ROWS)
     for row in rows:
-        numbers = [value for key, value in row.items() if "bytes/s" in key or "ms a" in key]
-        assert len(numbers) >= 3
-        assert all(re.search(r"\d", number) for number in numbers), row
+        assert all(float(row[name]) > 0 for name in columns.split(",")), row
