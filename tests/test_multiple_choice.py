@@ -94,9 +94,9 @@ def test_what_is_no_row_is_said_in_one_sentence(tmp_path: Path, row: Any, messag
 def test_sources_that_are_missing_or_two(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match=r"cannot read .*none\.txt: .*No such file"):
         ChoiceSource(file=str(tmp_path / "none.txt")).read(1)
-    for source in ({}, {"file": "x", "dataset": DatasetConfig("y")}):
+    for file, dataset in ((None, None), ("x", DatasetConfig("y"))):
         with pytest.raises(BenchError, match="exactly one of file and dataset"):
-            ChoiceSource(**source)
+            ChoiceSource(file, dataset)
 
 
 # --- out of a corpus

@@ -172,7 +172,7 @@ def test_what_is_changed_at_a_level_is_changed_at_higher_ones(name: str) -> None
 
     def changed(level: float) -> set[int]:
         noised = OPERATORS[name](text, level)
-        kept = {}
+        kept: dict[int, str] = {}
         for character, place in zip(noised.text, noised.origin.tolist(), strict=True):
             kept[place] = kept.get(place, "") + character
         return {i for i, c in enumerate(text) if kept.get(i) != c}

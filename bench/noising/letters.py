@@ -57,8 +57,10 @@ _REACH = 1.3
 def _neighbours() -> dict[str, str]:
     """Each letter of the keyboard -> what stands on the keys around it, with the same shift."""
     out = {}
-    for shift in (0, 1):
-        keys = [(row[shift][i], row[2] + i, y) for y, row in enumerate(_ROWS) for i in range(len(row[0]))]
+    for shift in (False, True):
+        keys = []
+        for y, (plain, shifted, left) in enumerate(_ROWS):
+            keys += [(key, left + i, y) for i, key in enumerate(shifted if shift else plain)]
         for key, x, y in keys:
             near = [other for other, u, v in keys if 0 < (x - u) ** 2 + (y - v) ** 2 <= _REACH**2]
             if key.isalpha():
