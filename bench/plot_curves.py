@@ -15,10 +15,13 @@ from bench.records import dig
 from bench.render import Cell
 from bench.stats import MARGIN
 from bench.table import Comparison
+from patchers.errors import BenchError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from bench.fits import Fits
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,9 @@ class Curve:
         return [float(cell.value) if isinstance(cell.value, int | float) else math.nan for cell in self.y]
 
 
-def draw_curves(axes: Axes, curves: Sequence[Curve], named: bool = True) -> None:
-    """Lines with their intervals as bars, so that they can be told apart where they cross."""
-    for curve in curves:
+def draw_curves(axes: Axes, curves: Sequence[Curve], named: bool = True, joined: Sequence[bool] | None = None) -> None:
+    """Lines with their intervals as bars, so that they can be told apart where they cross; points where not joined."""
+    for curve, line in zip(curves, joined or [True] * len(curves), strict=True):
         at = curve.number
         colour = style.CYCLE[at % len(style.CYCLE)]
         low = [value if cell.low is None else cell.low for value, cell in zip(curve.values, curve.y, strict=True)]
@@ -46,7 +49,7 @@ def draw_curves(axes: Axes, curves: Sequence[Curve], named: bool = True) -> None
         axes.plot(
             *(curve.x, curve.values),
             color=colour, lw=1.5, ms=4.5, marker=style.MARKERS[at % len(style.MARKERS)],
-            ls=style.DASHES[at // len(style.CYCLE) % len(style.DASHES)],
+            ls=style.DASHES[at // len(style.CYCLE) % len(style.DASHES)] if line else "",
         )  # fmt: skip
     if named and curves:
         name_at_the_end(axes, curves)
@@ -131,6 +134,31 @@ def _difference(compared: Comparison, label: str, reference: str) -> Cell | None
         return None
     known = not math.isnan(found.low)
     return Cell(found.value, found.low if known else None, found.high if known else None)
+
+
+def fits_of(compared: Comparison) -> Fits | None:
+    """L = E + A * C^-a for each row of a sweep over budgets; None where the records are of no such sweep."""
+    from bench import fits
+
+    try:
+        return fits.fits_of(compared.records, resamples=compared.resamples)
+    except BenchError:  # no sweep, or too few budgets: then points and lines are all there is to show
+        return None
+
+
+def draw_fits(axes: Axes, curves: Sequence[Curve], fits: Fits) -> None:
+    """Points with their intervals, the fitted curves with theirs, and a ring where two of them cross."""
+    draw_curves(axes, curves, joined=[curve.label not in fits.rows for curve in curves])
+    for curve in curves:
+        if curve.label in fits.rows:
+            colour = style.CYCLE[curve.number % len(style.CYCLE)]
+            compute, losses, low, high = zip(*fits.rows[curve.label].band(), strict=True)
+            axes.plot(compute, losses, color=colour, lw=1.5, zorder=2)
+            axes.fill_between(compute, low, high, color=colour, alpha=0.06, lw=0, zorder=0)
+    for crossing in fits.crossings:
+        if crossing.compute is not None:
+            loss = float(fits.rows[crossing.rows[0]].laws.at(np.array([crossing.compute.value]))[0, 0])
+            axes.plot([crossing.compute.value], [loss], "o", ms=11, mfc="none", mec=style.INK, mew=0.9, zorder=5)
 
 
 # --- noise

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench import plot_style as style
-from bench.plot_curves import Curve, bases, draw_curves
+from bench.plot_curves import Curve, bases, draw_curves, draw_fits, fits_of
 from bench.render import Cell, Table, number
 from bench.stats import MARGIN
 from bench.table import Comparison
@@ -18,6 +18,8 @@ from bench.table import Comparison
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from bench.fits import Fits
 
 FAMILIES = {  # name -> colour, marker
     "causal cut": (style.BLUE, "o"),
@@ -92,7 +94,8 @@ def scatter(
     if len(found) < 2:
         return None
     if swept := bases(compared):
-        return _lines(swept, found, title, axis, logarithmic)
+        fits = fits_of(compared) if x == "train_flops" else None
+        return _lines(swept, found, title, axis, logarithmic, fits)
     figure, axes = style.new_figure()
     style.scaled(axes, [p.x for p in found], logarithmic)
     for point in found:
@@ -110,7 +113,7 @@ def scatter(
 
 
 def _lines(
-    swept: dict[str, list[str]], found: Sequence[Point], title: str, axis: str, logarithmic: bool
+    swept: dict[str, list[str]], found: Sequence[Point], title: str, axis: str, logarithmic: bool, fits: Fits | None
 ) -> Figure | None:
     """A sweep: every row as a line over what was swept, where x moves with that."""
     of = {point.label: point for point in found}
@@ -126,7 +129,10 @@ def _lines(
     axes.set_xlabel(axis)
     axes.set_ylabel("bits per byte (lower is better)")
     axes.set_title(title)
-    draw_curves(axes, curves)
+    if fits is None:
+        draw_curves(axes, curves)
+    else:
+        draw_fits(axes, curves, fits)
     return figure
 
 

@@ -63,7 +63,8 @@ KINDS: dict[str, Kind] = {
         "Bits per byte and training compute",
         "bits per byte against training FLOPs",
         "Three times the forward pass for what is trained, once for what only cuts. Bars are the 95 % interval of a "
-        "row by itself; whether two rows differ is in the paired differences.",
+        "row by itself; whether two rows differ is in the paired differences. Where budgets were swept, the lines are "
+        "fits of bpb = E + A·FLOPs^-a with their 95 % bands, and a ring marks where two of them cross.",
         partial(scatter, x="train_flops", axis="training FLOPs, patcher included", logarithmic=True),
     ),
     "gap": Kind(

@@ -63,7 +63,7 @@ function tabs(list) {
 // --- records: kept compressed, unpacked when they are asked for
 
 async function recordText(run) {
-  const packed = document.getElementById(`record-${run}`).textContent;
+  const packed = document.getElementById(`record-${run.suite}/${run.id}`).textContent;
   const bytes = Uint8Array.from(atob(packed), (c) => c.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Response(stream).text();
@@ -118,7 +118,7 @@ function records(dialog, runs) {
     said.textContent = "";
     for (const button of seeds.children) button.setAttribute("aria-pressed", String(button.dataset.run === run.id));
     content.replaceChildren("…");
-    text = await recordText(run.id);
+    text = await recordText(run);
     const record = JSON.parse(text);
     content.replaceChildren(...Object.entries(record).map(([key, value]) => tree(key, value, key === "error" || key === "audits")));
     URL.revokeObjectURL(download.href);

@@ -20,6 +20,7 @@ from bench.report.summary import headline, key_facts
 from bench.report.tables import tables
 from bench.report.viewing import texts
 from bench.selection import Selection
+from bench.stats import RESAMPLES
 from bench.table import Comparison
 
 SCRIPTS = ("cuts.js", "viewer.js", "page.js")
@@ -31,7 +32,7 @@ VARIABLES = {
 }
 
 
-def page(chosen: Sequence[Selection], reference: str | None = None) -> str:
+def page(chosen: Sequence[Selection], reference: str | None = None, resamples: int = RESAMPLES) -> str:
     """The whole document. The same records give the same bytes.
 
     Raises BenchError where rows of a suite cannot be compared, and where there is no matplotlib.
@@ -42,7 +43,7 @@ def page(chosen: Sequence[Selection], reference: str | None = None) -> str:
         "style": _asset("style.css"),
         "script": "\n".join(_asset(name) for name in SCRIPTS),
         "navigation": " ".join(f'<a href="#{escape(name)}">{escape(name)}</a>' for name in names),
-        "suites": "\n".join(_suite(selection, reference) for selection in chosen),
+        "suites": "\n".join(_suite(selection, reference, resamples) for selection in chosen),
         "data": _json({"runs": _runs(chosen), "suites": [_viewed(selection) for selection in chosen]}),
         "records": "\n".join(_packed(record) for selection in chosen for record in selection.records),
         "footer": escape(_footer(chosen)),
@@ -57,8 +58,8 @@ def _asset(name: str) -> str:
 # --- a suite
 
 
-def _suite(selection: Selection, reference: str | None) -> str:
-    compared = Comparison(selection.records, selection.rows, reference)
+def _suite(selection: Selection, reference: str | None, resamples: int) -> str:
+    compared = Comparison(selection.records, selection.rows, reference, resamples=resamples)
     name = escape(selection.suite)
     return "\n".join(
         [
@@ -106,7 +107,7 @@ def _plots(selection: Selection, compared: Comparison) -> str:
         figure = drawn(compared, kind, **salt)
         if figure is None:
             continue
-        picture = themed(plot_style.as_svg(figure, **salt))
+        picture = themed(plot_style.as_svg(figure, **salt), f"{selection.suite}-{kind}")
         about = f"{KINDS[kind].title}: {KINDS[kind].what}"
         figures.append(
             f'<figure class="card"><div class="wide" tabindex="0" role="img" aria-label="{escape(about)}">'
@@ -116,12 +117,13 @@ def _plots(selection: Selection, compared: Comparison) -> str:
     return f'<div class="plots">{"".join(figures)}</div>'
 
 
-def themed(svg: str) -> str:
-    """The picture in the page's colours and its font, and as wide as there is room."""
+def themed(svg: str, name: str) -> str:
+    """The picture in the page's colours and its font, as wide as there is room, its ids apart from other pictures'."""
     svg = re.sub("|".join(VARIABLES), lambda colour: f"var(--{VARIABLES[colour[0]]})", svg)
-    svg = re.sub(
-        r'<svg ([^>]*?)width="[^"]*" height="[^"]*"|<svg height="[^"]*" ([^>]*?)width="[^"]*"', r"<svg \1\2", svg
-    )
+    svg = re.sub(r"(?<=<svg )[^>]*", lambda tag: re.sub(r'\b(?<!-)(width|height)="[^"]*" ?', "", tag[0]), svg, count=1)
+    used = set(re.findall(r"#([\w-]+)", svg))
+    svg = re.sub(r' id="([^"]*)"', lambda found: f' id="{escape(name)}-{found[1]}"' if found[1] in used else "", svg)
+    svg = re.sub(r'(url\(|href=")#', rf"\1#{escape(name)}-", svg)
     return re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", svg)
 
 
@@ -143,7 +145,12 @@ def _viewed(selection: Selection) -> dict[str, Any]:
 def _packed(record: Record) -> str:
     """A record, compressed: thirty of them would be megabytes of numbers that few look at."""
     packed = base64.b64encode(gzip.compress(content(record), 9, mtime=0)).decode()
-    return f'<script type="application/gzip" id="record-{escape(record["run_id"])}">{packed}</script>'
+    return f'<script type="application/gzip" id="{escape(_place(record))}">{packed}</script>'
+
+
+def _place(record: Record) -> str:
+    """Runs of two suites may have one id: they are the same run."""
+    return f"record-{record['suite']}/{record['run_id']}"
 
 
 def _json(value: Any) -> str:

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from bench.render import Table
+from math import isfinite
+from typing import TYPE_CHECKING
+
+from bench.plot_curves import fits_of
+from bench.render import Cell, Column, Row, Table, number
+from bench.stats import Estimate
 from bench.table import NUMBERS, Comparison
+
+if TYPE_CHECKING:
+    from bench.fits import Crossing, Fits
 
 # title -> columns; those without a number in any row are left out.
 COLUMNS = {
@@ -21,18 +29,80 @@ COLUMNS = {
 }
 OWN = ("bpb", "speed")
 """Tasks whose numbers are in the tables above."""
+MANY = 9
+"""Metrics in one table, at most."""
 
 
 def tables(compared: Comparison) -> dict[str, Table]:
     """By title."""
     wanted = {title: [name for name in names if _has(compared, name)] for title, names in COLUMNS.items()}
-    tasks = dict.fromkeys(metric.partition(".")[0] for metric in compared.metrics)
-    for task in tasks:
-        if task not in OWN:
-            wanted[task] = ["row", *(metric for metric in compared.metrics if metric.startswith(f"{task}."))]
+    wanted |= {title: ["row", *names] for title, names in _of_tasks(compared).items()}
     if "bpb.bpc" in compared.metrics:
         wanted["Results"].insert(wanted["Results"].index("bpb") + 1, "bpc")
-    return {title: compared.table(names) for title, names in wanted.items() if len(names) > 1}
+    made = {title: compared.table(names) for title, names in wanted.items() if len(names) > 1}
+    fits = fits_of(compared)
+    return made if fits is None else {**made, "Scaling": scaling(fits)}
+
+
+def _of_tasks(compared: Comparison) -> dict[str, list[str]]:
+    """The metrics of every task; where there are many, those whose names begin alike together."""
+    found: dict[str, list[str]] = {}
+    for metric in compared.metrics:
+        task, _, name = metric.partition(".")
+        if task == "bpb" and name not in ("bpb", "bpc"):
+            found.setdefault("Other texts", []).append(metric)
+        elif task not in OWN:
+            found.setdefault(task, []).append(metric)
+    for title in [title for title, names in found.items() if len(names) > MANY]:
+        for metric in found.pop(title):
+            found.setdefault(f"{title}: {metric.partition('.')[2].partition('_')[0]}", []).append(metric)
+    return found
+
+
+def scaling(fits: Fits) -> Table:
+    """The fits of a sweep over budgets, a row each; where two cross is said below."""
+    columns = (
+        Column("row", "row", "text"),
+        Column("E", "E, bits per byte", "bits", interval=True),
+        Column("a", "a", "bits", interval=True),
+        Column("budgets", "budgets", "count"),
+        Column("misfit", "misfit", "number"),
+    )
+    rows = [
+        Row(
+            label,
+            (
+                *(Cell(label), _estimated(fit.floor), _estimated(fit.exponent)),
+                *(Cell(len(fit.points)), Cell(fit.misfit, text=f"{fit.misfit:.1%}".replace("%", " %"))),
+            ),
+        )
+        for label, fit in fits.rows.items()
+    ]
+    notes = (
+        "bpb = E + A * FLOPs^-a over training FLOPs, the patcher's included; [95 %] over resamples of the documents.",
+        "E is what no compute takes away, 0 or above: where its interval reaches 0, the budgets do not tell.",
+        "Misfit: the largest relative distance of a measured budget from the curve.",
+        *(_crossing(crossing) for crossing in fits.crossings),
+    )
+    return Table(columns, tuple(rows), notes)
+
+
+def _estimated(found: Estimate) -> Cell:
+    known = isfinite(found.low) and isfinite(found.high)
+    return Cell(found.value, found.low, found.high) if known else Cell(found.value)
+
+
+def _crossing(found: Crossing) -> str:
+    one, other = found.rows
+    second = other if found.lower_first == one else one
+    if found.compute is None:
+        beyond = "; the curves would meet beyond them, where nothing was measured" * (found.status == "extrapolated")
+        return f"{one} and {other} do not cross inside the budgets: {found.lower_first} is lower{beyond}."
+    ends = [number(end, "si") if isfinite(end) else "beyond" for end in (found.compute.low, found.compute.high)]
+    return (
+        f"{one} and {other} cross at {number(found.compute.value, 'si')} FLOPs [{ends[0]}, {ends[1]}]: "
+        f"{found.lower_first} is lower before, {second} after."
+    )
 
 
 def _has(compared: Comparison, name: str) -> bool:
