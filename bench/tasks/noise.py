@@ -52,9 +52,9 @@ class Noise(Task):
     operators: Annotated[tuple[OperatorName, ...], Field(min_length=1)] = tuple(OPERATORS)
     levels: Annotated[tuple[Level, ...], Field(min_length=1)] = (0.05, 0.1, 0.2)
     documents: Count = 80  # for (a) and (d)
-    level_documents: Count = 40  # for (b), which reads each of them once a level and operator
+    level_documents: Count = 24  # for (b), which reads each of them once a level and operator
     half: Annotated[int, Field(ge=LEAST)] = 256  # characters of each half of a document, at most
-    items: Count = 100
+    items: Count = 80
     choices: ChoiceSource | None = None  # by default made out of the test documents
     score: Score | None = None  # by default per_byte for choices that are read, gain for those that are made
     seed: Annotated[int, Field(ge=0)] = 0
