@@ -119,13 +119,16 @@ def prepare_matched(suite: Suite, row: Row, data: Data, cache: Path, say: Say) -
     prepared = prepare(suite, row, data, cache, say)
     learnt = prepared.patcher is not None and prepared.patcher.kind == "in-model"
     tolerance = LEARNT_TOLERANCE if learnt else measure.tolerance
+    wanted: float | None
+    to: float | str | None
     if suite.match in BY_FLOPS:
-        wanted, to = _wanted_flops(suite, row, measure, data, cache, say)
+        budget, to = _wanted_flops(suite, row, measure, data, cache, say)
+        wanted = budget
         if suite.match == "train_flops":
-            read = max(1, round(wanted / training_flops(flops(expected(prepared)), 1)))
+            read = max(1, round(budget / training_flops(flops(expected(prepared)), 1)))
             changed, row = {"bytes": read}, dataclasses.replace(row, train=dataclasses.replace(row.train, bytes=read))
         else:
-            sizes = row.sizes if to == row.label else grown(expected(prepared), wanted)
+            sizes = row.sizes if to == row.label else grown(expected(prepared), budget)
             changed, row = changes(row.sizes, sizes), dataclasses.replace(row, sizes=sizes)
         prepared = dataclasses.replace(prepared, row=row)
     elif suite.match == "placement":

@@ -67,8 +67,8 @@ def optima_of(records: Iterable[Record], fits: Fits) -> list[Optimum]:
         sizes.sort(key=lambda size: size.parameters)
         spans = [[point.compute for point in size.fit.points] for size in sizes]
         low, high = max(map(min, spans)), min(map(max, spans))
-        budgets = np.geomspace(low, high, BUDGETS) if low < high else []
-        out += [_optimum(row, sizes, float(budget)) for budget in budgets]
+        budgets = np.geomspace(low, high, BUDGETS).tolist() if low < high else []
+        out += [_optimum(row, sizes, budget) for budget in budgets]
     return out
 
 
@@ -82,9 +82,9 @@ def _optimum(row: str, sizes: list[_Size], compute: float) -> Optimum:
     parameters = np.exp(_lowest(np.log(counts), losses))
     # between two sizes, the cost of a byte goes as a power of the parameters
     cost = np.exp(np.interp(np.log(parameters), np.log(counts), np.log([size.flops_a_byte for size in sizes])))
-    read = compute / cost
-    ratio = interval_of(float(read[0] / parameters[0]), (read / parameters)[1:])
-    return Optimum(row, compute, float(parameters[0]), float(read[0]), ratio, None)
+    paid: Floats = compute / cost
+    ratio = interval_of(float(paid[0] / parameters[0]), (paid / parameters)[1:])
+    return Optimum(row, compute, float(parameters[0]), float(paid[0]), ratio, None)
 
 
 def _lowest(places: Floats, losses: Floats) -> Floats:

@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 from tiny_suite import ROWS, tiny_suite
 
+from bench import run
 from bench.config import Suite
+from bench.fits import fits_of
 from bench.records import run_id
+from bench.run import run_suite
 from bench.sweep import apply, combinations, description, swept_label
 from patchers.errors import BenchError
 
@@ -89,6 +92,21 @@ def test_budgets_of_flops(tmp_path: Path) -> None:
     assert labels(suite)[:2] == ["stride@1e+09", "stride@4e+09"]
     assert [row.match_to for row in suite.rows[:2]] == [1e9, 4e9]
     assert suite.run_config("bytes@1e+09")["match_to"] == 1e9
+
+
+def test_a_sweep_is_run_and_fitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "audit", lambda model, texts: {})
+    rows = {"stride": ROWS["stride"], "bytes": ROWS["bytes"]}
+    suite = tiny_suite(tmp_path, "match=bytes", rows=rows, sweep={"train.bytes": [13_000, 26_000, 52_000]})
+    records = run_suite(suite, tmp_path / "results").records
+    assert [(r["row"], r["status"]) for r in records] == [(row.label, "ok") for row in suite.rows]
+    assert [r["config"]["sweep"]["value"] for r in records] == [13_000, 26_000, 52_000] * 2
+    assert all(r["matched"]["quantity"] == "train_bytes" and abs(r["matched"]["deviation"]) < 0.01 for r in records)
+    found = fits_of(records, resamples=100)
+    assert list(found.rows) == ["stride", "bytes"]
+    assert [point.value for point in found.rows["stride"].points] == [13_000, 26_000, 52_000]
+    losses = [point.loss.value for point in found.rows["stride"].points]
+    assert losses == sorted(losses, reverse=True)
 
 
 @pytest.mark.parametrize(
