@@ -131,8 +131,7 @@ def test_512_greedy_bytes_are_the_best_of_the_full_forward(kind: str, monkeypatc
             else:
                 told = np.array([f[0] for f in flags if f is not None])
                 if module.price == "end":  # the flag of a byte is whether the next one starts a patch
-                    last = uncached_end(module, prompt, patcher.segment(prompt))
-                    told = np.append(last, told)
+                    assert told[0] == uncached_end(module, prompt, patcher.segment(prompt))
                 # nothing is told of the last byte, which no position reads
                 starts = np.append(np.concatenate((patcher.segment(prompt), told)), False)[: len(whole)]
             logits = module.logits(batch_of([whole], [starts]))
