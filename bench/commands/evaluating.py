@@ -1,7 +1,10 @@
 """`patchbench lm-eval` and `lm-eval-tasks`: a trained model in the field's own harness, and our tasks for it."""
 
+import dataclasses
 import json
 import math
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -28,11 +31,17 @@ def lm_eval(
     plugin: Plugins = None,
 ) -> int:
     """Score a model that a run has trained on tasks of lm-evaluation-harness, exactly over bytes."""
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # lm-eval shows its progress; tqdm reads this when it is imported
     from bench.checkpoint import load_model
+    from bench.likelihood import is_leaky
     from bench.lm_eval import evaluate
 
     load_plugins(plugin)
     model = load_model(checkpoint)
+    if is_leaky(model):
+        print("patchbench: warning: this model is leaky (told boundaries that it does not pay for):", file=sys.stderr)
+        print("patchbench: warning: what it says is no likelihood, and compares with no other model's", file=sys.stderr)
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     scores = evaluate(model, names, include_path, limit, num_fewshot)
     if as_json:
@@ -53,11 +62,27 @@ def lm_eval(
 
 def lm_eval_tasks(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write them.")],
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Items or texts, one task a file.")],
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILE]...", help="Items or texts, one task a file.")
+    ] = None,
+    corpus: Annotated[str, typer.Option(metavar="NAME", help="What our own tasks are made of.")] = "wiki-en",
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="Items of each of our own, at most.")] = 200,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of what our own leave to chance.")] = 0,
 ) -> None:
-    """Make tasks for lm-eval out of files: HellaSwag's, ARC's, PIQA's and LAMBADA's forms, and texts."""
+    """Make tasks for lm-eval: of files in HellaSwag's, ARC's, PIQA's or LAMBADA's form or of texts; without a file our
+    own, noise and spelling."""
     from bench.lm_eval_tasks import task_of_file, write_task
 
-    for file in files:
-        name, task = task_of_file(file)
+    made = [task_of_file(file) for file in files or []]
+    if not made:
+        from bench.data import DataConfig, load
+        from bench.lm_eval_own import OWN
+
+        data = load(DataConfig(corpus=corpus))
+        made = [
+            (f"patchbench_{kind}_{name}", dataclasses.replace(task, tag=f"patchbench_{kind}"))
+            for kind, tasks in OWN.items()
+            for name, task in tasks(data, limit, seed).items()
+        ]
+    for name, task in made:
         print(f"{name}: {len(task.rows)} items in {write_task(folder, name, task)}")
