@@ -274,7 +274,7 @@ def test_bad_calls_are_one_sentence(
 ) -> None:
     write_task(tmp_path, "choices", multiple_choice(ITEMS))
     # lm-eval's own ten thousand files are not looked through in a test
-    manager = ours.TaskManager
+    manager = lm_eval.tasks.TaskManager
     monkeypatch.setattr(ours, "TaskManager", lambda include_path, include_defaults: manager(None, include_path, False))
     for wrong, args in {
         "did you mean 'choices'": ("--tasks", "choice", "--include-path", tmp_path),

@@ -79,7 +79,7 @@ def test_a_task_finds_its_data_by_absolute_path_and_the_data_is_what_was_given(
 
 def test_what_is_wrong_with_a_file_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good = {"query": "Question: Why?", "choices": ["a", "b"], "gold": 1}
-    bad = {
+    bad: dict[str, list[dict[str, Any]]] = {
         "no choice is right": [good, {**good, "gold": 2}],
         "has no 'choices'": [good, {"query": "Question: Why?", "gold": 0}],
         "wanted one of these": [{"question": "Why?"}],
