@@ -14,7 +14,7 @@ from rich.console import Console
 
 from bench import __version__
 from bench.cli import main
-from bench.commands import suites
+from bench.commands import reports
 from bench.listing import LISTS
 from bench.progress import Display
 from bench.table import FORMATS
@@ -253,7 +253,7 @@ def test_run_then_nothing_to_do_then_tables(call: Called) -> None:
     code, again, err = call("table", "tiny")
     assert (code, err) == (0, "")
     assert again == out
-    for format in suites.Format:
+    for format in reports.Format:
         code, out, err = call("table", "--format", format.value)
         assert (code, err) == (0, "")
         assert "stride" in out
@@ -306,7 +306,7 @@ def test_a_plugin_that_raises_is_a_failed_run_that_says_so(call: Called) -> None
 
 
 def test_formats_are_those_of_tables() -> None:
-    assert {format.value for format in suites.Format} == set(FORMATS)
+    assert {format.value for format in reports.Format} == set(FORMATS)
 
 
 class Trained:

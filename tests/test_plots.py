@@ -161,7 +161,8 @@ def test_points_and_intervals_are_those_of_the_table() -> None:
     rows = [row for row in table.rows if row.marked != "failed"]
     expected = {(table.cell(r.label, "bytes_per_patch").value, table.cell(r.label, "bpb").value) for r in rows}
     assert set(marked(axes)) == expected
-    bars = {tuple(np.asarray(line.get_ydata(), float)) for line in axes.get_lines() if len(line.get_xdata()) == 2}
+    heights = [tuple(np.asarray(line.get_ydata(), float)) for line in axes.get_lines()]
+    bars = {ends for ends in heights if len(ends) == 2}
     assert {(table.cell(r.label, "bpb").low, table.cell(r.label, "bpb").high) for r in rows} <= bars
     assert {row.label for row in rows} == set(texts(axes))
 
