@@ -74,7 +74,7 @@ def plot(
     reference: Reference = None,
     everything: Everything = False,
 ) -> None:
-    """Draw a suite's records; train nothing. Needs patchbench[report].
+    """Draw a suite's records; train nothing. Needs the extra `report`.
 
     The same records give the same file.
     """
@@ -109,7 +109,7 @@ def report(
 ) -> None:
     """Write one page about suites: tables, plots, texts byte by byte, and all records; it needs no network.
 
-    Needs patchbench[report].
+    Needs the extra `report`.
     """
     from bench.report import page
 
