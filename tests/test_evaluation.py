@@ -216,7 +216,8 @@ def test_bits_per_byte_of_further_texts_and_what_they_cost_more() -> None:
     domains = {"code": [Document("c", b"x = 1")], "fr": [Document("f", "été".encode())]}
     out = BitsPerByte().run(Latin(), material([Document("a", b"abcd")], domains))
     assert set(out.metrics) == {"bpb", "code", "fr", "bpc_fr"}
-    assert out.metrics["fr"].documents == [("f", pytest.approx(13), 5)]
+    french: Any = out.metrics["fr"].documents
+    assert french == [("f", pytest.approx(13), 5)]
     assert out.metrics["bpc_fr"].value == pytest.approx(13 / 3)
     assert out.values == {"penalty_code": pytest.approx(0), "penalty_fr": pytest.approx(13 / 5 - 1)}
     assert isinstance(out.metrics["code"], Metric)

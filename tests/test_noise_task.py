@@ -71,9 +71,10 @@ def test_what_follows_noise_pays_for_it() -> None:
     out = noise.run(Upset(), material(documents()))
     letters = [sum(c.isalpha() for c in t.first) for t in texts]
     expected = [(t.id, n * len(t.second), len(t.second)) for t, n in zip(texts, letters, strict=True)]
-    assert out.metrics["after_upper_case"].documents == [(i, pytest.approx(b, rel=1e-5), c) for i, b, c in expected]
+    upper: Any = out.metrics["after_upper_case"].documents
+    assert upper == [(i, pytest.approx(b, rel=1e-5), c) for i, b, c in expected]
     assert rate(out.metrics["after_repeat"]) == 0
-    both = out.metrics["after"].documents
+    both: Any = out.metrics["after"].documents
     assert [(b, c) for _, b, c in both] == [(pytest.approx(b, rel=1e-5), 2 * c) for _, b, c in expected]
 
 
@@ -104,7 +105,8 @@ def test_multiple_choice_by_gain_and_per_byte(tmp_path: Any) -> None:
     item = f"abcdefgh ijklmnop\n1\n{'xy' * 100}\nabcdefgh ijk\nqwertzuiop\nmnbvcxasdf\n"
     path.write_text(item + item.replace("abcdefgh", "stuvwxyz"))
     source = ChoiceSource(file=str(path))
-    for score, accuracy in (("gain", 1.0), ("per_byte", 0.0), (None, 0.0)):
+    expected: Any = (("gain", 1.0), ("per_byte", 0.0), (None, 0.0))
+    for score, accuracy in expected:
         noise = Noise(measures=("choice",), choices=source, score=score)
         out = noise.run(Knows(), material(documents()))
         assert rate(out.metrics["choice"]) == accuracy, score

@@ -52,10 +52,10 @@ def test_the_built_ins() -> None:
         assert tasks.get(name) is cls
         assert (cls.name, cls.version) == (name, 1)
     for name in tasks.names():
-        cls = tasks.get(name)
-        assert dataclasses.is_dataclass(cls)
-        assert cls().identity() == cls.version, "with its defaults a run is what it was before there were options"
-        assert (cls.__doc__ or "").strip()
+        task = tasks.get(name)
+        assert task().identity() == task.version, "with its defaults a run is what it was before there were options"
+        assert (task.__doc__ or "").strip()
+        assert dataclasses.is_dataclass(task)
 
 
 def test_what_a_task_is_called_in_a_run() -> None:

@@ -14,6 +14,7 @@ class Worst(Task):
 
     def run(self, model: ByteModel, material: Material) -> TaskResult:
         nats = model.nats([document.data for document in material.test])
-        rows = [(d.id, float(n.sum()) / math.log(2), len(d.data)) for d, n in zip(material.test, nats, strict=True)]
+        scored = zip(material.test, nats, strict=True)
+        rows = [(d.id, float(n.sum()) / math.log(2), float(len(d.data))) for d, n in scored]
         rows.sort(key=lambda row: -row[1] / row[2])
         return TaskResult({"bpb": Metric("bits/byte", rows[: max(1, round(self.share * len(rows)))])})
