@@ -145,7 +145,7 @@ def _sums_after(model: CutModel, prefix: bytes) -> list[float]:
 def _cuts(model: CutModel, texts: Sequence[bytes]) -> list[np.ndarray]:
     if model.patcher is None or model.patcher.causal:
         return [np.zeros(len(x), bool) for x in texts]  # the same before t whatever comes at t; its own audit says so
-    starts = cut(model.patcher, texts).starts
+    starts = cut(model.patcher, texts).starts[:]
     return np.split(starts, np.cumsum([len(x) for x in texts])[:-1])
 
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from bench.config import Row, Suite
+from bench.files import SEAL, Damaged, check_sealed, whole_folder
 from bench.model import CutModel
+from bench.tensors import save_tensors
 from models.byte_lm import ByteLM, ByteLMConfig
 from models.harness import Harness, HarnessConfig
 from models.token_lm import TokenLM, TokenLMConfig
@@ -38,9 +38,6 @@ def save_model(
 
     `training` says how the weights came about (`bench.reuse`), so that another suite can take them over.
     """
-    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
     header = {
         "format": FORMAT,
         "suite": suite.name,
@@ -53,17 +50,17 @@ def save_model(
         "vocab_size": model.vocab_size if isinstance(model, TokenLM) else None,
         "patcher": patcher is not None,
         "training": dict(training or {}),
+        "sealed": True,
     }
-    (part / "model.json").write_text(json.dumps(header, indent=1) + "\n")
-    save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, part / "model.safetensors")
-    if patcher is not None:
-        patcher.save(part / "patcher")
-    shutil.rmtree(folder, ignore_errors=True)
-    part.rename(folder)
+    with whole_folder(folder) as part:
+        (part / "model.json").write_text(json.dumps(header, indent=1) + "\n")
+        save_tensors(part / "model.safetensors", model.state_dict(), {})
+        if patcher is not None:
+            patcher.save(part / "patcher")
 
 
 def read_header(folder: Path) -> dict[str, Any]:
-    """What `model.json` says. Raises BenchError when there is none, or one of another version."""
+    """What `model.json` says. Raises BenchError when there is none, or one of another version, or a damaged one."""
     try:
         header = json.loads((folder / "model.json").read_text())
     except (OSError, ValueError) as error:
@@ -76,8 +73,18 @@ def read_header(folder: Path) -> dict[str, Any]:
     return dict(header)
 
 
+def check_model(folder: Path) -> None:
+    """Raises Damaged, naming the file, for a model that is not as `save_model` left it."""
+    try:
+        if read_header(folder).get("sealed", False) or (folder / SEAL).exists():
+            check_sealed(folder)
+    except Damaged as error:
+        raise Damaged(f"{error}: delete {folder} and run its suite again, which trains it anew") from error
+
+
 def load_weights(folder: Path, model: nn.Module) -> None:
     """Put the weights into a model of the same sizes. Raises BenchError where they are damaged or of others."""
+    check_model(folder)
     try:
         weights = load_file(folder / "model.safetensors")
     except (OSError, ValueError, SafetensorError) as error:
@@ -100,6 +107,7 @@ def load_model(folder: str | Path, device: torch.device | None = None) -> CutMod
     """
     folder = Path(folder)
     header = read_header(folder)
+    check_model(folder)
     patcher = load(folder / "patcher") if header["patcher"] else None
     try:
         model = _module(header, patcher)

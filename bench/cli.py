@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from bench import BenchError, __version__
-from bench.commands import cutting, evaluating, fitting, lists, reports, suites, writing
+from bench.commands import cutting, data, evaluating, fitting, lists, reports, suites, writing
+from bench.stopping import EXIT_CODE, Stopped
 
 app = typer.Typer(
     name="patchbench",
@@ -35,13 +36,14 @@ def patchbench(
 
 # In the order that --help shows them.
 for command in (
-    *(suites.run, suites.plan, reports.table, fitting.fit, reports.plot, reports.report),
+    *(suites.run, suites.status, suites.plan, reports.table, fitting.fit, reports.plot, reports.report),
     *(cutting.check, cutting.segment, cutting.new_patcher),
     *(writing.generate, writing.trace),
     *(evaluating.lm_eval, evaluating.lm_eval_tasks),
 ):
     app.command()(command)
 app.command(name="list")(lists.list_)
+app.add_typer(data.data, name="data")
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -50,6 +52,8 @@ def main(args: Sequence[str] | None = None) -> int:
         code = app(args=args, prog_name="patchbench", standalone_mode=False)
     except BenchError as error:
         return _fail(str(error))
+    except Stopped:
+        return _fail("stopped by SIGTERM; the same command goes on from here", EXIT_CODE)
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "patchbench"
@@ -65,3 +69,7 @@ def main(args: Sequence[str] | None = None) -> int:
 def _fail(message: str, code: int = 2) -> int:
     print(f"patchbench: error: {' '.join(message.split())}", file=sys.stderr)
     return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field
 
 from bench.data import DataConfig
 from bench.evaluation import read_tasks
+from bench.launch_config import LaunchConfig
 from bench.strict_yaml import Place, Tree, dataclass_from_mapping, parse
 from bench.suites import find_suite
 from bench.sweep import applies, apply, combinations, description, swept_label
@@ -154,6 +155,7 @@ class SuiteConfig:
     tasks: Annotated[tuple[str | dict[str, Any], ...], Field(min_length=1)] = ("bpb",)
     eval: dict[DomainName, dict[str, Any]] = field(default_factory=dict)
     columns: tuple[str, ...] = ()
+    launch: LaunchConfig = field(default_factory=LaunchConfig)
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,7 @@ class Suite:
     tasks: tuple[Task, ...]
     eval: Mapping[str, DataConfig]  # other texts to be scored (their test splits), by name
     columns: tuple[str, ...]  # of its table, where they are not asked for
+    launch: LaunchConfig
 
     def row(self, label: str) -> Row:
         found = {row.label: row for row in self.rows}
@@ -289,6 +292,7 @@ def suite_from_tree(tree: Tree, stem: str, overrides: Sequence[str], plugins: Se
         raise tree.at("seeds").error(f"each seed counts once, got {list(config.seeds)}")
     return Suite(
         name=config.name or stem,
+        launch=config.launch,
         data=config.data,
         rows=rows,
         seeds=config.seeds,

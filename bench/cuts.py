@@ -5,17 +5,16 @@ Legend: N bytes of all documents, D documents, P patches or tokens.
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import itertools
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 
 import numpy as np
 import torch
 
+from bench.starts import EvenStarts, Flags, Ranks, count
+from bench.texts import Flat, FlatTexts
 from models.batch import Windows
 from patchers import Patcher
 from patchers.errors import BenchError
@@ -26,18 +25,18 @@ class Cuts:
     """Where a patcher cuts documents; `ids` has one token a start where the patcher has a vocabulary and the model
     wants it."""
 
-    starts: np.ndarray
+    starts: Flags
     """(N,) bool."""
 
-    ids: np.ndarray | None = None
+    ids: Flat | None = None
     """(P,) int32, in the order of the starts."""
 
 
 @dataclass(frozen=True)
 class CutDocuments:
-    """Documents laid end to end with their cuts."""
+    """Documents laid end to end with their cuts; in memory, or on disk."""
 
-    data: np.ndarray
+    data: Flat
     """(N,) uint8."""
 
     offsets: np.ndarray
@@ -47,44 +46,41 @@ class CutDocuments:
 
     @staticmethod
     def of(docs: Sequence[bytes], cuts: Cuts) -> CutDocuments:
-        data = np.frombuffer(b"".join(docs), np.uint8)
-        offsets = np.concatenate(([0], np.cumsum([len(d) for d in docs], dtype=np.int64)))
-        assert len(cuts.starts) == len(data), (len(cuts.starts), len(data))
-        return CutDocuments(data, offsets, cuts)
+        texts = FlatTexts.of(docs)
+        assert len(cuts.starts) == len(texts.flat), (len(cuts.starts), len(texts.flat))
+        return CutDocuments(texts.flat, texts.offsets, cuts)
 
     @staticmethod
     def uncut(docs: Sequence[bytes]) -> CutDocuments:
         """Documents of one patch each, for models that look at no cut."""
-        starts = np.zeros(sum(len(d) for d in docs), bool)
-        starts[np.cumsum([0, *(len(d) for d in docs if d)])[:-1]] = True
-        return CutDocuments.of(docs, Cuts(starts))
+        texts = FlatTexts.of(docs)
+        starts = EvenStarts(texts.offsets)
+        return CutDocuments.of(texts, Cuts(starts if texts is docs else starts[:]))
 
     @property
     def bytes_per_patch(self) -> float:
-        return len(self.data) / max(1, int(self.cuts.starts.sum()))
+        return len(self.data) / max(1, count(self.cuts.starts))
 
-    @functools.cached_property
-    def _places(self) -> np.ndarray:
-        """Positions of the starts: which tokens lie in a window is a search in them."""
-        return np.flatnonzero(self.cuts.starts)
+    @cached_property
+    def ranks(self) -> Ranks:
+        """Which tokens lie in a window: those whose starts do."""
+        return Ranks(self.cuts.starts)
 
     def windows(self, spans: np.ndarray) -> Windows:
         """Spans (W, 2) of begin and end in the flat vector, none across a document's end -> one batch."""
-        index = np.concatenate([np.arange(a, b) for a, b in spans])
-        starts, data = self.cuts.starts[index], self.data[index]
-        ends = np.empty(len(index), np.int8)
+        places = spans.tolist()
+        data = np.concatenate([self.data[a:b] for a, b in places])
+        lengths, last = spans[:, 1] - spans[:, 0], (spans[:, 1] - spans[:, 0]).cumsum() - 1
+        with_next = [self.cuts.starts[a : b + 1] for a, b in places]
+        starts = np.concatenate([s[: b - a] for s, (a, b) in zip(with_next, places, strict=True)])
+        ends = np.empty(len(data), np.int8)
         ends[:-1] = starts[1:]
-        lengths = spans[:, 1] - spans[:, 0]
-        last = lengths.cumsum() - 1
-        after = spans[:, 1]
-        at_document_end = np.isin(after, self.offsets, assume_unique=False)
-        ends[last] = np.where(at_document_end, -1, self.cuts.starts[np.minimum(after, len(self.data) - 1)])
+        at_document_end = self.offsets[np.searchsorted(self.offsets, spans[:, 1])] == spans[:, 1]
+        ends[last] = np.where(at_document_end, -1, [s[-1] for s in with_next])
         ids = None
         if self.cuts.ids is not None:
-            first, end = (np.searchsorted(self._places, side) for side in spans.T)
-            ids = torch.from_numpy(
-                np.concatenate([self.cuts.ids[a:b] for a, b in zip(first, end, strict=True)]).astype(np.int64)
-            )
+            tokens = [self.cuts.ids[self.ranks.before(a) : self.ranks.before(b)] for a, b in places]
+            ids = torch.from_numpy(np.concatenate(tokens).astype(np.int64))
         return Windows(
             data=torch.from_numpy(data.astype(np.int64)),
             offsets=torch.from_numpy(np.concatenate(([0], lengths.cumsum()))),
@@ -128,34 +124,13 @@ def cut(patcher: Patcher, docs: Sequence[bytes], with_ids: bool = False) -> Cuts
     return Cuts(np.concatenate(each) if each else np.zeros(0, bool), ids)
 
 
-def cut_cached(
-    patcher: Patcher, docs: Sequence[bytes], docs_fingerprint: str, cache: Path, with_ids: bool = False
-) -> Cuts:
-    """`cut`, computed once for the same patcher and the same documents: one bit a byte on disk."""
-    key = hashlib.sha256(f"{patcher.fingerprint()}:{docs_fingerprint}:{with_ids}".encode()).hexdigest()[:24]
-    path = cache / "cuts" / f"{patcher.name}-{key}.npz"
-    size = sum(len(d) for d in docs)
-    if path.exists():
-        with np.load(path, allow_pickle=False) as held:
-            starts = np.unpackbits(held["starts"], count=size).astype(bool)
-            return Cuts(starts, held["ids"] if with_ids else None)
-    cuts = cut(patcher, docs, with_ids)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    arrays = {"starts": np.packbits(cuts.starts)} | ({"ids": cuts.ids} if cuts.ids is not None else {})
-    with part.open("wb") as file:
-        np.savez(file, **arrays)
-    part.replace(path)
-    return cuts
-
-
 def training_spans(offsets: np.ndarray, window: int) -> np.ndarray:
     """Every document in pieces of at most `window` bytes: (W, 2)."""
-    pieces = [
-        np.stack((begins := np.arange(a, b, window), np.minimum(begins + window, b)), 1)
-        for a, b in itertools.pairwise(offsets)
-    ]
-    return np.concatenate(pieces) if pieces else np.zeros((0, 2), np.int64)
+    counts = -(-np.diff(offsets) // window)
+    document = np.repeat(np.arange(len(counts)), counts)
+    number = np.arange(len(document)) - np.repeat(counts.cumsum() - counts, counts)
+    begins = offsets[document] + number * window
+    return np.stack((begins, np.minimum(begins + window, offsets[document + 1])), 1)
 
 
 def batches(spans: np.ndarray, batch_bytes: int, total_bytes: int, seed: int) -> Iterator[np.ndarray]:

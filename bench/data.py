@@ -11,14 +11,16 @@ that order: a smaller limit is a subset of a larger one.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import AfterValidator, Field
 
-from bench.sources import CORPORA, DatasetConfig, Text, dataset_texts, file_texts
+from bench.sources import CORPORA, DatasetConfig, Text, dataset_texts, file_state, file_texts, find_files, text_pieces
 from patchers.errors import BenchError
 from patchers.registry import nearest
 
@@ -31,6 +33,7 @@ def _known_corpus(name: str) -> str:
 
 
 CorpusName = Annotated[str, AfterValidator(_known_corpus)]
+SPLITS = ("train", "calibration", "test")
 Share = Annotated[float, Field(gt=0, lt=1)]
 PositiveInt = Annotated[int, Field(gt=0)]
 
@@ -66,6 +69,40 @@ class DataConfig:
         if self.dataset is not None and self.dataset.streaming and self.max_bytes is None:
             raise BenchError("a streamed dataset needs `max_bytes`, which says where to stop reading")
 
+    def split_of(self, place: float) -> str:
+        """Where a document goes whose hash has this place in [0, 1)."""
+        return "test" if place < self.test else "calibration" if place < self.test + self.calibration else "train"
+
+    def within(self, part: str, sizes: Sequence[int] | np.ndarray) -> int:
+        """How many of the first documents of `all` or of the `test` split fit into its limit of bytes.
+
+        Raises BenchError when not even the first one does.
+        """
+        option, limit = ("max_test_bytes", self.max_test_bytes) if part == "test" else ("max_bytes", self.max_bytes)
+        if limit is None:
+            return len(sizes)
+        count = int(np.searchsorted(np.cumsum(sizes), limit, side="right"))
+        if count == 0:
+            label = f"{self.label}, test split" if part == "test" else self.label
+            raise BenchError(
+                f"{label}: {option} is {limit:,}, and the first document alone has {sizes[0]:,} bytes; "
+                f"raise {option} or set data.piece_bytes"
+            )
+        return count
+
+    def check_splits(self, documents: int, sizes: Mapping[str, int]) -> None:
+        """Raises BenchError where a split has no document."""
+        for name in ("test", "calibration", "train"):
+            if not sizes[name]:
+                split = {"train": "training"}.get(name, name)
+                raise BenchError(
+                    f"{self.label} is too small: of its documents ({documents}) none fell to the {split} "
+                    "split; give more documents, a larger share, or cut long documents with data.piece_bytes"
+                )
+
+    def no_text(self) -> BenchError:
+        return BenchError(f"{self.label} holds no text; wanted at least one document that is not empty")
+
     @property
     def label(self) -> str:
         """What records and messages call this source."""
@@ -89,7 +126,7 @@ class Document:
 class Corpus:
     """The documents of one split, in the order of their hashes."""
 
-    documents: tuple[Document, ...]
+    documents: Sequence[Document]
 
     def __len__(self) -> int:
         return len(self.documents)
@@ -98,8 +135,13 @@ class Corpus:
         return iter(self.documents)
 
     @property
-    def texts(self) -> list[bytes]:
+    def texts(self) -> Sequence[bytes]:
         return [document.data for document in self.documents]
+
+    @property
+    def ids(self) -> Iterator[str]:
+        """Of all documents, without looking at their texts."""
+        return (document.id for document in self.documents)
 
     @cached_property
     def bytes(self) -> int:
@@ -142,50 +184,39 @@ def _described(splits: Mapping[str, Corpus]) -> dict[str, Any]:
 
 
 def load(config: DataConfig) -> Data:
-    """Read a source and split it.
+    """Read a source and split it, in memory (`bench.store.load` is the same on disk).
 
     Raises BenchError when the source is missing, empty, undecodable, or too small to fill the three splits.
     """
     documents = read(config)
-    bounds = (config.test, config.test + config.calibration)
-    train: list[Document] = []
-    calibration: list[Document] = []
-    test: list[Document] = []
+    splits: dict[str, list[Document]] = {name: [] for name in SPLITS}
     for document in documents:
-        place = _fraction(_digest(document.data)[:8])
-        (test if place < bounds[0] else calibration if place < bounds[1] else train).append(document)
-    if config.max_test_bytes is not None and test:
-        test = _first_bytes(test, config.max_test_bytes, f"{config.label}, test split", "max_test_bytes")
-    data = Data(config.label, Corpus(tuple(train)), Corpus(tuple(calibration)), Corpus(tuple(test)))
-    for name, split in (("test", data.test), ("calibration", data.calibration), ("training", data.train)):
-        if not len(split):
-            raise BenchError(
-                f"{config.label} is too small: of its documents ({len(documents)}) none fell to the {name} "
-                "split; give more documents, a larger share, or cut long documents with data.piece_bytes"
-            )
-    return data
+        splits[config.split_of(_fraction(_digest(document.data)[:8]))].append(document)
+    if config.max_test_bytes is not None and splits["test"]:
+        count = config.within("test", [len(document.data) for document in splits["test"]])
+        splits["test"] = splits["test"][:count]
+    config.check_splits(len(documents), {name: len(split) for name, split in splits.items()})
+    train, calibration, test = (Corpus(tuple(splits[name])) for name in SPLITS)
+    return Data(config.label, train, calibration, test)
 
 
 def read(config: DataConfig) -> list[Document]:
     """All documents of a source, without copies and empty ones, in the order of their hashes."""
     kept: dict[bytes, Text] = {}
     size = 0
-    for text in _texts(config):
-        for piece in _pieces(text, config.piece_bytes):
-            digest = _digest(piece.data)
-            if piece.data and digest not in kept:
-                kept[digest] = piece
-                size += len(piece.data)
+    for text in (text for unit in units(config) for text in unit.texts()):
+        digest = _digest(text.data)
+        if text.data and digest not in kept:
+            kept[digest] = text
+            size += len(text.data)
         # What is read may be far more than what is wanted: forget what cannot be in the result.
         if config.max_bytes is not None and size > 4 * config.max_bytes + 2**20:
             kept = dict(_until(_in_order(kept), config.max_bytes))
             size = sum(len(piece.data) for piece in kept.values())
     if not kept:
-        raise BenchError(f"{config.label} holds no text; wanted at least one document that is not empty")
+        raise config.no_text()
     documents = [Document(digest.hex()[:16], piece.data, piece.title, piece.topic) for digest, piece in _in_order(kept)]
-    if config.max_bytes is None:
-        return documents
-    return _first_bytes(documents, config.max_bytes, config.label, "max_bytes")
+    return documents[: config.within("all", [len(document.data) for document in documents])]
 
 
 def _digest(data: bytes) -> bytes:
@@ -211,46 +242,46 @@ def _until(texts: Sequence[tuple[bytes, Text]], limit: int) -> Iterator[tuple[by
             return
 
 
-def _first_bytes(documents: list[Document], limit: int, label: str, option: str) -> list[Document]:
-    """The first whole documents that together have at most `limit` bytes."""
+@dataclass(frozen=True)
+class Unit:
+    """A part of a source that is read at one go."""
+
+    state: str
+    """Changes with what is read, as far as that can be told without reading."""
+
+    texts: Callable[[], Iterable[Text]]
+
+
+UNIT_BYTES = 2**26
+"""Files that are smaller are read together."""
+
+
+def _groups(paths: Sequence[str]) -> Iterator[list[str]]:
+    group: list[str] = []
     size = 0
-    for count, document in enumerate(documents):
-        size += len(document.data)
-        if size > limit:
-            if count == 0:
-                raise BenchError(
-                    f"{label}: {option} is {limit:,}, and the first document alone has {size:,} bytes; "
-                    f"raise {option} or set data.piece_bytes"
-                )
-            return documents[:count]
-    return documents
+    for path in paths:
+        group.append(path)
+        size += os.path.getsize(path)
+        if size >= UNIT_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
-def _pieces(text: Text, limit: int | None) -> Iterator[Text]:
-    """Cut a long text after an empty line, a line or a character; pieces have at most `limit` bytes."""
-    if limit is None or len(text.data) <= limit:
-        yield text
-        return
-    data, start, number = text.data, 0, 1
-    while start < len(data):
-        end = start + limit
-        if end < len(data):
-            half = start + limit // 2
-            for mark in (b"\n\n", b"\n"):
-                found = data.rfind(mark, half, end)
-                if found >= 0:
-                    end = found + len(mark)
-                    break
-            else:
-                while end > half + 1 and 0x80 <= data[end] < 0xC0:  # not inside a UTF-8 sequence
-                    end -= 1
-        yield Text(data[start:end], f"{text.title} ({number})", text.topic)
-        start, number = end, number + 1
+def _files_unit(paths: list[str], config: DataConfig) -> Unit:
+    each = [partial(file_texts, path, config.field, config.piece_bytes) for path in paths]
+    return Unit("\n".join(map(file_state, paths)), lambda: (text for texts in each for text in texts()))
 
 
-def _texts(config: DataConfig) -> Iterable[Text]:
-    if config.corpus is not None:
-        return CORPORA[config.corpus].read()
+def units(config: DataConfig) -> list[Unit]:
+    """All texts of a source, in their order, no longer than the config wants them."""
+    whole: Callable[[], Iterable[Text]]
     if config.dataset is not None:
-        return dataset_texts(config.dataset, config.max_bytes)
-    return file_texts(config.files, config.field)
+        whole = partial(dataset_texts, config.dataset, config.max_bytes)
+        state = file_state(os.path.expanduser(config.dataset.path))
+    elif config.corpus is not None:
+        whole, state = CORPORA[config.corpus].read, CORPORA[config.corpus].state()
+    else:
+        return [_files_unit(paths, config) for paths in _groups(find_files(config.files, config.field))]
+    return [Unit(state, lambda: (piece for text in whole() for piece in text_pieces(text, config.piece_bytes)))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bench import tasks
@@ -35,16 +35,17 @@ def read_tasks(given: Sequence[str | Mapping[str, Any]], place: Place) -> tuple[
     return tuple(out.values())
 
 
-def with_domains(data: Data, configs: Mapping[str, DataConfig]) -> Data:
+def with_domains(data: Data, configs: Mapping[str, DataConfig], read: Callable[[DataConfig], Data] = load) -> Data:
     """The data with the test split of each corpus of `eval:`.
 
     Raises BenchError for one that cannot be read, and for one with texts that models were trained or calibrated on.
     """
-    own = {document.id: "training" for document in data.train} | {d.id: "calibration" for d in data.calibration}
     domains = {}
     for name, config in configs.items():
-        domains[name] = load(config).test
-        known = [own[document.id] for document in domains[name] if document.id in own]
+        domains[name] = read(config).test
+        ids = set(domains[name].ids)
+        splits = {"training": data.train, "calibration": data.calibration}
+        known = [split for split, corpus in splits.items() for one in corpus.ids if one in ids]
         if known:
             raise BenchError(
                 f"eval.{name}: of its {len(domains[name])} test documents {len(known)} are in the {known[0]} split "

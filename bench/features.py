@@ -98,6 +98,7 @@ def cut_with_end(patcher: Patcher | None, docs: Sequence[bytes], with_ids: bool)
         return CutDocuments.of(longer, cut(patcher, longer))
     cuts = cut(patcher, docs, with_ids)
     ends = np.cumsum([len(d) for d in docs], dtype=np.int64)
-    tokens = np.concatenate(([0], cuts.starts.cumsum()))[ends]
-    ids = None if cuts.ids is None else np.insert(cuts.ids, tokens, 0)
-    return CutDocuments.of(longer, Cuts(np.insert(cuts.starts, ends, True), ids))
+    starts = cuts.starts[:]
+    tokens = np.concatenate(([0], starts.cumsum()))[ends]
+    ids = None if cuts.ids is None else np.insert(cuts.ids[:], tokens, 0)
+    return CutDocuments.of(longer, Cuts(np.insert(starts, ends, True), ids))

@@ -16,12 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from bench.data import Data
+from bench.files import Damaged, check_sealed, locked, whole_folder, writing
 from bench.strict_yaml import parse
+from bench.texts import beginning
 from patchers import Patcher, create, load
 from patchers.errors import BenchError
 
 PATCHER_SEED = 0
 """Patchers are fitted once for all seeds of a suite: seeds vary the model, and rows stay paired."""
+
+FIT_BYTES = 2**24
+"""How much text a patcher learns from at most: the first documents of the training split, whose order is that of their
+hashes, so that they are a random sample of it."""
+CALIBRATION_BYTES = 2**22
 
 Say = Callable[[str], None]
 
@@ -43,21 +50,21 @@ def fit_cached(patcher: Patcher, data: Data, size: float | None, cache: Path, sa
     what = [patcher.fingerprint(), data.train.fingerprint, data.calibration.fingerprint, size, PATCHER_SEED]
     key = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:24]
     folder = cache / "patchers" / f"{patcher.name}-{key}"
-    if folder.exists():
-        return load(folder)
-    say(f"fitting {patcher.name}")
-    patcher = patcher.fit(data.train.texts, PATCHER_SEED)
-    if size is not None:
-        patcher = patcher.calibrate(data.calibration.texts, size)
-    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    patcher.save(part)
-    try:
-        part.rename(folder)
-    except OSError:  # another process has fitted the same patcher meanwhile
-        shutil.rmtree(part)
-        if not folder.exists():
-            raise
+    with locked(folder.with_name(f"{folder.name}.lock")):
+        if folder.exists():
+            try:
+                check_sealed(folder)
+                return load(folder)
+            except Damaged as error:
+                say(f"{error}; fitting again")
+                with writing(folder):
+                    shutil.rmtree(folder)
+        say(f"fitting {patcher.name}")
+        patcher = patcher.fit(beginning(data.train.texts, FIT_BYTES), PATCHER_SEED)
+        if size is not None:
+            patcher = patcher.calibrate(beginning(data.calibration.texts, CALIBRATION_BYTES), size)
+        with whole_folder(folder) as part:
+            patcher.save(part)
     return patcher
 
 

@@ -11,10 +11,11 @@ import math
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -25,15 +26,17 @@ import torch
 
 from bench import records
 from bench.config import Suite, load_suite
+from bench.processes import environment, gpu_of, threads_each
 from bench.records import Record
 from bench.run import Listener, Outcome, Work, described
+from bench.stopping import EXIT_CODE, Stopped, heed_sigterm
 from bench.train import Progress
 from patchers.errors import BenchError
 
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "RAYON_NUM_THREADS")
-"""What libraries read, once, when they are imported."""
 SHOWN_EVERY = 0.5
 """Seconds between two reports of a worker's training."""
+STOPS_WITHIN = 30.0
+"""Seconds that a worker has to write its checkpoint, or to notice that its time is over."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,6 @@ class Job:
         return load_suite(self.suite, self.overrides, self.plugins)
 
 
-def log_path(results: Path, suite: str, run_id: str) -> Path:
-    """Where a worker's output goes while it is at a run."""
-    return results / suite / "logs" / f"{run_id}.log"
-
-
 def run_on_workers(job: Job, suite: Suite, workers: int, listener: Listener, beside: Callable[[], Listener]) -> Outcome:
     """`run_suite` by `workers` processes; `beside` gives each a listener of its own.
 
@@ -67,11 +65,16 @@ def run_on_workers(job: Job, suite: Suite, workers: int, listener: Listener, bes
     team = [_Worker.start(job, place, count, beside()) for place in range(count)]
     try:
         while team:
-            ready = wait([worker.pipe for worker in team])
+            ready = wait([worker.pipe for worker in team], timeout=1.0)
+            for worker in team:
+                worker.kill_after(suite.launch.time_limit)
             for worker in [w for w in team if w.pipe in ready]:
                 answer = worker.hear()
                 if answer is None:
-                    _bury(worker, work)
+                    if worker.was_stopped:
+                        todo.extend([worker.run_id] if worker.run_id is not None else [])
+                    else:
+                        _bury(worker, work)
                     team.remove(worker)
                     if todo or held:
                         team.append(_Worker.start(job, worker.place, count, worker.listener))
@@ -87,8 +90,32 @@ def run_on_workers(job: Job, suite: Suite, workers: int, listener: Listener, bes
         for worker in team:
             worker.process.terminate()
         for worker in team:
-            worker.process.join()
+            worker.process.join(STOPS_WITHIN)
+            worker.process.kill()
     return work.outcome()
+
+
+def run_on_ranks(job: Job, suite: Suite, listener: Listener, only: str | None = None, restarts: int = 3) -> Outcome:
+    """Each run on `launch.devices` ranks that torchrun begins, and begins again when one of them is killed."""
+    plugins = [part for plugin in job.plugins for part in ("--plugin", plugin)]
+    arguments = [job.suite, *job.overrides, "--results", str(job.results), *plugins]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    torchrun += [f"--nproc-per-node={suite.launch.devices}", f"--max-restarts={restarts}"]
+    command = [*torchrun, "-m", "bench.train_entry", *arguments, *(["--only", only] if only else [])]
+    with environment(threads_each(suite.launch.devices)):
+        process = subprocess.Popen(command)
+    try:
+        process.wait()
+    finally:
+        process.terminate()
+        process.wait()
+    work = Work.of(suite, job.results, listener)
+    return (work if only is None else work.of_one(only)).outcome()
+
+
+def workers_by_default() -> int:
+    """One a GPU, and one where there is none."""
+    return max(1, torch.cuda.device_count())
 
 
 @dataclass
@@ -100,20 +127,22 @@ class _Worker:
     listener: Listener
     place: int
     run_id: str | None = None
+    began: float | None = None
+    """When it began its run, as `time.monotonic` has it; None while it waits for somebody else's."""
 
     @staticmethod
     def start(job: Job, place: int, count: int, listener: Listener) -> _Worker:
         ours, theirs = multiprocessing.Pipe()
         context = multiprocessing.get_context("spawn")  # a fork would inherit threads and locks of torch in any state
-        process = context.Process(target=_work, args=(job, theirs), name=f"worker-{place}", daemon=True)
-        with _environment(place, count):
+        process = context.Process(target=_work, args=(job, theirs), name=f"worker-{place}")
+        with environment(threads_each(count), gpu_of(place, torch.cuda.device_count())):
             process.start()
         theirs.close()  # so that the end of the worker is the end of the pipe
         return _Worker(process, ours, listener, place)
 
     def ask(self, run_id: str | None, seconds: float) -> None:
         """Do this run, waiting so long for whoever is at it; None: that was all."""
-        self.run_id = run_id
+        self.run_id, self.began = run_id, None
         self.pipe.send(None if run_id is None else (run_id, seconds))
         if run_id is None:
             self.process.join()
@@ -128,31 +157,21 @@ class _Worker:
             raise BenchError(arguments[0])
         if name in ("free", "held"):
             return str(name)
+        if name == "run_begins":
+            self.began = time.monotonic()
         getattr(self.listener, name)(*arguments)
         return "busy"
 
+    def kill_after(self, seconds: float | None) -> None:
+        """End a worker that hangs where no exception of Python's can reach it."""
+        if seconds is not None and self.began is not None and time.monotonic() - self.began > seconds + STOPS_WITHIN:
+            self.process.kill()
 
-@contextmanager
-def _environment(place: int, count: int) -> Iterator[None]:
-    """What a worker finds in its environment when it begins: its share of the cores, and its GPU."""
-    given = {name: str(threads_each(count)) for name in THREADS}
-    if gpus := torch.cuda.device_count():
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        given["CUDA_VISIBLE_DEVICES"] = visible.split(",")[place % gpus] if visible else str(place % gpus)
-    before = dict(os.environ)
-    os.environ.update(given)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
-def threads_each(workers: int) -> int:
-    """The cores that this process may use, divided; no more than the user allows by OMP_NUM_THREADS."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    allowed = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, min(cores // workers, int(allowed) if allowed.isdecimal() else cores))
+    @property
+    def was_stopped(self) -> bool:
+        """Whether somebody has sent it SIGTERM, which is no fault of its run."""
+        self.process.join()
+        return self.process.exitcode == EXIT_CODE
 
 
 def _bury(worker: _Worker, work: Work) -> None:
@@ -163,8 +182,11 @@ def _bury(worker: _Worker, work: Work) -> None:
     if worker.run_id is None:
         raise BenchError(f"a worker ended with {how} before it could begin; run the suite without --workers to see why")
     run = next(r for r in work.runs if r.run_id == worker.run_id)
-    log = log_path(work.results, work.suite.name, run.run_id)
-    message = f"its process ended with {how}" + ("; out of memory?" if code == -signal.SIGKILL else "")
+    log = records.log_path(work.results, work.suite.name, run.run_id)
+    limit = work.suite.launch.time_limit
+    over = limit is not None and worker.began is not None and time.monotonic() - worker.began > limit
+    why = f"; it was over its time limit of {limit:g} seconds" if over else "; out of memory?"
+    message = f"its process ended with {how}" + (why if code == -signal.SIGKILL else "")
     record: Record = described(work.suite, run, work.data) | {
         "status": "failed",
         "error": {"kind": "died", "message": message, "log": log.name},
@@ -181,6 +203,7 @@ def _bury(worker: _Worker, work: Work) -> None:
 def _work(job: Job, pipe: Connection) -> None:
     """A worker's life: load the suite once, then do what is asked until nothing more is."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which stops us
+    heed_sigterm()
     try:
         suite = job.load()
         work = Work.of(suite, job.results, _Remote(pipe, job.results, suite.name))
@@ -193,6 +216,8 @@ def _work(job: Job, pipe: Connection) -> None:
         pipe.send(("refused", str(error)))
     except (EOFError, BrokenPipeError):  # the parent is gone, and with it whoever wanted the rest
         return
+    except Stopped:
+        sys.exit(EXIT_CODE)
 
 
 class _Remote:
@@ -206,7 +231,7 @@ class _Remote:
         self._send("say", message)
 
     def run_begins(self, run_id: str, number: int, total: int) -> None:
-        path = log_path(self.results, self.suite, run_id)
+        path = records.log_path(self.results, self.suite, run_id)
         path.parent.mkdir(parents=True, exist_ok=True)
         log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         for stream in (1, 2):

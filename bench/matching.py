@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bench.config import BY_FLOPS, Match, Row, Sizes, Suite
 from bench.cuts import CutDocuments, Cuts
 from bench.data import Data
 from bench.fitting import Say
 from bench.growth import NotMatched, grown
 from bench.prepare import Prepared, flops, prepare, training_flops, wanted_size
+from bench.starts import EvenStarts
 
 TOLERANCE = 0.01
 SIZE_TOLERANCE = 0.05
@@ -166,6 +165,5 @@ def expected(prepared: Prepared) -> Prepared:
         return prepared
     size = float(getattr(patcher, patcher.knob))
     corpus = prepared.train
-    starts = corpus.cuts.starts | (np.arange(len(corpus.data)) % size < 1)
-    even = CutDocuments(corpus.data, corpus.offsets, Cuts(starts))
+    even = CutDocuments(corpus.data, corpus.offsets, Cuts(EvenStarts(corpus.offsets, size)))
     return dataclasses.replace(prepared, train=even, bytes_per_patch={"train": size})

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from bench import ranks
 from bench.cuts import CutDocuments, batches_of_spans, cut, scoring_spans
 from bench.features import Features, features
 from bench.generate import Wish, can_write, continuations, stream
@@ -146,13 +147,13 @@ class CutModel:
     def score(self, docs: Sequence[bytes], mute_latent: bool = False) -> Scores:
         corpus = cut_documents(self.patcher, docs, self.with_ids)
         spans = scoring_spans(corpus.offsets, self.window)
-        nats = np.full(len(corpus.data), np.nan)
-        flags = np.full(len(corpus.data), np.nan)
+        nats = np.zeros(len(corpus.data))
+        flags = np.zeros(len(corpus.data))
         seen = np.zeros(len(corpus.data), np.uint8)
         priced = False
         arguments = {"mute_latent": True} if mute_latent else {}
         with torch.inference_mode():
-            for picked in batches_of_spans(spans, self.batch_bytes):
+            for picked in ranks.mine(batches_of_spans(spans, self.batch_bytes)):
                 batch = corpus.windows(np.array([(spans[i].begin, spans[i].end) for i in picked]))
                 prediction = self.module(batch.to(self.device), torch.float32, **arguments)
                 of_batch = prediction.nats.double().cpu().numpy()
@@ -167,7 +168,9 @@ class CutModel:
                         priced = True
                         flags[s.score : s.end] = of_flags[here]
                     at += s.end - s.begin
-        assert (seen == 1).all(), "every byte is scored exactly once"
+        priced = ranks.any_of(priced)
+        assert (ranks.add_up(seen) == 1).all(), "every byte is scored exactly once"
+        nats, flags = ranks.add_up(nats), ranks.add_up(flags) if priced else flags
         each = [slice(a, b) for a, b in itertools.pairwise(corpus.offsets)]
         return Scores([nats[x] for x in each], [flags[x] for x in each] if priced else None)
 

@@ -12,9 +12,12 @@ from torch import nn
 
 from bench.config import Row, Suite
 from bench.cut_statistics import cut_statistics
-from bench.cuts import CutDocuments, Cuts, cut, cut_cached, training_spans
+from bench.cuts import CutDocuments, Cuts, cut, training_spans
 from bench.data import Corpus, Data
-from bench.fitting import Say, fit_cached
+from bench.fitting import CALIBRATION_BYTES, Say, fit_cached
+from bench.segmenting import cut_cached
+from bench.starts import count_in
+from bench.texts import FlatTexts, beginning
 from models.byte_lm import ByteLM, ByteLMConfig
 from models.flops import Shapes, byte_lm_flops, harness_flops, token_lm_flops
 from models.harness import Harness, HarnessConfig
@@ -22,6 +25,9 @@ from models.initialise import initialise
 from models.ngrams import NgramEmbedding, PatchStateEmbedding
 from models.token_lm import TokenLM, TokenLMConfig
 from patchers import Patcher
+
+DESCRIBED_BYTES = 2**24
+"""How much of the test split `test_cut` describes."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ def prepare(suite: Suite, row: Row, data: Data, cache: Path, say: Say) -> Prepar
     with_ids = row.model == "token_lm"
 
     def cuts(split: Corpus) -> Cuts:
-        return cut_cached(patcher, split.texts, split.fingerprint, cache, with_ids)
+        return cut_cached(patcher, split.texts, split.fingerprint, cache, with_ids, say)
 
     say(f"cutting with {patcher.name}")
     splits = {"train": data.train, "calibration": data.calibration, "test": data.test}
@@ -77,8 +83,10 @@ def after_training(prepared: Prepared, model: nn.Module, data: Data, say: Say) -
 
 def _cut(row: Row, patcher: Patcher, corpora: dict[str, CutDocuments], data: Data) -> Prepared:
     sizes = {name: corpus.bytes_per_patch for name, corpus in corpora.items()}
-    test = corpora["test"]
-    statistics = cut_statistics(data.test.texts, np.split(test.cuts.starts, test.offsets[1:-1]))
+    some = beginning(data.test.texts, DESCRIBED_BYTES)
+    offsets = FlatTexts.of(some).offsets
+    starts = corpora["test"].cuts.starts[: int(offsets[-1])]
+    statistics = cut_statistics(some, np.split(starts, offsets[1:-1]))
     return Prepared(row, patcher, corpora["train"], sizes, dataclasses.asdict(statistics))
 
 
@@ -93,7 +101,7 @@ def wanted_size(suite: Suite, row: Row, data: Data, cache: Path, say: Say) -> fl
     if not isinstance(row.bytes_per_patch, str):
         return row.bytes_per_patch
     other = fitted(suite, suite.row(row.bytes_per_patch), data, cache, say)
-    texts = data.calibration.texts
+    texts = beginning(data.calibration.texts, CALIBRATION_BYTES)
     return CutDocuments.of(texts, cut(other, texts)).bytes_per_patch
 
 
@@ -145,9 +153,8 @@ def shapes_of(prepared: Prepared) -> Shapes:
     """The windows of the training text, with the patches that its cut makes of each."""
     row, corpus = prepared.row, prepared.train
     spans = training_spans(corpus.offsets, row.train.window)
-    before = np.concatenate(([0], corpus.cuts.starts.cumsum()))
-    inside = before[spans[:, 1]] - before[spans[:, 0]]
-    forced = 0 if row.model == "token_lm" else ~corpus.cuts.starts[spans[:, 0]]
+    inside, begun = count_in(corpus.cuts.starts, spans)
+    forced = 0 if row.model == "token_lm" else ~begun
     return Shapes(spans[:, 1] - spans[:, 0], inside + forced)
 
 

@@ -15,10 +15,8 @@ Work on a run goes like this, in any number of processes on one results folder:
 import hashlib
 import json
 import math
-import os
 import platform
 import re
-import secrets
 import subprocess
 from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -26,9 +24,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from bench import __version__
+from bench.files import locked, write_atomic, writing
 from patchers.errors import BenchError
 
 Record = dict[str, Any]
@@ -109,7 +106,7 @@ def write(results: Path, record: Mapping[str, Any]) -> Path:
     Numbers that are not finite become null (JSON has no NaN). Raises BenchError when the record lacks
     something that it must have, and when the folder cannot be written.
     """
-    body = _plain({**record, "schema": SCHEMA})
+    body = _without_paths(_plain({**record, "schema": SCHEMA}))
     body.pop("checksum", None)
     wrong = complaint(body)
     if wrong:
@@ -122,6 +119,27 @@ def write(results: Path, record: Mapping[str, Any]) -> Path:
 def content(record: Mapping[str, Any]) -> bytes:
     """What the file of a record has in it, which has its schema and is plain JSON: as `read` returned it."""
     return _bytes(_layout({**record, "checksum": digest(record)}) + "\n")
+
+
+def checked(record: Record) -> Record:
+    """The record, if it can be written. Raises BenchError for one that cannot, as with a number that is none."""
+    wrong = complaint(_plain(record))
+    if wrong:
+        raise BenchError(f"what the run found is no record: {wrong}")
+    return record
+
+
+def log_path(results: Path, suite: str, run_id: str) -> Path:
+    """Where the output of a run goes that has a process of its own, and the traceback of one that failed."""
+    return results / suite / "logs" / f"{run_id}.log"
+
+
+def log(results: Path, suite: str, run_id: str, text: str) -> None:
+    path = log_path(results, suite, run_id)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
 
 
 def read(path: Path) -> Record:
@@ -171,37 +189,6 @@ def load_all(results: Path, suite: str, run_ids: Container[str] | None = None) -
     return sorted(records, key=lambda r: (r.get("row_index", math.inf), r["row"], r["seed"], r["run_id"]))
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that it has its old content or its new one, whenever the machine stops."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise BenchError(
-            f"cannot write {path}: {error.strerror or error}; make room or choose another folder with "
-            "--results; what was finished before is kept"
-        ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename last. Not every system can open a folder."""
-    with suppress(PermissionError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 @contextmanager
 def claim(results: Path, suite: str, run_id: str, wait: float = 0.0) -> Iterator[bool]:
     """Whether this process has the run to itself, until the block ends.
@@ -210,28 +197,11 @@ def claim(results: Path, suite: str, run_id: str, wait: float = 0.0) -> Iterator
     its owner is, however the owner ended. After True, look for the record once more: another process may have
     finished the run in the meantime.
     """
-    path = results / suite / "locks" / f"{run_id}.lock"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path)
-        try:
-            lock.acquire(timeout=wait)
-            mine = True
-        except Timeout:
-            mine = False
-    except OSError as error:
-        raise BenchError(
-            f"cannot write {path}: {error.strerror or error}; choose another folder with --results"
-        ) from error
-    if not mine:
-        yield False
-        return
-    try:
-        for left in (results / suite / "runs").glob(f"{run_id}.json.*.tmp"):
-            left.unlink(missing_ok=True)  # by an owner that was killed while it wrote
-        yield True
-    finally:
-        lock.release()
+    with locked(results / suite / "locks" / f"{run_id}.lock", wait) as mine:
+        if mine:
+            for left in (results / suite / "runs").glob(f"{run_id}.json.*.tmp"):
+                left.unlink(missing_ok=True)  # by an owner that was killed while it wrote
+        yield mine
 
 
 # --- what a record must have
@@ -324,6 +294,29 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return _plain(value.tolist())  # numpy
+
+
+def _without_paths(value: Any, told: bool = False) -> Any:
+    """A record without the folders of this machine in what its errors tell."""
+    if isinstance(value, dict):
+        return {key: _without_paths(item, told or key == "error") for key, item in value.items()}
+    if isinstance(value, list) and told:
+        return [_without_paths(item, told) for item in value]
+    return without_paths(value) if told and isinstance(value, str) else value
+
+
+def without_paths(text: str) -> str:
+    """A text in which files are named without the folders that they lie in, but for those of a package."""
+
+    def shortened(found: re.Match[str]) -> str:
+        parts = found[0].split("/")
+        for base in ("site-packages", *(f"python{v}" for v in (platform.python_version().rpartition(".")[0],))):
+            if base in parts:
+                return "/".join(parts[len(parts) - parts[::-1].index(base) :])
+        own = [part for part in parts[-3:] if part in ("bench", "patchers", "models")]
+        return "/".join(parts[parts.index(own[0]) :]) if own else parts[-1]
+
+    return re.sub(r"(?<![\w:/.~*-])/(?:[^\s:\"'<>|,;()/]+/)+[^\s:\"'<>|,;()/]+", shortened, text)
 
 
 def _layout(value: Any, indent: str = "") -> str:

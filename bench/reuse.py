@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.checkpoint import load_weights, read_header
+from bench.checkpoint import check_model, load_weights, read_header
 from bench.config import Row, Suite, identity, plain
 from bench.data import Data
 from bench.records import digest, done, find
@@ -50,6 +50,7 @@ def find_trained(results: Path, wanted: str) -> Path | None:
         try:
             header = read_header(folder)
             if header.get("training", {}).get("id") == wanted and done(find(results, folder.parts[-3], folder.name)):
+                check_model(folder)
                 return folder
         except BenchError:  # whatever lies there is no model, or no record, of this version
             continue

@@ -5,21 +5,24 @@ from __future__ import annotations
 import resource
 import time
 import traceback
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from bench import records
+from bench import ranks, records, store
 from bench.allocator import keep_memory, release_memory
 from bench.audit import audit
 from bench.checkpoint import save_model
 from bench.config import Row, Suite
-from bench.data import Data, load
+from bench.data import Data
 from bench.evaluation import run_tasks, with_domains
 from bench.examples import examples
+from bench.files import CannotWrite, remove
 from bench.matching import prepare_matched
 from bench.material import byte_model, material
 from bench.prepare import (
@@ -33,7 +36,9 @@ from bench.prepare import (
 )
 from bench.records import Record
 from bench.reuse import audits_beside, find_trained, source_of, take_over, training_header, training_id
-from bench.train import Progress, TrainingFailed, train
+from bench.stopping import time_limit
+from bench.train import Alone, MakeEngine, Progress, TrainingFailed, train
+from patchers.errors import BenchError
 
 
 class AuditFailed(RuntimeError):
@@ -83,6 +88,13 @@ class Outcome:
     """Of all runs of the suite, in its order."""
 
 
+def data_of(suite: Suite, results: Path, listener: Listener) -> Data:
+    """A suite's texts, from the cache of its results."""
+    listener.say(f"reading {suite.data.label}")
+    read = partial(store.load, cache=results / "cache", say=listener.say)
+    return with_domains(read(suite.data), suite.eval, read)
+
+
 def runs_of(suite: Suite, data: Data) -> list[Run]:
     """All runs of a suite, seed by seed, so that a first comparison is there early."""
     tasks = {task.name: task.identity() for task in suite.tasks}
@@ -110,11 +122,16 @@ class Work:
     def of(suite: Suite, results: Path, listener: Listener) -> Work:
         """Raises BenchError for what concerns all runs: the data, the results folder, a damaged record."""
         keep_memory()
-        listener.say(f"reading {suite.data.label}")
-        data = with_domains(load(suite.data), suite.eval)
+        data = data_of(suite, results, listener)
         runs = runs_of(suite, data)
         known = {r.run_id: records.find(results, suite.name, r.run_id) for r in runs}
         return Work(suite, data, results, listener, runs, known)
+
+    def of_one(self, run_id: str) -> Work:
+        """The work on one run alone."""
+        if run_id not in self.known:
+            raise BenchError(f"no run {run_id} in suite {self.suite.name}; `patchbench status` lists what there is")
+        return replace(self, runs=[run for run in self.runs if run.run_id == run_id])
 
     @property
     def missing(self) -> list[Run]:
@@ -124,16 +141,27 @@ class Work:
     def attempt(self, run: Run, wait: float = 0.0) -> bool:
         """Do a run, unless another process has finished it meanwhile; False where one is still at it after `wait`
         seconds (-1: for ever)."""
-        with records.claim(self.results, self.suite.name, run.run_id, wait) as mine:
-            if mine and self.needed(run):
+        with self._claimed(run, wait) as mine:
+            if mine and ranks.told(self.needed(run)):
                 self.listener.run_begins(run.run_id, self.runs.index(run) + 1, len(self.runs))
                 record = run_one(self.suite, run, self.data, self.results, self.listener)
-                records.write(self.results, record)
-                checkpoint = training_checkpoint(self.results, self.suite, run)
-                for left in checkpoint.parent.glob(f"{checkpoint.name}*"):  # and what a killed process began
-                    left.unlink(missing_ok=True)
+                if ranks.is_first():
+                    records.write(self.results, record)
+                    checkpoint = training_checkpoint(self.results, self.suite, run)
+                    for left in checkpoint.parent.glob(f"{checkpoint.name}*"):  # and what a killed process began
+                        remove(left)
+                ranks.wait_for_all()
                 self.listener.run_ends(record)
         return mine
+
+    @contextmanager
+    def _claimed(self, run: Run, wait: float) -> Iterator[bool]:
+        """Of the ranks of one run the first claims it for all."""
+        if not ranks.is_first():
+            yield ranks.told(False)
+            return
+        with records.claim(self.results, self.suite.name, run.run_id, wait) as mine:
+            yield ranks.told(mine)
 
     def needed(self, run: Run) -> bool:
         """Whether nobody has finished a run, or failed at it, since this process began."""
@@ -145,13 +173,15 @@ class Work:
         return Outcome([r for r in found if r is not None])
 
 
-def run_suite(suite: Suite, results: Path, listener: Listener | None = None) -> Outcome:
-    """Do what is missing of a suite and return all its records.
+def run_suite(suite: Suite, results: Path, listener: Listener | None = None, only: str | None = None) -> Outcome:
+    """Do what is missing of a suite, or `only` one run of it, and return all its records, or that one's.
 
     A run that another process is doing is waited for, not repeated. A run that fails leaves a record that says so,
     and the others go on. Raises BenchError for what concerns all runs: the data, the results folder.
     """
     work = Work.of(suite, results, listener or Silent())
+    if only is not None:
+        work = work.of_one(only)
     held = [run for run in work.missing if not work.attempt(run)]  # first what nobody else is doing
     if held:  # then what others were doing and may not have finished
         work.listener.say(f"waiting for another process at {held[0].run_id}")
@@ -164,11 +194,16 @@ def run_one(suite: Suite, run: Run, data: Data, results: Path, listener: Listene
     """Train, score and describe one run; whatever goes wrong becomes a record that says what."""
     record = described(suite, run, data)
     try:
-        return record | {"status": "ok", "error": None} | _results_of(suite, run, data, results, listener)
+        with time_limit(suite.launch.time_limit):
+            found = record | {"status": "ok", "error": None} | _results_of(suite, run, data, results, listener)
+        return records.checked(found)
     except TrainingFailed as error:
         problem: dict[str, Any] = {"kind": "diverged", "message": str(error), "step": error.step}
+    except CannotWrite:  # of no use to try the next run
+        raise
     except Exception as error:  # noqa: BLE001 - a plug-in may raise anything; this run has failed, the others go on
         problem = {"kind": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
+        records.log(results, suite.name, run.run_id, problem["traceback"])
     return record | {"status": "failed", "error": problem}
 
 
@@ -193,10 +228,11 @@ def _results_of(suite: Suite, run: Run, data: Data, results: Path, listener: Lis
     row = prepared.row  # its bytes and sizes are now those that match
     model = make_model(row, prepared.patcher, run.seed)
     wanted = training_id(suite, row, data, run.seed)
-    trained = find_trained(results, wanted)
+    trained = ranks.told(find_trained(results, wanted) if ranks.is_first() else None)
     if trained is None:
         checkpoint = training_checkpoint(results, suite, run)
-        progress = train(model, prepared.train, row.train, run.seed, device, checkpoint, listener.trained)
+        told, say, engine = listener.trained, listener.say, engine_of(suite)
+        progress = train(model, prepared.train, row.train, run.seed, device, checkpoint, told, say, engine)
     else:
         listener.say(f"taking over the model of {source_of(trained)}")
         progress = take_over(trained, model, device)
@@ -218,7 +254,8 @@ def _results_of(suite: Suite, run: Run, data: Data, results: Path, listener: Lis
     if failed and not row.leaky:
         raise AuditFailed("; ".join(failed))
     folder = results / suite.name / "checkpoints" / run.run_id
-    save_model(folder, suite, row, prepared.patcher, model, training_header(wanted, progress))
+    if ranks.is_first():
+        save_model(folder, suite, row, prepared.patcher, model, training_header(wanted, progress))
     per_byte = flops(prepared)
     return {
         "matched": matched,
@@ -245,6 +282,15 @@ def _results_of(suite: Suite, run: Run, data: Data, results: Path, listener: Lis
         "audits": audits,
         "examples": examples(seen, prepared.patcher, data),
     }
+
+
+def engine_of(suite: Suite) -> MakeEngine:
+    """What takes the steps of a training: this process, or the ranks that torchrun began."""
+    if not ranks.are_there():
+        return Alone
+    from bench.parallel import Parallel  # and torch's machinery, which takes a second
+
+    return Parallel(suite.launch.parallel, suite.launch.micro_bytes, suite.launch.recompute)
 
 
 def training_checkpoint(results: Path, suite: Suite, run: Run) -> Path:

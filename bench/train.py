@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from bench import stopping
 from bench.config import TrainConfig
 from bench.cuts import CutDocuments, batches, training_spans
+from bench.files import Damaged
+from bench.shards import Progress as Progress
+from bench.shards import load_shards
+from bench.tensors import load_tensors, save_tensors
 from models.batch import Windows
 from models.harness import Prediction
 
@@ -39,20 +40,6 @@ class TrainingFailed(RuntimeError):
     def __init__(self, step: int, message: str) -> None:
         super().__init__(message)
         self.step = step
-
-
-@dataclass
-class Progress:
-    """Where a training is; also what its checkpoint remembers besides tensors."""
-
-    step: int = 0
-    bytes: int = 0
-    seconds: float = 0.0
-    curve: list[list[float]] = field(default_factory=list)
-    """[step, bytes, bits per byte of the batch, learning rate] at each logged step."""
-
-    busy_seconds: float = 0.0
-    """Of `seconds`, those inside forward, backward and optimizer."""
 
 
 Report = Callable[[Progress, int], None]
@@ -91,6 +78,60 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(options, lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
 
 
+class Engine(Protocol):
+    """Takes the steps of a training: in this process alone, or as one of several (`bench.parallel`)."""
+
+    def step(self, corpus: CutDocuments, picked: np.ndarray, rate: float) -> tuple[float, float]:
+        """One update on these windows: the mean bits per byte of the batch before it, and the seconds spent on forward,
+        backward and optimizer."""
+        ...
+
+    def agree(self, flag: bool) -> bool:
+        """Whether any process that takes part says so."""
+        ...
+
+    def save(self, path: Path, progress: Progress) -> None: ...
+
+    def load(self, path: Path) -> Progress | None:
+        """None where there is no checkpoint. Raises Damaged where it is not as it was written."""
+        ...
+
+    def finish(self) -> None:
+        """Put the weights into the model that the training began with."""
+        ...
+
+
+class Alone:
+    """All of a training in this process."""
+
+    def __init__(self, model: nn.Module, config: TrainConfig, device: torch.device) -> None:
+        self.model, self.config, self.device = model, config, device
+        self.optimizer = make_optimizer(model, config)
+        self.forward: Trainable = torch.compile(model, dynamic=True) if config.compile else model
+
+    def step(self, corpus: CutDocuments, picked: np.ndarray, rate: float) -> tuple[float, float]:
+        batch = corpus.windows(picked)
+        began = time.perf_counter()
+        bits = train_step(self.forward, self.model, self.optimizer, batch.to(self.device), rate, self.config)
+        return bits, time.perf_counter() - began
+
+    def agree(self, flag: bool) -> bool:
+        return flag
+
+    def save(self, path: Path, progress: Progress) -> None:
+        save_checkpoint(path, self.model, self.optimizer, progress)
+
+    def load(self, path: Path) -> Progress | None:
+        if path.exists():
+            return load_checkpoint(path, self.model, self.optimizer)
+        return load_shards(path, self.model, self.optimizer)  # of several processes
+
+    def finish(self) -> None: ...
+
+
+MakeEngine = Callable[[nn.Module, TrainConfig, torch.device], Engine]
+
+
 def train(
     model: nn.Module,
     corpus: CutDocuments,
@@ -99,49 +140,75 @@ def train(
     device: torch.device,
     checkpoint: Path | None = None,
     report: Report | None = None,
+    say: Callable[[str], None] = lambda message: None,
+    make_engine: MakeEngine = Alone,
 ) -> Progress:
-    """Train in place until `config.bytes` are read, from the checkpoint if there is one.
+    """Train in place until `config.bytes` are read, from the checkpoint if there is one that is whole.
 
-    Raises TrainingFailed with the step where the loss was not finite or diverged.
+    Raises TrainingFailed with the step where the loss was not finite or diverged, and Stopped, when the checkpoint is
+    written, after a step during which the process was told to stop.
     """
     model.train().to(device)
-    optimizer = make_optimizer(model, config)
+    engine = make_engine(model, config, device)
     progress = Progress()
-    if checkpoint is not None and checkpoint.exists():
-        progress = load_checkpoint(checkpoint, model, optimizer)
-    forward: Trainable = torch.compile(model, dynamic=True) if config.compile else model
-    spans = training_spans(corpus.offsets, config.window)
+    if checkpoint is not None:
+        try:
+            progress = engine.load(checkpoint) or progress
+        except Damaged as error:
+            say(f"{error}; training from the beginning")
+    with stopping.put_off():
+        finished = _steps(engine, corpus, config, seed, progress, checkpoint, report)
+    if not finished:  # one of the others was told to stop
+        raise stopping.Stopped
+    engine.finish()
+    if not all(bool(p.isfinite().all()) for p in model.parameters()):  # by the last step, which no loss follows
+        last = progress.step - 1
+        raise TrainingFailed(last, f"weights are not numbers after step {last}; lower train.lr (it is {config.lr:g})")
+    if checkpoint is not None:
+        engine.save(checkpoint, progress)
+    model.eval()
+    return progress
+
+
+def _steps(
+    engine: Engine,
+    corpus: CutDocuments,
+    config: TrainConfig,
+    seed: int,
+    progress: Progress,
+    checkpoint: Path | None,
+    report: Report | None,
+) -> bool:
+    """All steps that are left; False where the process was told to stop before the last."""
     saved = time.perf_counter()
+    spans = training_spans(corpus.offsets, config.window)
     for number, picked in enumerate(batches(spans, config.batch_bytes, config.bytes, seed)):
         if number < progress.step:
             continue
         began = time.perf_counter()
-        batch = corpus.windows(picked)
-        rate = learning_rate(config, progress.bytes + len(batch.data) // 2)
-        busy = time.perf_counter()
-        bits = train_step(forward, model, optimizer, batch.to(device), rate, config)
-        progress.busy_seconds += time.perf_counter() - busy
+        size = int((picked[:, 1] - picked[:, 0]).sum())
+        rate = learning_rate(config, progress.bytes + size // 2)
+        bits, busy = engine.step(corpus, picked, rate)
+        progress.busy_seconds += busy
         if not math.isfinite(bits) or bits > DIVERGED_BITS:
             raise TrainingFailed(
                 number, f"loss {bits:.4g} bits per byte at step {number}; lower train.lr (it is {config.lr:g})"
             )
         progress.step = number + 1
-        progress.bytes += len(batch.data)
+        progress.bytes += size
         if number % config.log_every == 0 or progress.bytes >= config.bytes:
             progress.curve.append([number, progress.bytes, round(bits, 5), rate])
         progress.seconds += time.perf_counter() - began
         if report is not None:
             report(progress, config.bytes)
-        if checkpoint is not None and time.perf_counter() - saved > config.checkpoint_seconds:
-            save_checkpoint(checkpoint, model, optimizer, progress)
+        stop = engine.agree(stopping.asked())
+        due = engine.agree(time.perf_counter() - saved > config.checkpoint_seconds)
+        if checkpoint is not None and (due or stop):
+            engine.save(checkpoint, progress)
             saved = time.perf_counter()
-    if not all(bool(p.isfinite().all()) for p in model.parameters()):  # by the last step, which no loss follows
-        last = progress.step - 1
-        raise TrainingFailed(last, f"weights are not numbers after step {last}; lower train.lr (it is {config.lr:g})")
-    if checkpoint is not None:
-        save_checkpoint(checkpoint, model, optimizer, progress)
-    model.eval()
-    return progress
+        if stop:
+            return False
+    return True
 
 
 def train_step(
@@ -187,27 +254,25 @@ def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tup
 
 def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
     """Weights, optimizer, RNG and place in the data, in one file that is either the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in _tensors(model, optimizer)}
-    save_file(tensors, part, metadata={"progress": json.dumps(vars(progress))})
-    with part.open("rb+") as file:
-        os.fsync(file.fileno())
-    part.replace(path)
+    save_tensors(path, dict(_tensors(model, optimizer)), vars(progress))
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> Progress:
-    """Put a checkpoint's tensors into a model (and its optimizer); the place in the data that it was taken at."""
-    with safe_open(path, framework="pt") as held, torch.no_grad():
-        names = set(held.keys())
+    """Put a checkpoint's tensors into a model (and its optimizer); the place in the data that it was taken at.
+
+    Raises Damaged when the file is not as it was written; the model is as it was then.
+    """
+    held, progress = load_tensors(path)
+    own = {f"model.{name}": p.data for name, p in model.named_parameters()}
+    own |= {f"buffer.{name}": b for name, b in model.named_buffers()}
+    if any(name not in held or held[name].shape != tensor.shape for name, tensor in own.items()):
+        raise Damaged(f"{path} is of another model")
+    for name, tensor in own.items():
+        tensor.copy_(held[name])
+    if optimizer is not None:
         for name, parameter in model.named_parameters():
-            parameter.copy_(held.get_tensor(f"model.{name}"))
-            if optimizer is not None:
-                kept = {k: f"optimizer.{k}.{name}" for k in ("step", "exp_avg", "exp_avg_sq")}
-                if kept["step"] in names:
-                    optimizer.state[parameter] = {k: held.get_tensor(v).to(parameter.device) for k, v in kept.items()}
-        for name, buffer in model.named_buffers():
-            buffer.copy_(held.get_tensor(f"buffer.{name}"))
-        if optimizer is not None:
-            torch.set_rng_state(held.get_tensor("rng"))
-        return Progress(**json.loads(held.metadata()["progress"]))
+            kept = {k: f"optimizer.{k}.{name}" for k in ("step", "exp_avg", "exp_avg_sq")}
+            if kept["step"] in held:
+                optimizer.state[parameter] = {k: held[v].to(parameter.device) for k, v in kept.items()}
+        torch.set_rng_state(held["rng"])
+    return Progress(**progress)

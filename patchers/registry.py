@@ -101,6 +101,11 @@ def load_plugin(path: str | Path) -> types.ModuleType:
     return module
 
 
+def loaded_plugins() -> list[str]:
+    """The files that `load_plugin` has imported, for another process to import."""
+    return [str(m.__file__) for name, m in sys.modules.items() if name.startswith("patchbench_plugin_")]
+
+
 def nearest(name: str, known: list[str]) -> str:
     """', did you mean 'x'?' for the closest of the known names, '' where none is close."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)

@@ -42,7 +42,7 @@ LABELS = [
 def texts() -> tuple[list[bytes], list[bytes]]:
     """Real text to learn from, and other text to calibrate on and cut."""
     data = load(DataConfig(corpus="wiki-en", calibration=0.3, test=0.2, max_bytes=400_000))
-    return data.train.texts, data.calibration.texts
+    return list(data.train.texts), list(data.calibration.texts)
 
 
 @functools.cache

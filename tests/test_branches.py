@@ -47,7 +47,7 @@ def branches_of(module: nn.Module, patcher: Patcher | None, texts: list[bytes], 
         corpus = CutDocuments.uncut(texts)
     else:
         corpus = CutDocuments.of(texts, cut(patcher, texts, isinstance(module, TokenLM)))
-    starts = np.split(corpus.cuts.starts, corpus.offsets[1:-1])
+    starts = np.split(corpus.cuts.starts[:], corpus.offsets[1:-1])
     shared = []
     for g in range(group[-1] + 1):
         own = np.flatnonzero(group == g)
@@ -98,8 +98,9 @@ def test_who_predicts_more_than_bytes_names_no_best_one(kind: str) -> None:
 def test_a_window_in_the_midst_of_a_token_has_no_nats() -> None:
     module, patcher = KINDS["token_lm"]()
     assert patcher is not None
-    corpus = CutDocuments.of([b" the"], cut(patcher, [b" the"], True))
-    corpus.cuts.starts[1:] = False
+    cuts = cut(patcher, [b" the"], True)
+    cuts.starts[1:].fill(False)
+    corpus = CutDocuments.of([b" the"], cuts)
     alone = corpus.windows(np.array([[1, 4]]))
     assert score(module, Branches(alone, np.zeros(1, int), np.array([3]))).nats.tolist() == [0, 0, 0]
     both = corpus.windows(np.array([[0, 3], [1, 4]]))

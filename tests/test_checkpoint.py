@@ -68,7 +68,7 @@ def test_what_was_saved_scores_the_same(label: str, suite: Suite, data: Data, pl
     assert (after.window, after.with_ids) == (120, label == "tokens")
     assert not after.module.training
     names = {p.name for p in folder.iterdir()}
-    assert names == {"model.json", "model.safetensors"} | ({"patcher"} if label != "bytes" else set())
+    assert names == {"model.json", "model.safetensors", "sums.json"} | ({"patcher"} if label != "bytes" else set())
     header = json.loads((folder / "model.json").read_text())
     assert (header["row"], header["suite"], header["leaky"]) == (label, "tiny", label == "leaky")
 
@@ -79,7 +79,7 @@ def test_saving_again_replaces_the_whole(suite: Suite, data: Data, place: Path, 
     after = saved("bytes", tmp_path / "m", suite, data, place / "cache")
     (nats,) = load_model(tmp_path / "m").nats([b"some text"])
     assert nats.tolist() == after.nats([b"some text"])[0].tolist()
-    assert {p.name for p in (tmp_path / "m").iterdir()} == {"model.json", "model.safetensors"}
+    assert {p.name for p in (tmp_path / "m").iterdir()} == {"model.json", "model.safetensors", "sums.json"}
     assert [p.name for p in tmp_path.iterdir()] == ["m"], "no part is left"
 
 
@@ -118,10 +118,28 @@ def test_what_is_no_model_is_one_clear_error(
 ) -> None:
     folder = tmp_path / "m"
     saved("bytes", folder, suite, data, place / "cache")
+    (folder / "sums.json").unlink()  # as before there were checksums, which would tell of it first
+    edit(folder, sealed=False)
     spoil(folder)
     with pytest.raises(BenchError, match=told) as error:
         load_model(folder)
     assert str(folder) in str(error.value)
+
+
+def test_one_flipped_bit_anywhere_is_named(suite: Suite, data: Data, place: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    saved("end", folder, suite, data, place / "cache")
+    for path in [p for p in folder.rglob("*") if p.is_file()]:
+        before = path.read_bytes()
+        held = bytearray(before)
+        held[len(held) // 2] ^= 1
+        path.write_bytes(held)
+        with pytest.raises(BenchError, match=str(folder)):
+            load_model(folder)
+        path.write_bytes(before)
+    (folder / "sums.json").unlink()
+    with pytest.raises(BenchError, match=r"sums.json is damaged .*: delete .* and run its suite again"):
+        load_model(folder)
 
 
 def test_a_wrong_folder_is_named(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.cuts import CutDocuments, Cuts, batches, cut, cut_cached, scoring_spans, training_spans
+from bench.cuts import CutDocuments, Cuts, batches, cut, scoring_spans, training_spans
 from models.batch import Windows
 from patchers import Patcher, create
 from patchers.errors import BenchError
@@ -95,7 +94,7 @@ def test_ends_at_the_edges() -> None:
 
 def test_uncut_documents_are_one_patch_each() -> None:
     corpus = CutDocuments.uncut([b"", b"abc", b"", b"d", b""])
-    assert corpus.cuts.starts.tolist() == [True, False, False, True]
+    assert corpus.cuts.starts[:].tolist() == [True, False, False, True]
     assert corpus.offsets.tolist() == [0, 0, 3, 3, 4, 4]
     assert corpus.bytes_per_patch == 2.0
 
@@ -159,7 +158,9 @@ def test_as_many_ids_as_starts() -> None:
     both = {b"ab": (np.array([7], np.int32), yes(2)), b"c": (np.array([7, 7], np.int32), yes(1))}
     with pytest.raises(BenchError, match="patcher 'answers' gave 1 token ids for 2 starts"):
         cut(Answers(both), [b"ab", b"c"], with_ids=True)
-    assert cut(Answers({b"a": (np.array([7], np.int32), yes(1))}), [b"a"], with_ids=True).ids == [7]
+    cuts = cut(Answers({b"a": (np.array([7], np.int32), yes(1))}), [b"a"], with_ids=True)
+    assert cuts.ids is not None
+    assert cuts.ids[:].tolist() == [7]
 
 
 def test_ids_need_a_vocabulary() -> None:
@@ -169,7 +170,7 @@ def test_ids_need_a_vocabulary() -> None:
 
 def test_no_documents_and_empty_ones() -> None:
     assert len(cut(create("stride"), []).starts) == 0
-    assert cut(create("stride"), [b"", b"abc", b""]).starts.tolist() == [True, False, False]
+    assert cut(create("stride"), [b"", b"abc", b""]).starts[:].tolist() == [True, False, False]
 
 
 # --- the cache
@@ -205,53 +206,6 @@ class Counting:
 
 
 DOCS = [b"alpha", b"", b"be", b"gamma delta"]
-
-
-def test_cuts_are_computed_once(tmp_path: Path) -> None:
-    counting = Counting()
-    first = cut_cached(counting.patcher(), DOCS, "data", tmp_path)
-    again = cut_cached(counting.patcher(), DOCS, "data", tmp_path)
-    assert counting.calls == 1
-    assert (again.starts == cut(counting.patcher(), DOCS).starts).all()
-    assert (again.starts == first.starts).all()
-    assert again.starts.dtype == np.bool_
-    assert again.ids is None
-
-
-def test_cached_ids_come_back(tmp_path: Path) -> None:
-    counting = Counting()
-    first = cut_cached(counting.patcher(), DOCS, "data", tmp_path, with_ids=True)
-    calls = counting.calls
-    again = cut_cached(counting.patcher(), DOCS, "data", tmp_path, with_ids=True)
-    assert counting.calls == calls
-    assert first.ids is not None
-    assert again.ids is not None
-    assert (first.ids.tobytes(), first.starts.tobytes()) == (again.ids.tobytes(), again.starts.tobytes())
-    assert bytes(again.ids.astype(np.uint8)) == b"apabgmadla"
-    assert cut_cached(counting.patcher(), DOCS, "data", tmp_path).ids is None
-
-
-def test_other_patchers_and_other_data_are_cut_anew(tmp_path: Path) -> None:
-    counting = Counting()
-    cut_cached(counting.patcher(2), DOCS, "data", tmp_path)
-    other = cut_cached(counting.patcher(3), DOCS, "data", tmp_path)
-    assert other.starts[:5].tolist() == [True, False, False, True, False]
-    elsewhere = cut_cached(counting.patcher(2), [b"xyz"], "other data", tmp_path)
-    assert elsewhere.starts.tolist() == [True, False, True]
-    assert counting.calls == 3
-
-
-def test_the_cache_takes_a_bit_a_byte_and_leaves_no_parts(tmp_path: Path) -> None:
-    cut_cached(create("whitespace"), [b"ab " * 100_000], "data", tmp_path)
-    (file,) = (p for p in tmp_path.rglob("*") if p.is_file())
-    assert file.stat().st_size < 300_000 / 8 + 1000
-
-
-def test_a_wrong_answer_is_not_cached(tmp_path: Path) -> None:
-    for _ in range(2):
-        with pytest.raises(BenchError):
-            cut_cached(Answers({b"abc": yes(2)}), [b"abc"], "data", tmp_path)
-    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
 
 # --- batches

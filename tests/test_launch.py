@@ -13,7 +13,8 @@ from tiny_suite import tiny_suite, write_suite
 
 from bench import records
 from bench.cli import main
-from bench.launch import Job, log_path, run_on_workers, threads_each
+from bench.launch import Job, run_on_workers
+from bench.processes import threads_each
 from bench.run import run_suite
 from patchers.errors import BenchError
 
@@ -59,7 +60,7 @@ def test_workers_find_the_numbers_of_one_process(tmp_path: Path) -> None:
     assert len(listeners) == 2
     assert sorted(r["row"] for hears in listeners for r in hears.ended) == sorted(THREE), "each run once"
     assert all(hears.began and hears.steps for hears in listeners), "both had something to do, and said so"
-    assert all(log_path(tmp_path / "two", "tiny", r["run_id"]).exists() for r in found)
+    assert all(records.log_path(tmp_path / "two", "tiny", r["run_id"]).exists() for r in found)
     assert left_over(tmp_path / "two") == []
 
     again = run_on_workers(job(path, tmp_path / "two"), suite, 2, Hears(), Hears).records
@@ -76,7 +77,7 @@ def test_a_worker_that_dies_costs_one_run(tmp_path: Path) -> None:
     assert well["status"] == "ok"
     assert dead["error"]["kind"] == "died"
     assert dead["error"]["message"] == "its process ended with signal 9 (SIGKILL); out of memory?"
-    assert "about to die" in log_path(tmp_path / "r", "tiny", dead["run_id"]).read_text()
+    assert "about to die" in records.log_path(tmp_path / "r", "tiny", dead["run_id"]).read_text()
 
 
 def test_what_concerns_all_runs_is_one_error(tmp_path: Path) -> None:

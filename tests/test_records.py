@@ -17,6 +17,7 @@ import pytest
 from record_builder import make_failed, make_record, put
 
 from bench import records
+from bench.files import write_atomic
 from patchers.errors import BenchError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -241,9 +242,9 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
 
 def test_a_file_is_replaced_and_never_written_over(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    records.write_atomic(path, b"old")
+    write_atomic(path, b"old")
     with path.open("rb") as reader:
-        records.write_atomic(path, b"newer")
+        write_atomic(path, b"newer")
         assert reader.read() == b"old"
     assert path.read_bytes() == b"newer"
 

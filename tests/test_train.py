@@ -18,8 +18,10 @@ from tiny import SMALL, TEXT, random_starts
 from torch import Tensor, nn
 
 import bench.train as training
+from bench import tensors
 from bench.config import TrainConfig
 from bench.cuts import CutDocuments, Cuts, batches, training_spans
+from bench.files import CannotWrite
 from bench.train import (
     Progress,
     TrainingFailed,
@@ -406,8 +408,8 @@ def test_a_checkpoint_is_the_old_one_or_the_new_one(tmp_path: Path, monkeypatch:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(training, "save_file", dies)
-        with pytest.raises(OSError, match="No space left"):
+        patched.setattr(tensors, "save_file", dies)
+        with pytest.raises(CannotWrite, match="No space left on device; make room"):
             save_checkpoint(path, model, optimizer, Progress(step=2))
     assert path.read_bytes() == before
     assert load_checkpoint(path, model).step == 1

@@ -2,10 +2,13 @@
 
 import json
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.table import Table
+from rich.text import Text
 
 from bench.commands.options import (
     DEFAULT_RESULTS,
@@ -24,30 +27,66 @@ def run(
     overrides: Overrides = None,
     results: Results = DEFAULT_RESULTS,
     plugin: Plugins = None,
-    workers: Annotated[int, typer.Option(metavar="N", min=1, help="So many runs at a time; cores are divided.")] = 1,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="So many runs at a time; cores are divided.")
+    ] = None,
+    only: Annotated[str | None, typer.Option(metavar="RUN_ID", hidden=True)] = None,
 ) -> int:
     """Train and score what is missing of a suite, then print its table.
 
     Runs that are done are not repeated, and one that was stopped goes on from its last checkpoint.
     """
     from bench.config import load_suite
-    from bench.launch import Job, run_on_workers
+    from bench.launch import Job, run_on_ranks, run_on_workers, workers_by_default
     from bench.progress import Display
     from bench.run import run_suite
+    from bench.stopping import heed_sigterm
     from bench.table import build, render
 
     config = load_suite(suite, overrides or [], plugin or [])
     check_writable(results)
+    heed_sigterm()
+    job = Job(suite, tuple(overrides or []), tuple(plugin or []), results)
+    count = workers or config.launch.workers or workers_by_default()
     with Display() as display:
-        if workers == 1:
-            records = run_suite(config, results, display).records
+        if config.launch.devices > 1:
+            records = run_on_ranks(job, config, display, only).records
+        elif only is not None or count == 1:
+            records = run_suite(config, results, display, only).records
         else:
-            job = Job(suite, tuple(overrides or []), tuple(plugin or []), results)
-            records = run_on_workers(job, config, workers, display, display.beside).records
-        if display.ran == 0:
+            records = run_on_workers(job, config, count, display, display.beside).records
+        if display.ran == 0 and only is None and config.launch.devices == 1:
             display.line(f"nothing to do: all {len(records)} runs are done (delete a record to repeat its run)")
-    print(render(build(records, preferred=config.columns), "terminal"))
+    if only is None:
+        print(render(build(records, preferred=config.columns), "terminal"))
     return 1 if any(record["status"] != "ok" for record in records) else 0
+
+
+def status(
+    suite: SuiteArgument,
+    overrides: Overrides = None,
+    results: Results = DEFAULT_RESULTS,
+    plugin: Plugins = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show which runs of a suite are done, running, failed or waiting, why, and where their output is."""
+    from bench import status as looking
+    from bench.config import load_suite
+
+    config = load_suite(suite, overrides or [], plugin or [])
+    check_writable(results)
+    runs = looking.status(config, results)
+    if as_json:
+        print(json.dumps([run.as_json() for run in runs], indent=1))
+        return
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("run", "state", "what", "log"):
+        shown.add_column(name, overflow="fold", no_wrap=name in ("run", "state"))
+    for run in runs:
+        shown.add_row(run.run_id, run.state, Text(run.what), run.log or "")
+    show(shown)
+    counts = Counter(run.state for run in runs)
+    print(f"\n{len(runs)} runs: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
 
 
 def plan(suite: SuiteArgument, overrides: Overrides = None, plugin: Plugins = None, as_json: AsJson = False) -> None:

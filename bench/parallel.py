@@ -1,0 +1,171 @@
+"""Training one model on several ranks (DDP, or FSDP for large models): the same steps as one process takes.
+
+A batch is what the YAML says, whatever the number of ranks: its windows are dealt out, each rank goes through its own
+in parts of at most `micro_bytes`, and the sum of all costs is divided by the bytes of the whole batch. Every rank knows
+every batch, so all know how many parts the others have: who has fewer runs a window for nothing, and no collective
+waits for somebody who does not come.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import math
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint as recompute
+
+from bench import ranks
+from bench.config import TrainConfig
+from bench.cuts import CutDocuments
+from bench.shards import Progress, load_shards, save_shards
+from bench.train import DTYPES, Engine, load_checkpoint, make_optimizer
+from models.layers import Block
+
+Way = Literal["ddp", "fsdp"]
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """How a model is spread over the ranks."""
+
+    way: Way = "ddp"
+    micro_bytes: int | None = None
+    """Bytes that a rank looks at together; None for its whole share."""
+
+    recompute: bool = False
+    """Whether activations of blocks are computed again on the way back instead of kept."""
+
+    def __call__(self, model: nn.Module, config: TrainConfig, device: torch.device) -> Engine:
+        return RankEngine(model, config, device, self)
+
+
+class RankEngine:
+    """One rank's part of the training."""
+
+    def __init__(self, model: nn.Module, config: TrainConfig, device: torch.device, how: Parallel) -> None:
+        self.whole, self.config, self.device, self.how = model, config, device, how
+        self.model = copy.deepcopy(model)  # wrapped in place; the one that is scored later stays as it is
+        blocks = [block for block in self.model.modules() if isinstance(block, Block)]
+        if how.recompute:
+            for block in blocks:
+                block.forward = functools.partial(recompute, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+        if how.way == "fsdp":
+            for block in blocks:
+                fully_shard(block)
+            fully_shard(self.model)
+            self.forward: nn.Module = self.model
+        else:
+            self.forward = DistributedDataParallel(self.model)
+        self.optimizer = make_optimizer(self.model, config)
+
+    # --- a step
+
+    def step(self, corpus: CutDocuments, picked: np.ndarray, rate: float) -> tuple[float, float]:
+        began = time.perf_counter()
+        total = int((picked[:, 1] - picked[:, 0]).sum())
+        parts = shares(picked, ranks.count(), self.how.micro_bytes)
+        own, most = parts[ranks.rank()], max(len(part) for part in parts)
+        cost = torch.zeros((), dtype=torch.float64)
+        for number in range(most):
+            with self._sync(number == most - 1):
+                cost += self._part(corpus, own[number] if number < len(own) else None, picked, total)
+        dist.all_reduce(cost)
+        value = float(cost) / total / math.log(2)
+        if math.isfinite(value):
+            self._clip()
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate * group["scale"]
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+        return value, time.perf_counter() - began
+
+    def _part(self, corpus: CutDocuments, spans: np.ndarray | None, picked: np.ndarray, total: int) -> Tensor:
+        """Forward and backward of some windows; without any, of one that counts nothing."""
+        batch = corpus.windows(picked[:1] if spans is None else spans).to(self.device)
+        prediction = self.forward(batch, DTYPES[self.config.dtype])
+        weight = (0.0 if spans is None else 1.0) * ranks.count() / total  # ranks' gradients are averaged
+        loss = prediction.nats.sum() * weight
+        if prediction.loss is not None:
+            loss = loss + prediction.loss * (len(batch.data) * weight)
+        loss.backward()
+        return torch.zeros(()) if spans is None else prediction.nats.detach().double().sum().cpu()
+
+    def _sync(self, last: bool) -> Any:
+        """Gradients are exchanged once a step, after the last part."""
+        if isinstance(self.forward, FSDPModule):
+            self.forward.set_requires_gradient_sync(last)
+            return nullcontext()
+        assert isinstance(self.forward, DistributedDataParallel)
+        return nullcontext() if last else self.forward.no_sync()
+
+    def _clip(self) -> None:
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        whole = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        if whole > self.config.clip:
+            nn.utils.clip_grads_with_norm_(self.model.parameters(), self.config.clip, whole)
+
+    def agree(self, flag: bool) -> bool:
+        return ranks.any_of(flag)
+
+    def save(self, path: Path, progress: Progress) -> None:
+        save_shards(path, self.model, self.optimizer, progress)
+
+    def load(self, path: Path) -> Progress | None:
+        found = load_shards(path, self.model, self.optimizer)
+        return found or (self._of_one_process(path) if path.exists() else None)
+
+    def _of_one_process(self, path: Path) -> Progress:
+        """From the checkpoint of a training in one process, which every rank reads and takes its part of."""
+        optimizer = make_optimizer(self.whole, self.config)
+        progress = load_checkpoint(path, self.whole, optimizer)
+        for (_, own), (_, other) in zip(self.model.named_parameters(), self.whole.named_parameters(), strict=True):
+            own.data.copy_(_spread(other.data, own))
+            kept = optimizer.state[other]
+            self.optimizer.state[own] = {k: v if v.ndim == 0 else _spread(v, own) for k, v in kept.items()}
+        return progress
+
+    def finish(self) -> None:
+        """The whole weights, on every rank."""
+        with torch.no_grad():
+            for own, other in zip(self.model.parameters(), self.whole.parameters(), strict=True):
+                other.copy_(own.full_tensor() if isinstance(own, DTensor) else own)
+            for mine, theirs in zip(self.model.buffers(), self.whole.buffers(), strict=True):
+                theirs.copy_(mine)
+
+
+def _spread(whole: Tensor, like: Tensor) -> Tensor:
+    """A tensor that every rank has, spread over them as another one is."""
+    return distribute_tensor(whole, like.device_mesh, like.placements) if isinstance(like, DTensor) else whole
+
+
+def shares(picked: np.ndarray, count: int, micro_bytes: int | None) -> list[list[np.ndarray]]:
+    """The windows (W, 2) of a batch dealt out to ranks, each share in parts of at most `micro_bytes` (a longer window
+    goes alone)."""
+    out = []
+    for rank in range(count):
+        own = picked[rank::count]
+        lengths = own[:, 1] - own[:, 0]
+        limit = micro_bytes or max(1, int(lengths.sum()))
+        parts: list[list[int]] = []
+        held = limit
+        for number, length in enumerate(lengths.tolist()):
+            if held + length > limit:
+                parts.append([])
+                held = 0
+            parts[-1].append(number)
+            held += length
+        out.append([own[part] for part in parts])
+    return out

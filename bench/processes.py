@@ -1,0 +1,44 @@
+"""What other processes are given to begin with: a share of the cores, and a GPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "RAYON_NUM_THREADS")
+"""What libraries read, once, when they are imported."""
+
+
+def cores() -> int:
+    """The cores that this process may use, no more than the user allows by OMP_NUM_THREADS."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, min(there, int(allowed) if allowed.isdecimal() else there))
+
+
+def threads_each(workers: int) -> int:
+    """The cores divided."""
+    return max(1, cores() // workers)
+
+
+@contextmanager
+def environment(threads: int, gpu: str | None = None) -> Iterator[None]:
+    """What processes find that are begun inside the block."""
+    before = dict(os.environ)
+    os.environ.update({name: str(threads) for name in THREADS})
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def gpu_of(place: int, count: int) -> str | None:
+    """The name of the GPU for the place-th process, given how many GPUs there are."""
+    if not count:
+        return None
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",")[place % count] if visible else str(place % count)

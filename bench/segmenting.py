@@ -1,0 +1,211 @@
+"""Cutting a corpus once for the same patcher and the same documents: one bit a byte on disk, in several processes where
+the corpus is large.
+
+`CACHE/cuts/NAME-KEY/` has the starts in `starts`, token ids in `ids` where a model wants them, and checksums in
+`cuts.json`. Documents are cut in runs; a run that is cut stays when the process is killed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from bench.cuts import Cuts, cut
+from bench.files import (
+    Damaged,
+    MappedFile,
+    SummedFile,
+    Sums,
+    locked,
+    read_header,
+    sync_folder,
+    write_atomic,
+    write_header,
+    writing,
+)
+from bench.processes import cores, environment
+from bench.starts import Bits
+from bench.texts import FlatTexts, Integers
+from patchers import Patcher, load, load_plugin
+from patchers.registry import loaded_plugins
+
+PARALLEL_FROM = 2**25
+"""Bytes below which other processes take longer to begin than they save."""
+CHECKED_AT_ONCE = 2**26
+
+Say = Callable[[str], None]
+
+
+def cut_cached(
+    patcher: Patcher,
+    docs: Sequence[bytes],
+    docs_fingerprint: str,
+    cache: Path,
+    with_ids: bool = False,
+    say: Say = lambda message: None,
+) -> Cuts:
+    """`bench.cuts.cut`, from the cache if it is there; a damaged one is cut again.
+
+    Raises BenchError as `cut` does, and CannotWrite where there is no room.
+    """
+    texts = FlatTexts.of(docs)
+    key = hashlib.sha256(f"{patcher.fingerprint()}:{docs_fingerprint}:{with_ids}".encode()).hexdigest()[:24]
+    folder = cache / "cuts" / f"{patcher.name}-{key}"
+    with locked(folder.with_name(f"{folder.name}.lock")):
+        if folder.exists():
+            try:
+                return _opened(folder, len(texts.flat), with_ids)
+            except Damaged as error:
+                say(f"{error}; cutting again")
+                with writing(folder):
+                    shutil.rmtree(folder)
+        _cut_into(folder, patcher, texts, with_ids, say)
+    return _opened(folder, len(texts.flat), with_ids)
+
+
+def _opened(folder: Path, size: int, with_ids: bool) -> Cuts:
+    header = read_header(folder / "cuts.json")
+    remedy = f"delete the folder {folder} and run the same command, which cuts again"
+    names = ("starts", "ids") if with_ids else ("starts",)
+    if header.get("bytes") != size or set(header["files"]) != set(names):
+        raise Damaged(f"{folder} holds the cuts of other documents")
+    files = [MappedFile(folder / name, Sums.of_json(header["files"][name]), remedy) for name in names]
+    for file in files:
+        if len(file) <= CHECKED_AT_ONCE:
+            file.check_all()
+    return Cuts(Bits(files[0], size), Integers(files[1]) if with_ids else None)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a process needs to cut runs of documents."""
+
+    patcher: Path
+    plugins: tuple[str, ...]
+    texts: FlatTexts
+    with_ids: bool
+    folder: Path
+
+    def path(self, run: tuple[int, int]) -> Path:
+        return self.folder / f"{run[0]}-{run[1]}.cuts"
+
+
+def _cut_into(folder: Path, patcher: Patcher, texts: FlatTexts, with_ids: bool, say: Say) -> None:
+    part = folder.with_name(f"{folder.name}.part")
+    task = _Task(part / "patcher", tuple(loaded_plugins()), texts, with_ids, part)
+    with writing(part):
+        part.mkdir(parents=True, exist_ok=True)
+    runs = list(texts.runs())
+    missing = [run for run in runs if _read_run(task.path(run)) is None]
+    began, size = time.monotonic(), len(texts.flat)
+    done = size - sum(int(texts.offsets[b] - texts.offsets[a]) for a, b in missing)
+    fresh = 0
+    try:
+        with _processes(task, patcher, len(missing), size) as each:
+            for run in each(missing):
+                fresh += int(texts.offsets[run[1]] - texts.offsets[run[0]])
+                rate = fresh / max(1e-9, time.monotonic() - began) / 1e6
+                if len(runs) > 1:
+                    say(f"cutting with {patcher.name}: {(done + fresh) / size:.0%}, {rate:.1f} MB/s")
+    finally:
+        if not any(part.glob("*.cuts")):  # nothing to go on from
+            shutil.rmtree(part, ignore_errors=True)
+    _put_together(task, runs)
+    with writing(folder):
+        shutil.rmtree(task.patcher, ignore_errors=True)
+        for run in runs:
+            task.path(run).unlink()
+        part.rename(folder)
+        sync_folder(folder.parent)
+
+
+Each = Callable[[list[tuple[int, int]]], Iterator[tuple[int, int]]]
+
+
+@contextmanager
+def _processes(task: _Task, patcher: Patcher, runs: int, size: int) -> Iterator[Each]:
+    """A function that cuts runs and gives each one back when it is on disk; here, or in a process a core."""
+    count = min(cores(), runs)
+    if size < PARALLEL_FROM or count < 2:
+        yield lambda missing: (_cut_run(task, patcher, run) for run in missing)
+        return
+    with writing(task.patcher):
+        patcher.save(task.patcher)
+    with (
+        environment(threads=1),
+        ProcessPoolExecutor(count, get_context("spawn"), _begin, (task,)) as pool,
+    ):
+        try:
+            yield lambda missing: iter(pool.map(_cut_here, missing))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+_here: tuple[_Task, Patcher] | None = None
+"""Of a process that cuts: what it was begun with."""
+
+
+def _begin(task: _Task) -> None:
+    global _here
+    for plugin in task.plugins:
+        load_plugin(plugin)
+    _here = task, load(task.patcher)
+
+
+def _cut_here(run: tuple[int, int]) -> tuple[int, int]:
+    assert _here is not None
+    return _cut_run(*_here, run)
+
+
+def _cut_run(task: _Task, patcher: Patcher, run: tuple[int, int]) -> tuple[int, int]:
+    cuts = cut(patcher, task.texts.run(*run), task.with_ids)
+    content = np.packbits(cuts.starts[:]).tobytes()
+    content = len(content).to_bytes(8) + content
+    if cuts.ids is not None:
+        content += cuts.ids[:].astype("<i4").tobytes()
+    write_atomic(task.path(run), hashlib.sha256(content).digest() + content)
+    return run
+
+
+def _read_run(path: Path) -> tuple[bytes, bytes] | None:
+    """Packed starts and ids of a run; None where it is not there, or damaged."""
+    try:
+        held = path.read_bytes()
+    except OSError:
+        return None
+    content = held[32:]
+    if hashlib.sha256(content).digest() != held[:32]:
+        return None
+    size = int.from_bytes(content[:8])
+    return content[8 : 8 + size], content[8 + size :]
+
+
+def _put_together(task: _Task, runs: list[tuple[int, int]]) -> None:
+    """One file of all runs, whose bits do not end where bytes do."""
+    with ExitStack() as stack:
+        names = ("starts", "ids") if task.with_ids else ("starts",)
+        files = {name: stack.enter_context(SummedFile(task.folder / name)) for name in names}
+        left = np.zeros(0, np.uint8)
+        for first, last in runs:
+            held = _read_run(task.path((first, last)))
+            if held is None:
+                raise Damaged(f"{task.path((first, last))} is damaged: run the same command, which cuts it again")
+            size = int(task.texts.offsets[last] - task.texts.offsets[first])
+            bits = np.concatenate((left, np.unpackbits(np.frombuffer(held[0], np.uint8), count=size)))
+            whole = len(bits) // 8 * 8
+            files["starts"].write(np.packbits(bits[:whole]).data)
+            left = bits[whole:]
+            if task.with_ids:
+                files["ids"].write(held[1])
+        files["starts"].write(np.packbits(left).data)
+    sums = {name: file.sums.as_json() for name, file in files.items()}
+    write_header(task.folder / "cuts.json", {"bytes": len(task.texts.flat), "files": sums})

@@ -1,0 +1,72 @@
+"""How far a suite is: which of its runs are done, running, failed or waiting, and why."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from safetensors import SafetensorError, safe_open
+
+from bench import records
+from bench.config import Suite
+from bench.files import locked
+from bench.run import Run, Silent, data_of, runs_of, training_checkpoint
+from patchers.errors import BenchError
+
+State = Literal["done", "running", "failed", "damaged", "waiting"]
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """One run. `what` is the reason of a failure, or how far a training is."""
+
+    run_id: str
+    state: State
+    what: str
+    log: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def status(suite: Suite, results: Path) -> list[RunStatus]:
+    """Of each run of a suite, in its order; looks and changes nothing but the cache of its text."""
+    return [_status(suite, run, results) for run in runs_of(suite, data_of(suite, results, Silent()))]
+
+
+def _status(suite: Suite, run: Run, results: Path) -> RunStatus:
+    log = records.log_path(results, suite.name, run.run_id)
+    shown = str(log) if log.exists() else None
+    try:
+        record = records.find(results, suite.name, run.run_id)
+    except BenchError as error:
+        return RunStatus(run.run_id, "damaged", str(error), shown)
+    if records.done(record):
+        return RunStatus(run.run_id, "done", "", shown)
+    trained = _trained(training_checkpoint(results, suite, run))
+    if _is_claimed(results, suite.name, run.run_id):
+        return RunStatus(run.run_id, "running", trained, shown)
+    if record is not None:
+        why = record["error"]
+        return RunStatus(run.run_id, "failed", f"{why['kind']}: {why['message']}", shown)
+    return RunStatus(run.run_id, "waiting", trained, shown)
+
+
+def _is_claimed(results: Path, suite: str, run_id: str) -> bool:
+    path = results / suite / "locks" / f"{run_id}.lock"
+    if not path.exists():
+        return False
+    with locked(path, wait=0.0) as free:
+        return not free
+
+
+def _trained(checkpoint: Path) -> str:
+    """Where a training was when it last wrote a checkpoint."""
+    try:
+        with safe_open(checkpoint, framework="numpy") as held:
+            progress = json.loads((held.metadata() or {})["notes"])
+            return f"trained on {progress['bytes']:,} bytes in {progress['step']:,} steps"
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return ""
