@@ -7,15 +7,19 @@ Nothing here names a patcher, and a task sees a `ByteModel`, never tokens or pat
 from bench.tasks.base import Material, Metric, Task, TaskNotPossible, TaskResult
 from bench.tasks.bpb import BitsPerByte
 from bench.tasks.noise import Noise
+from bench.tasks.probe import Probe
 from bench.tasks.registry import get, names, register_task
 from bench.tasks.speed import Speed
+from bench.tasks.spelling import Spelling
 
 __all__ = [
     "BitsPerByte",
     "Material",
     "Metric",
     "Noise",
+    "Probe",
     "Speed",
+    "Spelling",
     "Task",
     "TaskNotPossible",
     "TaskResult",

@@ -25,6 +25,9 @@ from patchers.errors import BenchError
 TEST_SHARE = 0.2
 """Of all word types, by hash."""
 
+SINGLE = ("untrained_last", "untrained_length", "untrained_count", "untrained_position")
+"""What is recorded as a number, without an interval: records stay small."""
+
 AFTER = 32
 """Bytes of text behind a word, so that its last patch is closed in the text."""
 
@@ -34,72 +37,86 @@ AFTER = 32
 class Probe(Task):
     """Linear probes on a word's vector for its letters; the words of training and test are different words.
 
-    A word's vector is the state of the last patch that covers it, in the context where it stands in a text that the
-    model was not trained on; `mean_letters` takes the mean over its patches, and what begins with `byte_` the local
-    states instead (a model without patches has those alone, without the prefix). All vectors are brought to one
-    width by PCA and each direction to the same variance. Targets: `letters` (does the word hold it, 26 probes, both
-    answers weighed alike, so that knowing nothing is right half the time), `first`, `last`, `length`, `count` (of a
-    frequent letter: none, one, more), `position` (second, third, fourth letter).
+    A word's vector is the state of the last patch that covers it, in texts that the model was not trained on, averaged
+    over a few places where it stands; `mean_...` takes the mean over all patches of the word, and what begins with
+    `byte_` the local states instead (a model without patches has those alone, without the prefix). All vectors are
+    brought to one width by PCA and each direction to the same variance. Targets: `letters` (does the word hold it, 26
+    probes, both answers weighed alike, so that knowing nothing is right half the time), `first`, `last`, `length`,
+    `count` (of a frequent letter: none, one, more), `position` (second, third, fourth letter).
 
-    Controls, for `letters`: `control_letters` (Hewitt & Liang 2019): every word type gets the letters of another
-    type, drawn at random, and the probe is scored at other places of the words that it was trained on, since on new
-    words it could only guess; `selectivity` is `letters` less that. `untrained_letters` is the same probe on the
-    model before its training. As values: the bag of the word's bytes in place of its vector (`..._bag`, a ceiling for
-    what asks for no order), the most frequent answer (`..._majority`), and `patches_per_word`.
+    Controls. `untrained_...` is the same probe on the model before its training: a model that reads bytes passes them
+    on even then, so what it has learnt is what it has more, or less. `selectivity` (Hewitt & Liang 2019) is
+    `letters` less the same probe for the letters of other words, dealt out to word types at random: on new words that
+    one can only guess, unless training and test share what they should not. As values: `memorised_letters`, the
+    random labels asked for at another place of the words that they were learnt on, which tells how well vectors tell
+    words apart; the bag of the word's bytes in place of its vector (`..._bag`, a ceiling for what asks for no order);
+    the most frequent answer (`..._majority`); and `patches_per_word`.
     """
 
-    test_words: Annotated[int, Field(ge=20)] = 200
+    test_words: Annotated[int, Field(ge=20)] = 150
     train_words: Annotated[int, Field(ge=50)] = 1000
     places: Annotated[int, Field(ge=2)] = 3
-    """At most, of each word."""
+    """At most, of each word; there are two at least."""
 
     width: Annotated[int, Field(ge=1)] = 64
-    strength: Annotated[float, Field(gt=0)] = 0.1
+    strength: Annotated[float, Field(gt=0)] = 0.05
     """scikit-learn's C, the inverse of the L2 penalty."""
 
-    max_bytes: Annotated[int, Field(ge=1000)] = 300_000
+    max_bytes: Annotated[int, Field(ge=1000)] = 150_000
     """Of text that is read: test documents, then calibration documents."""
 
     def run(self, model: ByteModel, material: Material) -> TaskResult:
         if not model.has_features:
             raise TaskNotPossible("probe needs a model with states that can be read; this one has none")
         words = Words.of(material, self)
-        result = TaskResult({}, {"words": float(len(words.names))}, {})
+        result = TaskResult({}, {"words": float(len(words.names))})
         asked = targets(words.names)
         self._without_model(words, asked, result)
-        untrained = material.untrained()
+        before = material.untrained()
         for place in model.has_features:
             prefix = "" if place == model.has_features[0] else f"{place}_"
-            last, mean, pieces = vectors(model, words, place)
-            views = View.of(words, last, self.width)
-            scores = {target.name: self._scored(views, target) for target in asked}
-            scores["mean_letters"] = self._scored(View.of(words, mean, self.width), asked[0])
-            before = View.of(words, vectors(untrained, words, place)[0], self.width)
-            scores["untrained_letters"] = self._scored(before, asked[0])
-            control = self._control(words, last, asked[0])
-            for name, scored in scores.items():
-                result.metrics[prefix + name] = metric(scored, words.names)
-            result.metrics[f"{prefix}control_letters"] = metric(control, words.names, self.test_words)
-            result.values[f"{prefix}selectivity"] = scores["letters"].value - control.value
-            if place == "patch":
-                result.values["patches_per_word"] = float(pieces.mean())
-                result.notes["letters_by_patches"] = by_pieces(scores["letters"], words, pieces)
+            self._of_place(words, asked, place, (model, before), result, prefix)
         return result
+
+    def _of_place(
+        self,
+        words: Words,
+        asked: Sequence[Target],
+        place: Place,
+        models: tuple[ByteModel, ByteModel],
+        result: TaskResult,
+        prefix: str,
+    ) -> None:
+        """All probes on one kind of states, of the model and of the same before its training."""
+        last, mean, pieces = vectors(models[0], words, place)
+        view, of_mean = View.of(words, last, self.width), View.of(words, mean, self.width)
+        untrained = View.of(words, vectors(models[1], words, place)[0], self.width)
+        control = others_letters(asked[0])
+        scores = {target.name: self._scored(view, target) for target in asked}
+        scores |= {f"mean_{target.name}": self._scored(of_mean, target) for target in asked[:2]}
+        scores |= {f"untrained_{target.name}": self._scored(untrained, target) for target in asked}
+        guessed = self._scored(view, control)
+        scores["selectivity"] = difference(scores["letters"], guessed)
+        for name, scored in scores.items():
+            if name in SINGLE:
+                result.values[prefix + name] = scored.value
+            else:
+                result.metrics[prefix + name] = metric(scored, words.names)
+        result.values[f"{prefix}control_letters"] = guessed.value
+        result.values[f"{prefix}memorised_letters"] = self._memorised(words, last, control)
+        if place == "patch":
+            result.values["patches_per_word"] = float(pieces.mean())
+            result.notes["letters_by_patches"] = by_pieces(scores["letters"], words, pieces)
 
     def _scored(self, view: View, target: Target) -> Scored:
         return probe(view.train, view.test, target, self.strength)
 
-    def _control(self, words: Words, rows: Rows, target: Target) -> Scored:
-        """Letters of other words, learnt at all places of a training word but its last, asked for there."""
+    def _memorised(self, words: Words, rows: Rows, target: Target) -> float:
+        """Learnt at all places of a training word but its last, asked for there."""
         seen = words.in_training[rows.word]
-        held_out = seen & words.last_place
-        train, test = rows.pick(seen & ~held_out), rows.pick(held_out)
+        train, test = rows.pick(seen & ~words.last_place).averaged(), rows.pick(seen & words.last_place)
         project = Projection.of(train, self.width)
-        own = np.flatnonzero(words.in_training)
-        answers = target.answers.copy()
-        answers[own] = answers[np.random.default_rng(len(own)).permutation(own)]
-        shuffled = Target(target.name, answers, target.balanced)
-        return probe(project(train), project(test), shuffled, self.strength)
+        return probe(project(train), project(test), target, self.strength).value
 
     def _without_model(self, words: Words, asked: Sequence[Target], result: TaskResult) -> None:
         """The bag of bytes and the most frequent answer."""
@@ -166,7 +183,8 @@ class View:
 
     @staticmethod
     def of(words: Words, rows: Rows, width: int) -> View:
-        """Brought to one width by what is seen in training."""
+        """One vector a word, brought to one width by what is seen in training."""
+        rows = rows.averaged()
         seen = words.in_training[rows.word]
         project = Projection.of(rows.pick(seen), width)
         return View(project(rows.pick(seen)), project(rows.pick(~seen)))
@@ -194,10 +212,22 @@ def vectors(model: ByteModel, words: Words, place: Place) -> tuple[Rows, Rows, n
     return Rows(np.array(last), words.word), Rows(np.array(mean), words.word), np.array(pieces)
 
 
-def metric(scored: Scored, names: Sequence[str], most: int | None = None) -> Metric:
-    """Of the words that were tested (the first `most` of them), a row each."""
-    tested = np.flatnonzero(scored.count)[:most]
-    rows = [(names[w], float(f"{scored.total[w]:.6g}"), float(f"{scored.count[w]:.6g}")) for w in tested]
+def others_letters(target: Target) -> Target:
+    """The same answers, dealt out to other words at random."""
+    order = np.random.default_rng(0).permutation(len(target.answers))
+    return Target(target.name, target.answers[order], target.balanced)
+
+
+def difference(one: Scored, other: Scored) -> Scored:
+    """What `one` has more, word by word; in both the counts add up to the number of words tested."""
+    tested = (one.count > 0).astype(float)
+    return Scored(one.total - other.total, tested, one.asked)
+
+
+def metric(scored: Scored, names: Sequence[str]) -> Metric:
+    """Of the words that were tested, a row each."""
+    tested = np.flatnonzero(scored.count).tolist()
+    rows = [(names[w], float(f"{scored.total[w]:.5g}"), float(f"{scored.count[w]:.5g}")) for w in tested]
     return Metric("accuracy", rows, lower_is_better=False)
 
 

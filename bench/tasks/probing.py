@@ -21,7 +21,7 @@ FEWEST = 5
 
 @dataclass(frozen=True)
 class Rows:
-    """Vectors of words, one for each place where a word stands."""
+    """Vectors of words; a word may have several, one for each place where it stands."""
 
     vectors: np.ndarray
     """(R, D)."""
@@ -32,6 +32,13 @@ class Rows:
     def pick(self, chosen: np.ndarray) -> Rows:
         """Those where `chosen` (R,) is true."""
         return Rows(self.vectors[chosen], self.word[chosen])
+
+    def averaged(self) -> Rows:
+        """One row a word: the mean of its own."""
+        words, own, times = np.unique(self.word, return_inverse=True, return_counts=True)
+        total = np.zeros((len(words), self.vectors.shape[1]))
+        np.add.at(total, own, self.vectors)
+        return Rows(total / times[:, None], words)
 
 
 @dataclass(frozen=True)
@@ -108,9 +115,12 @@ def asked(train: Rows, test: Rows, target: Target) -> list[int]:
 def _fitted(train: Rows, target: Target, question: int, strength: float) -> Predictor:
     from sklearn.linear_model import LogisticRegression
 
+    answers = target.answers[train.word, question]
+    # a Newton step solves a system as large as classes times width: quick for yes or no, not for 26 letters
+    solver = "newton-cholesky" if len(np.unique(answers)) == 2 else "lbfgs"
     weights = "balanced" if target.balanced else None
-    model = LogisticRegression(C=strength, class_weight=weights, max_iter=1000, tol=1e-3)
-    predict: Predictor = model.fit(train.vectors, target.answers[train.word, question]).predict
+    model = LogisticRegression(C=strength, class_weight=weights, solver=solver, max_iter=1000, tol=1e-3)
+    predict: Predictor = model.fit(train.vectors, answers).predict
     return predict
 
 
