@@ -93,7 +93,10 @@ def scatter(
     found = points(compared.table(["model", "price", x, "bpb"]), x) if "bpb.bpb" in compared.metrics else []
     if len(found) < 2:
         return None
-    if swept := bases(compared):
+    swept = bases(compared)
+    if swept and better > 0:
+        return None  # a measured speed is not what was swept, and a line over it would mean nothing
+    if swept:
         fits = fits_of(compared) if x == "train_flops" else None
         return _lines(swept, found, title, axis, logarithmic, fits)
     figure, axes = style.new_figure()

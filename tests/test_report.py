@@ -15,8 +15,10 @@ from record_builder import make_failed, make_record
 from report_records import ROWS, TEXTS, made_page, selection
 
 from bench import cli, plot_style, records
+from bench.plots import drawn
 from bench.report.page import VARIABLES, themed
 from bench.report.summary import headline
+from bench.report.tables import tables
 from bench.report.viewing import texts
 from bench.selection import Selection
 from bench.stats import Estimate
@@ -200,6 +202,23 @@ def test_the_headline_says_what_one_seed_does_not_say_and_ranks_no_leak() -> Non
     assert "only row that is ranked" in said
     one = [make_record(row, documents=60, bpb=bpb) for row, bpb in (("a", 2.0), ("b", 2.2))]
     assert "One seed:" in headline(Comparison(one, resamples=500))
+
+
+def test_the_headline_of_a_sweep_is_about_its_largest_budget_and_says_where_rows_cross() -> None:
+    found = []
+    for row, floor, height in (("a", 1.5, 100.0), ("b", 1.2, 250.0)):
+        for value in (40_000, 160_000, 640_000, 2_560_000):
+            changes = {"config.sweep": {"row": row, "key": "train.bytes", "value": value}, "flops.train": value * 1e6}
+            bpb = floor + height / value**0.5
+            found.append(make_record(f"{row}@{value}", bpb=bpb, documents=60, changes=changes))
+    compared = Comparison(found, resamples=200)
+    said = re.sub(r"<[^>]+>", "", headline(compared))
+    assert said.startswith("At the largest train.bytes, 2,560,000: b@2560000 has the fewest bits per byte")
+    assert re.search(r"a and b cross at \d+(\.\d+)?G FLOPs \[.*\]: a is lower before, b after\.", said), said
+    made = tables(compared)["Scaling"]
+    assert [row.label for row in made.rows] == ["a", "b"]
+    assert made.cell("a", "E").value == pytest.approx(1.5, abs=0.1)
+    assert drawn(compared, "train_speed") is None
 
 
 # --- the command

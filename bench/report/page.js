@@ -140,9 +140,10 @@ function records(dialog, runs) {
   };
 }
 
-function openers(table, suite, open) {
+function openers(table, suite, runs, open) {
   for (const head of table.querySelectorAll('tbody th[scope="row"]')) {
     const row = head.dataset.value;
+    if (!runs.some((run) => run.suite === suite && run.row === row)) continue; // a fit is of many runs
     const button = element("button", { type: "button", class: "row", title: `the record of ${row}` });
     button.append(...head.childNodes);
     button.addEventListener("click", () => open(suite, row));
@@ -175,7 +176,7 @@ const open = records(document.getElementById("record-dialog"), page.runs);
 for (const suite of document.querySelectorAll("section.suite"))
   for (const table of suite.querySelectorAll("table")) {
     sortable(table);
-    openers(table, suite.dataset.suite, open);
+    openers(table, suite.dataset.suite, page.runs, open);
   }
 document.querySelectorAll('[role="tablist"]').forEach(tabs);
 startViewer(document.getElementById("viewer"), page.suites);

@@ -65,7 +65,7 @@ def _suite(selection: Selection, reference: str | None, resamples: int) -> str:
         [
             f'<section class="suite" id="{name}" data-suite="{name}" aria-labelledby="{name}-title">',
             f'<h2 id="{name}-title">{name}</h2>',
-            f'<p class="lead">{escape(selection.about)}</p>' if selection.about else "",
+            f'<p class="lead">{_said(selection.about)}</p>' if selection.about else "",
             f'<p class="headline">{headline(compared)}</p>',
             f'<p class="key">{escape(key_facts(compared))}</p>',
             _tables(selection, compared),
@@ -73,6 +73,11 @@ def _suite(selection: Selection, reference: str | None, resamples: int) -> str:
             "</section>",
         ]
     )
+
+
+def _said(text: str) -> str:
+    """A comment of a suite as HTML: what is in backticks is code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def _tables(selection: Selection, compared: Comparison) -> str:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from html import escape
 
 from bench.footnotes import matched
+from bench.plot_curves import fits_of
+from bench.records import dig
 from bench.render import number
+from bench.report.tables import crossing_text
 from bench.stats import Estimate, best_rows, verdict
 from bench.table import Comparison
 
@@ -16,13 +19,14 @@ def headline(compared: Comparison) -> str:
     """HTML. Of the rows that are ranked: leaky and failed ones are not."""
     has = compared.scores(METRIC) if METRIC in compared.metrics else {}
     ranked = [label for label in compared.shown if compared.runs[label].mark is None and label in has]
+    said, ranked = _largest(compared, ranked)
     if not ranked:
         return "No row has a number."
     bootstrap, margin = compared.bootstrap(METRIC), compared.margin(METRIC)
     values = {label: bootstrap.estimate(label) for label in ranked}
     order = sorted(ranked, key=lambda label: values[label].value)
     best = order[0]
-    said = f"<strong>{escape(best)}</strong> has the fewest bits per byte, {_with_interval(values[best])}."
+    said += f"<strong>{escape(best)}</strong> has the fewest bits per byte, {_with_interval(values[best])}."
     if len(order) == 1:
         return f"{said} It is the only row that is ranked."
     tied = [label for label in order if label in best_rows(bootstrap, ranked, margin=margin)]
@@ -39,7 +43,21 @@ def headline(compared: Comparison) -> str:
             )
     if all(len(compared.runs[label].records) == 1 for label in ranked):
         said += " One seed: how much another training would move these numbers is not known."
-    return said
+    fits = fits_of(compared)
+    turns = [crossing_text(found) for found in fits.crossings if found.compute is not None] if fits else []
+    return " ".join([said, *map(escape, turns)])
+
+
+def _largest(compared: Comparison, labels: list[str]) -> tuple[str, list[str]]:
+    """Of a sweep, the rows at the largest value, and the words that say so; else all of them."""
+    sweeps = {label: dig(compared.runs[label].any_record, "config.sweep") for label in labels}
+    values = [sweep["value"] for sweep in sweeps.values() if sweep]
+    if not values:
+        return "", labels
+    largest = max(values)
+    key = next(sweep["key"] for sweep in sweeps.values() if sweep)
+    there = [label for label, sweep in sweeps.items() if sweep and sweep["value"] == largest]
+    return f"At the largest {escape(key)}, {largest:,}: ", there
 
 
 def _with_interval(estimate: Estimate, signed: bool = False) -> str:

@@ -82,7 +82,7 @@ def scaling(fits: Fits) -> Table:
         "bpb = E + A * FLOPs^-a over training FLOPs, the patcher's included; [95 %] over resamples of the documents.",
         "E is what no compute takes away, 0 or above: where its interval reaches 0, the budgets do not tell.",
         "Misfit: the largest relative distance of a measured budget from the curve.",
-        *(_crossing(crossing) for crossing in fits.crossings),
+        *(crossing_text(crossing) for crossing in fits.crossings),
     )
     return Table(columns, tuple(rows), notes)
 
@@ -92,7 +92,8 @@ def _estimated(found: Estimate) -> Cell:
     return Cell(found.value, found.low, found.high) if known else Cell(found.value)
 
 
-def _crossing(found: Crossing) -> str:
+def crossing_text(found: Crossing) -> str:
+    """Where two rows cross, in a sentence."""
     one, other = found.rows
     second = other if found.lower_first == one else one
     if found.compute is None:
