@@ -78,9 +78,7 @@ def bases(compared: Comparison) -> dict[str, list[str]]:
     for label in compared.shown:
         sweep = dig(compared.runs[label].any_record, "config.sweep")
         if sweep:
-            others = "".join(
-                f" {key.rpartition('.')[2]} {value:g}" for key, value in (sweep.get("others") or {}).items()
-            )
+            others = "".join(f" {key}={value:g}" for key, value in (sweep.get("others") or {}).items())
             found.setdefault(f"{sweep['row']}{others}", []).append(label)
     return found
 

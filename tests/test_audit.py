@@ -78,11 +78,11 @@ class AtSpaces(Patcher):
 
 
 def trained(patcher: Patcher, price: Price | None) -> CutModel:
-    """A tiny harness after forty steps on one text."""
+    """A tiny harness after eighty steps on one text."""
     model = Harness(SMALL, price)
     initialise(model, 0)
     corpus = CutDocuments.of([TEXT], cut(patcher, [TEXT]))
-    config = TrainConfig(bytes=40 * len(TEXT), batch_bytes=256, window=256, lr=1e-2, dtype="float32")
+    config = TrainConfig(bytes=80 * len(TEXT), batch_bytes=256, window=256, lr=5e-3, lookup_lr=8, dtype="float32")
     train(model, corpus, config, 0, torch.device("cpu"))
     return CutModel(model, patcher, 256)
 

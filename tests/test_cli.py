@@ -267,7 +267,7 @@ def test_run_then_nothing_to_do_then_tables(call: Called) -> None:
 
 
 def test_plan_trains_nothing(call: Called, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.plan.PROBE_SECONDS", 0.0)
+    monkeypatch.setattr("bench.plan.CALIBRATION_SECONDS", 0.0)
     code, out, err = call("plan", "tiny.yaml", "seeds=[0,1,2]")
     assert (code, err) == (0, "")
     for part in ("tiny: 2 rows x 3 seeds", "stride", "random", "parameters", "train FLOPs"):

@@ -93,7 +93,7 @@ Act = Callable[[pytest.MonkeyPatch], None]
 def stub_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything up to the training: the suite, its overrides, its plug-ins."""
 
-    def run_suite(suite: Suite, results: Path, listener: Any) -> Outcome:
+    def run_suite(suite: Suite, results: Path, listener: Any, only: str | None = None) -> Outcome:
         labels = [row.label for row in suite.rows]
         return Outcome([make_record(label, seed, documents=20) for label in labels for seed in suite.seeds])
 

@@ -102,5 +102,5 @@ def test_damaged_weights_are_refused(tmp_path: Path) -> None:
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     row = suite.row("stride")
-    with pytest.raises(BenchError, match="holds no trained model"):
+    with pytest.raises(BenchError, match="is damaged"):
         load_weights(folder, make_model(row, row.patcher, 0))

@@ -317,7 +317,7 @@ def test_what_learns_is_fitted_once_for_a_cache(call: Called, monkeypatch: pytes
     args = ("-p", "entropy:order=1", "--results", "kept", "The cat sat on the mat")
     first = call(*args)
     assert first[0] == 0, first[2]
-    assert len(list(Path("kept/cache/patchers").iterdir())) == 1
+    assert len([path for path in Path("kept/cache/patchers").iterdir() if path.is_dir()]) == 1
 
     def learn(*args: object) -> None:
         raise AssertionError("it was fitted again")
