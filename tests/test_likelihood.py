@@ -67,6 +67,15 @@ def test_each_pair_gets_what_it_gets_alone(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_choices_that_change_the_cut_of_their_context(kind: str) -> None:
+    """What follows decides where the context's last tokens are; wherever a text that was learnt is broken."""
+    model = model_of(kind, window=1024)
+    pairs = [(TEXT[:i], c) for i in range(24, 36) for c in (TEXT[i : i + 8], b" zz", b"qqqq", TEXT[i : i + 3] + b"!")]
+    for (context, continuation), one in zip(pairs, likelihoods(model, pairs), strict=True):
+        assert one.log == pytest.approx(joint(model, context + continuation) - joint(model, context), abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_pieces_of_a_document_add_up_to_it(kind: str) -> None:
     """To 1e-6 bits a byte, through windows, wherever it is broken."""
     model = model_of(kind)
