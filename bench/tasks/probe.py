@@ -25,8 +25,9 @@ from patchers.errors import BenchError
 TEST_SHARE = 0.2
 """Of all word types, by hash."""
 
-SINGLE = ("untrained_last", "untrained_length", "untrained_count", "untrained_position")
-"""What is recorded as a number, without an interval: records stay small."""
+WITH_ROWS = ("letters", "first", "mean_letters", "untrained_letters", "untrained_first", "selectivity")
+"""What of a model's second kind of states is recorded word by word; of the first kind all but controls are. The rest
+are single numbers: records stay small."""
 
 AFTER = 32
 """Bytes of text behind a word, so that its last patch is closed in the text."""
@@ -94,14 +95,15 @@ class Probe(Task):
         control = others_letters(asked[0])
         scores = {target.name: self._scored(view, target) for target in asked}
         scores |= {f"mean_{target.name}": self._scored(of_mean, target) for target in asked[:2]}
-        scores |= {f"untrained_{target.name}": self._scored(untrained, target) for target in asked}
+        controls = {f"untrained_{target.name}": self._scored(untrained, target) for target in asked}
+        scores |= controls
         guessed = self._scored(view, control)
         scores["selectivity"] = difference(scores["letters"], guessed)
         for name, scored in scores.items():
-            if name in SINGLE:
-                result.values[prefix + name] = scored.value
-            else:
+            if name in WITH_ROWS or not (prefix or name in controls):
                 result.metrics[prefix + name] = metric(scored, words.names)
+            else:
+                result.values[prefix + name] = scored.value
         result.values[f"{prefix}control_letters"] = guessed.value
         result.values[f"{prefix}memorised_letters"] = self._memorised(words, last, control)
         if place == "patch":

@@ -31,14 +31,15 @@ GROUPS = {
 @register_task("spelling")
 @dataclass(frozen=True)
 class Spelling(Task):
-    """CUTE's fourteen tasks (`patchbench list tasks` of `spelling` are the metrics), over words of the training texts.
+    """CUTE's fourteen tasks over words of the training texts, and clauses of the test texts.
 
     A small model cannot follow prompts, so it is first trained `tune` steps further on solved items over other words;
     0 leaves it as it is, and `shots` solved items then stand before each question. An item's answer is the choice that
-    costs the fewest nats (a tie counts its share): accuracy by task, the same over random strings (`..._random`), and
-    over all tasks about letters (`characters`, `characters_random`), about words (`words`) and about likeness
-    (`similarity`). `exact` is the share of items that the model, asked to write, answers to the letter, and
-    `unparsable` of those where what it writes is no answer at all; a model that cannot write has neither.
+    costs the fewest nats (a tie counts its share). Accuracy over all tasks about letters (`characters`), about words
+    (`words`) and about likeness (`similarity`), over the twins of the first, which ask the same of random strings
+    (`characters_random`), and by task; by twin as values (`..._random`). `exact` is the share of items that the model,
+    asked to write, answers to the letter, and `unparsable` the share where what it writes is no answer at all; a
+    model that cannot write has neither.
     """
 
     items: Annotated[int, Field(ge=1, le=1000)] = 60
@@ -47,10 +48,10 @@ class Spelling(Task):
     written: Annotated[int, Field(ge=0, le=1000)] = 6
     """Of them, how many are answered in writing as well."""
 
-    tune: Annotated[int, Field(ge=0)] = 40
+    tune: Annotated[int, Field(ge=0)] = 120
     """Steps of training on solved items."""
 
-    tune_items: Annotated[int, Field(ge=1)] = 400
+    tune_items: Annotated[int, Field(ge=1)] = 800
     """Solved items of each task to tune on."""
 
     shots: Annotated[int, Field(ge=0, le=16)] = 0
@@ -68,7 +69,7 @@ class Spelling(Task):
         if self.tune:
             model = material.tuned(tuning_texts(solved), self.tune)
         before = {task: "".join(i.text(i.answer) for i in solved[task][: self.shots]) for task in OPERATIONS}
-        result = TaskResult(choice_metrics(model, asked, before))
+        result = choices_scored(model, asked, before)
         right = [1 / len(item.choices) for (task, twin), of_task in asked.items() for item in of_task if not twin]
         result.values["chance"] = float(np.mean(right))
         result.notes["items"] = {task: len(asked[task, False]) for task in OPERATIONS}
@@ -97,19 +98,22 @@ def tuning_texts(solved: Mapping[str, Sequence[Item]]) -> list[bytes]:
     return ["".join(lines[at : at + LINES]).encode() for at in range(0, len(lines), LINES)]
 
 
-def choice_metrics(
+def choices_scored(
     model: ByteModel, asked: Mapping[tuple[str, bool], Sequence[Item]], before: Mapping[str, str]
-) -> dict[str, Metric]:
-    """Accuracy by task and by group of tasks, a row an item (of a group: the i-th item of each of its tasks)."""
+) -> TaskResult:
+    """Accuracy by group of tasks (a row: the i-th item of each of its tasks), by task (a row an item), and of each
+    twin as a number."""
     right = iter(chosen(model, [item for of_task in asked.values() for item in of_task], before))
-    out = {}
-    for (task, twin), of_task in asked.items():
-        rows = [(f"{task}-{i}", next(right), 1.0) for i in range(len(of_task))]
-        out[task + "_random" * twin] = Metric("accuracy", rows, lower_is_better=False)
-    for group, tasks in GROUPS.items():
-        out[group] = _together(group, [out[task].documents for task in tasks])
-    out["characters_random"] = _together("characters", [out[f"{task}_random"].documents for task in TWINS])
-    return out
+    rows = {
+        (task, twin): [(f"{task}-{i}", next(right), 1.0) for i in range(len(of_task))]
+        for (task, twin), of_task in asked.items()
+    }
+    groups = {group: [rows[task, False] for task in tasks] for group, tasks in GROUPS.items()}
+    groups["characters_random"] = [rows[task, True] for task in TWINS]
+    metrics = {group: _together(group, of_group) for group, of_group in groups.items()}
+    metrics |= {task: Metric("accuracy", rows[task, False], lower_is_better=False) for task in OPERATIONS}
+    twins = {f"{task}_random": float(np.mean([r[1] for r in rows[task, True]])) for task in TWINS}
+    return TaskResult(metrics, twins)
 
 
 def _together(name: str, tasks: Sequence[list[tuple[str, float, float]]]) -> Metric:
