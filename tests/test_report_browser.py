@@ -23,6 +23,7 @@ DRIVER = shutil.which("chromedriver")
 QUIET = (
     *("headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking"),
     *("disable-component-update", "disable-sync", "disable-dev-shm-usage", "force-color-profile=srgb"),
+    "force-prefers-reduced-motion",  # nothing scrolls while it is pointed at
 )
 
 pytestmark = [
