@@ -35,17 +35,19 @@ class Sampling:
             scores = scores.masked_fill(~allowed, -torch.inf)
         if self.temperature == 0 or self.top_k == 1:
             return scores.argmax(1).numpy()
-        ranked, order = torch.sort(scores / self.temperature, dim=1, descending=True, stable=True)
-        p = torch.softmax(ranked, 1)
-        if self.top_k is not None:
-            p[:, self.top_k :] = 0
-            p /= p.sum(1, keepdim=True)
+        p = torch.softmax(scores / self.temperature, 1)
+        if self.top_k is not None and self.top_k < p.shape[1]:
+            best = p.topk(self.top_k, 1)
+            p = torch.zeros_like(p).scatter_(1, best.indices, best.values)
         if self.top_p is not None:
-            p[p.cumsum(1) - p >= self.top_p] = 0
+            ranked, order = torch.sort(p / p.sum(1, keepdim=True), dim=1, descending=True, stable=True)
+            p = p.masked_fill((ranked.cumsum(1) - ranked >= self.top_p).gather(1, order.argsort(1)), 0)
+        # Summed in the units' own order, not by rank: two units that are nearly as probable may change ranks by the
+        # rounding that neighbours in a batch bring, and with ranks what is drawn would change with them.
         sums = p.cumsum(1)
-        place = (sums <= torch.from_numpy(uniform)[:, None] * sums[:, -1:]).sum(1, keepdim=True)
-        last = (p > 0).sum(1, keepdim=True) - 1  # rounding must not lead past the last unit that is possible
-        return order.gather(1, torch.minimum(place, last))[:, 0].numpy()
+        place = (sums <= torch.from_numpy(uniform)[:, None] * sums[:, -1:]).sum(1)
+        last = torch.where(p > 0, torch.arange(p.shape[1]), 0).amax(1)  # rounding must not lead past what is possible
+        return torch.minimum(place, last).numpy()
 
 
 # --- valid UTF-8

@@ -177,6 +177,18 @@ def test_another_seed_writes_another_text() -> None:
     assert one != other
 
 
+def test_two_units_that_change_ranks_by_rounding_change_no_other_draw() -> None:
+    """A neighbour in the batch moves a logit by float32's rounding, which must not decide about other units."""
+    logits = torch.randn(1, 256, generator=torch.Generator().manual_seed(0))
+    logits[0, 200] = logits[0, 10]
+    first, second = logits.clone(), logits.clone()
+    first[0, 10] += 1e-6
+    second[0, 200] += 1e-6
+    grid = (np.arange(500) + 0.5) / 500
+    for sampling in (Sampling(1.0), Sampling(0.7, top_k=150), Sampling(1.0, top_p=0.95)):
+        assert (sampling.draw(first.expand(500, 256), grid) == sampling.draw(second.expand(500, 256), grid)).all()
+
+
 def test_sampling_follows_the_probabilities() -> None:
     logits = torch.log(torch.tensor([[0.5, 0.25, 0.15, 0.1]]))
     grid = (np.arange(1000) + 0.5) / 1000
