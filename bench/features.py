@@ -13,7 +13,7 @@ from itertools import groupby
 import numpy as np
 import torch
 
-from bench.cuts import CutDocuments, Cuts, batches_of_spans, cut, scoring_spans
+from bench.cuts import CutDocuments, Cuts, ScoringSpan, batches_of_spans, cut, scoring_spans
 from models.states import HasStates, Place
 from patchers import Patcher
 
@@ -41,13 +41,13 @@ def features(
     module: HasStates,
     patcher: Patcher | None,
     docs: Sequence[bytes],
-    where: Place,
+    places: Sequence[Place],
     window: int,
     batch_bytes: int,
     device: torch.device,
     with_ids: bool = False,
-) -> list[Features]:
-    """Run the model over documents as for scoring, with the same windows, in float32.
+) -> dict[Place, list[Features]]:
+    """Run the model once over documents as for scoring, with the same windows, in float32; each kind of states of each.
 
     A causal cut is taken as it would be if the document went on, so nothing that comes later moves a state. Place
     boundaries come from the whole document, its end closes the last patch.
@@ -55,28 +55,36 @@ def features(
     corpus = cut_with_end(patcher, docs, with_ids)
     spans = scoring_spans(corpus.offsets, window)
     starts = np.zeros(len(corpus.data), bool)
-    states: list[np.ndarray] = [np.zeros(0)] * len(spans)
+    states: dict[Place, list[np.ndarray]] = {place: [np.zeros(0)] * len(spans) for place in places}
     with torch.inference_mode():
         for picked in batches_of_spans(spans, batch_bytes):
             batch = corpus.windows(np.array([(spans[i].begin, spans[i].end) for i in picked]))
             hidden = module.hidden(batch.to(device))
-            found = hidden.byte if where == "byte" else hidden.patch
-            assert found is not None, "the caller has checked that the model has such states"
             at_start = hidden.starts.cpu().numpy()
-            stands = np.arange(len(at_start)) if where == "byte" else np.flatnonzero(at_start)  # of each state
-            of_batch = found.float().cpu().numpy()
-            at = 0
-            for i in picked:
-                s = spans[i]
-                scored = slice(at + s.score - s.begin, at + s.end - s.begin)
-                starts[s.score : s.end] = at_start[scored]
-                first, last = np.searchsorted(stands, (scored.start, scored.stop))
-                states[i] = of_batch[first:last]
-                at = scored.stop
+            ends = np.cumsum([spans[i].end - spans[i].begin for i in picked])
+            scored = [slice(end - (spans[i].end - spans[i].score), end) for i, end in zip(picked, ends, strict=True)]
+            for i, here in zip(picked, scored, strict=True):
+                starts[spans[i].score : spans[i].end] = at_start[here]
+            for place in places:
+                found = hidden.byte if place == "byte" else hidden.patch
+                assert found is not None, "the caller has checked that the model has such states"
+                of_batch = found.float().cpu().numpy()
+                stands = np.arange(len(at_start)) if place == "byte" else np.flatnonzero(at_start)  # of each state
+                for i, here in zip(picked, scored, strict=True):
+                    first, last = np.searchsorted(stands, (here.start, here.stop))
+                    states[place][i] = of_batch[first:last]
+    return {place: _by_document(place, found, spans, starts, corpus.offsets) for place, found in states.items()}
+
+
+def _by_document(
+    place: Place, states: Sequence[np.ndarray], spans: Sequence[ScoringSpan], starts: np.ndarray, offsets: np.ndarray
+) -> list[Features]:
+    """From the states of each window, and where patches begin (all positions of all documents)."""
     of_document = [[states[i] for i in own] for _, own in groupby(range(len(spans)), lambda i: spans[i].document)]
-    offsets = itertools.pairwise(corpus.offsets.tolist())
+    positions = itertools.pairwise(offsets.tolist())
     return [
-        _of_document(np.concatenate(own), starts[a:b], where) for own, (a, b) in zip(of_document, offsets, strict=True)
+        _of_document(np.concatenate(own), starts[a:b], place)
+        for own, (a, b) in zip(of_document, positions, strict=True)
     ]
 
 

@@ -9,7 +9,7 @@ from bench.lm_eval_tasks import Exported, Question, documents, multiple_choice, 
 from bench.multiple_choice import Item, corpus_items
 from bench.noising import OPERATORS, PAPER
 from bench.tasks.items import Split, items
-from bench.tasks.noise_measures import PLACES, halves, noised_item
+from bench.tasks.noise_measures import PLACES, noised_item, parted
 from bench.tasks.operations import OPERATIONS
 from bench.tasks.spelling import keys
 
@@ -26,7 +26,7 @@ def noise(data: Data, count: int, seed: int = 0) -> dict[str, Exported]:
         for place, (on_prompt, on_choices) in PLACES.items():
             noisy = [noised_item(item, OPERATORS[name], on_prompt, on_choices, seed) for item in clean]
             out[f"choice_{name}_{place}"] = multiple_choice(noisy)
-    texts = [half.text for half in halves(data.test, 256, count)]
+    texts = [document.text for document in parted(data.test, 256, 256, count)]
     out["text"] = documents(texts)
     for name, operator in OPERATORS.items():
         out[f"text_{name}"] = documents([operator(text, seed=seed).text for text in texts])

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from bench import ranks
+from bench.continuing import Scored, scored
 from bench.cuts import CutDocuments, batches_of_spans, cut, scoring_spans
 from bench.features import Features, features
 from bench.generate import Wish, can_write, continuations, stream
@@ -39,8 +40,12 @@ class Scores:
 class ByteModel(Protocol):
     """What tasks are written against."""
 
-    def nats(self, docs: Sequence[bytes]) -> list[np.ndarray]:
-        """-ln p per byte of each document, float64, boundary cost included; context never crosses documents."""
+    def nats(self, docs: Sequence[bytes], alike: Sequence[int] | None = None) -> list[np.ndarray]:
+        """-ln p per byte of each document, float64, boundary cost included; context never crosses documents.
+
+        `alike`, sizes of groups of neighbours that begin alike, changes nothing but the time it takes: what a group
+        has in common is read once.
+        """
         ...
 
     def score(self, docs: Sequence[bytes], mute_latent: bool = False) -> Scores:
@@ -61,8 +66,8 @@ class ByteModel(Protocol):
         """What `features` can be asked for."""
         ...
 
-    def features(self, docs: Sequence[bytes], where: Place = "patch") -> list[Features]:
-        """Frozen states of each document, one a patch or one a byte, float32."""
+    def features(self, docs: Sequence[bytes], places: Sequence[Place]) -> dict[Place, list[Features]]:
+        """Frozen states of each document, one a patch or one a byte, or both from one pass; float32."""
         ...
 
     @property
@@ -109,9 +114,9 @@ class CutModel:
     def has_features(self) -> tuple[Place, ...]:
         return cast(HasStates, self.module).state_places
 
-    def features(self, docs: Sequence[bytes], where: Place = "patch") -> list[Features]:
+    def features(self, docs: Sequence[bytes], places: Sequence[Place]) -> dict[Place, list[Features]]:
         module = cast(HasStates, self.module)
-        return features(module, self.patcher, docs, where, self.window, self.batch_bytes, self.device, self.with_ids)
+        return features(module, self.patcher, docs, places, self.window, self.batch_bytes, self.device, self.with_ids)
 
     @property
     def can_write(self) -> bool:
@@ -141,8 +146,19 @@ class CutModel:
                 starts[s.score : s.end] = found[s.score - s.begin : s.end - s.begin].cpu().numpy()
         return [starts[a:b] for a, b in itertools.pairwise(corpus.offsets)]
 
-    def nats(self, docs: Sequence[bytes]) -> list[np.ndarray]:
-        return self.score(docs).nats
+    def nats(self, docs: Sequence[bytes], alike: Sequence[int] | None = None) -> list[np.ndarray]:
+        if alike is None:
+            return self.score(docs).nats
+        rest = iter(docs)
+        return [found.nats for found in self.continued([[(b"", next(rest)) for _ in range(n)] for n in alike])]
+
+    def continued(self, groups: Sequence[Sequence[tuple[bytes, bytes]]]) -> list[Scored]:
+        """The bytes of each continuation after its context, group by group; what a group's texts have in common at
+        their beginning is read once."""
+        pairs = list(itertools.chain.from_iterable(groups))
+        corpus = cut_documents(self.patcher, [context + text for context, text in pairs], self.with_ids)
+        begins = corpus.offsets[:-1] + [len(context) for context, _ in pairs]
+        return scored(self.module, corpus, begins, [len(group) for group in groups], self.window, self.batch_bytes)
 
     def score(self, docs: Sequence[bytes], mute_latent: bool = False) -> Scores:
         corpus = cut_documents(self.patcher, docs, self.with_ids)

@@ -40,7 +40,7 @@ class Told:
     def has_features(self) -> tuple[Place, ...]:
         return ()
 
-    def features(self, docs: Sequence[bytes], where: Place = "patch") -> list[Features]:
+    def features(self, docs: Sequence[bytes], places: Sequence[Place]) -> dict[Place, list[Features]]:
         raise AssertionError("nothing that is scored is probed")
 
     @property
@@ -55,7 +55,8 @@ class Told:
     def stream(self, prompt: bytes, max_bytes: int) -> Iterator[bytes]:
         raise AssertionError("nothing that is scored is written")
 
-    def nats(self, docs: Sequence[bytes]) -> list[np.ndarray]:
+    def nats(self, docs: Sequence[bytes], alike: Sequence[int] | None = None) -> list[np.ndarray]:
+        assert alike is None or sum(alike) == len(docs)
         return self.score(docs).nats
 
     def score(self, docs: Sequence[bytes], mute_latent: bool = False) -> Scores:

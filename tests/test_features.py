@@ -39,7 +39,7 @@ def test_shapes(kind: str, where: Place) -> None:
     docs = [*documents(np.random.default_rng(0)), b""]
     width = {"patch": SMALL.latent_width, "byte": SMALL.local_width}[where]
     width = 32 if kind in ("byte_lm", "token_lm") else width
-    for doc, found in zip(docs, model(kind).features(docs, where), strict=True):
+    for doc, found in zip(docs, model(kind).features(docs, (where,))[where], strict=True):
         assert found.vectors.dtype == np.float32
         assert found.vectors.shape[1:] == (width,)
         assert found.unit.shape == (len(doc),)
@@ -48,13 +48,24 @@ def test_shapes(kind: str, where: Place) -> None:
             assert found.unit.tolist() == list(range(len(doc)))
 
 
+@pytest.mark.parametrize("kind", ["stride", "routed", "end"])
+@pytest.mark.parametrize("window", [1024, 16])
+def test_both_kinds_of_states_from_one_pass_are_those_of_each_alone(kind: str, window: int) -> None:
+    docs, m = documents(np.random.default_rng(2), (70, 3, 33)), model(kind, window)
+    both = m.features(docs, ("patch", "byte"))
+    for where, found in both.items():
+        for one, alone in zip(found, m.features(docs, (where,))[where], strict=True):
+            np.testing.assert_array_equal(one.unit, alone.unit)
+            np.testing.assert_array_equal(one.vectors, alone.vectors)
+
+
 @pytest.mark.parametrize(("kind", "where"), ASKED)
 @pytest.mark.parametrize("window", [1024, 16])
 def test_alone_as_in_a_batch(kind: str, where: Place, window: int) -> None:
     docs = documents(np.random.default_rng(1), (70, 3, 33, 16, 17))
-    together = model(kind, window).features(docs, where)
+    together = model(kind, window).features(docs, (where,))[where]
     for doc, found in zip(docs, together, strict=True):
-        alone = model(kind, window).features([doc], where)[0]
+        alone = model(kind, window).features([doc], (where,))[where][0]
         np.testing.assert_array_equal(alone.unit, found.unit)
         np.testing.assert_allclose(alone.vectors, found.vectors, atol=1e-4)
 
@@ -63,11 +74,13 @@ def test_alone_as_in_a_batch(kind: str, where: Place, window: int) -> None:
 @pytest.mark.parametrize("window", [1024, 16])
 def test_what_comes_later_moves_nothing(kind: str, where: Place, window: int) -> None:
     doc, m = TEXT[:60], model(kind, window)
-    whole = m.features([doc], where)[0]
+    whole = m.features([doc], (where,))[where][0]
     for end in (7, 16, 31, 40):
         for other in (doc[:end], doc[:end] + b"zq~" * 6):
-            found = m.features([other], where)[0]
-            closed = len(m.features([doc[:end]], where)[0].vectors)  # patches that the first bytes close, or bytes
+            found = m.features([other], (where,))[where][0]
+            closed = len(
+                m.features([doc[:end]], (where,))[where][0].vectors
+            )  # patches that the first bytes close, or bytes
             assert closed
             inside = int((whole.unit[:end] < closed).sum())
             np.testing.assert_array_equal(whole.unit[:inside], found.unit[:inside])
@@ -79,7 +92,7 @@ def test_the_state_of_a_byte_has_read_it(kind: str) -> None:
     doc = TEXT[:40]
     for t in (0, 20, 39):
         other = doc[:t] + b"x" + doc[t + 1 :]
-        a, b = (model(kind).features([d], "byte")[0].vectors for d in (doc, other))
+        a, b = (model(kind).features([d], ("byte",))["byte"][0].vectors for d in (doc, other))
         assert np.abs(a[t] - b[t]).max() > 1e-3
         if kind in CAUSAL:
             np.testing.assert_allclose(a[:t], b[:t], atol=1e-4)
@@ -88,10 +101,10 @@ def test_the_state_of_a_byte_has_read_it(kind: str) -> None:
 @pytest.mark.parametrize(("kind", "where"), [(k, w) for k, w in ASKED if w == "patch"])
 def test_a_patch_has_read_its_last_byte(kind: str, where: Place) -> None:
     doc, m = TEXT[:60], model(kind)
-    before = m.features([doc], where)[0]
+    before = m.features([doc], (where,))[where][0]
     for t in (11, 30):
         other = doc[:t] + b"e" + doc[t + 1 :]
-        after = m.features([other], where)[0]
+        after = m.features([other], (where,))[where][0]
         mine = before.unit[t]
         same = after.unit[:t].tolist() == before.unit[:t].tolist() and after.unit[t] == mine
         if same:
@@ -104,7 +117,7 @@ def test_patches_are_those_of_the_patcher() -> None:
         m = model(kind)
         assert m.patcher is not None
         starts = m.patcher.segment(doc + b"\n")
-        unit = m.features([doc], "patch")[0].unit
+        unit = m.features([doc], ("patch",))["patch"][0].unit
         expected = starts[:-1].cumsum() - 1
         if not starts[-1]:
             expected[expected == expected[-1]] = -1  # open at the end
@@ -116,13 +129,13 @@ def test_the_end_of_a_document_closes_what_the_whole_of_it_cuts(kind: str) -> No
     m = model(kind)
     assert m.patcher is not None
     docs = [TEXT[:50], b"", TEXT[:7], b"T"]
-    for doc, found in zip(docs, m.features(docs, "patch"), strict=True):
+    for doc, found in zip(docs, m.features(docs, ("patch",))["patch"], strict=True):
         np.testing.assert_array_equal(found.unit, m.patcher.segment(doc).cumsum() - 1)
 
 
 def test_stride_patches_by_hand() -> None:
     """Stride 3 over 8 bytes: abc def gh, the last still open; over 9 bytes it is closed."""
-    unit = model("stride").features([b"abcdefgh", b"abcdefghi"], "patch")
+    unit = model("stride").features([b"abcdefgh", b"abcdefghi"], ("patch",))["patch"]
     assert unit[0].unit.tolist() == [0, 0, 0, 1, 1, 1, -1, -1]
     assert unit[1].unit.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
 
@@ -131,7 +144,8 @@ def test_stride_patches_by_hand() -> None:
 def test_the_head_reads_these_states(kind: str) -> None:
     """What has read byte t, or a token, gives the cost of what comes next."""
     m, doc = model(kind), TEXT[:30]
-    found = m.features([doc], "patch" if kind == "token_lm" else "byte")[0].vectors
+    where: Place = "patch" if kind == "token_lm" else "byte"
+    found = m.features([doc], (where,))[where][0].vectors
     logits = found.astype(float) @ m.module.head.weight.detach().numpy().T  # type: ignore[union-attr, operator]
     nats = np.log(np.exp(logits).sum(1, keepdims=True)) - logits
     if kind == "token_lm":

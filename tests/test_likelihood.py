@@ -11,7 +11,7 @@ from test_generate import KINDS
 from tiny import TEXT
 from torch import nn
 
-from bench import likelihood
+from bench import continuing
 from bench.likelihood import Likelihood, is_byte_by_byte, likelihoods, total
 from bench.model import CutModel
 from models.branches import Branches, Scored, score
@@ -129,7 +129,7 @@ def test_choices_share_their_context(kind: str, monkeypatch: pytest.MonkeyPatch)
         seen.append(branches)
         return score(module, branches)
 
-    monkeypatch.setattr(likelihood, "score", spy)
+    monkeypatch.setattr(continuing, "score", spy)
     context, choices = TEXT[:50], (b" one", b" two", b" three.", b" fo")
     likelihoods(model_of(kind, window=1024), [(context, choice) for choice in choices])
     (branches,) = seen
@@ -147,7 +147,7 @@ def test_long_texts_are_read_from_where_their_continuation_needs_it(monkeypatch:
         read += len(branches.texts.data)
         return score(module, branches)
 
-    monkeypatch.setattr(likelihood, "score", spy)
+    monkeypatch.setattr(continuing, "score", spy)
     model = model_of("stride")
     context = TEXT * 20
     found = likelihoods(model, [(context, b" and so on")])[0]
@@ -162,7 +162,7 @@ def test_batches_hold_no_more_than_they_may(monkeypatch: pytest.MonkeyPatch) -> 
         sizes.append(int(branches.shared.sum()) + len(branches.own()))
         return score(module, branches)
 
-    monkeypatch.setattr(likelihood, "score", spy)
+    monkeypatch.setattr(continuing, "score", spy)
     likelihoods(model_of("stride", batch_bytes=300), some_pairs())
     assert len(sizes) > 2
     assert max(sizes) <= 300

@@ -15,7 +15,7 @@ from bench.model import CutModel, Scores
 from bench.multiple_choice import ChoiceSource
 from bench.noising import NONE, OPERATORS, Noised
 from bench.tasks import Noise, TaskNotPossible
-from bench.tasks.noise_measures import agreement, encoded, halves
+from bench.tasks.noise_measures import agreement, encoded, parted
 from patchers import create
 from patchers.errors import BenchError
 
@@ -67,7 +67,7 @@ class Upset(Told):
 
 def test_what_follows_noise_pays_for_it() -> None:
     noise = Noise(measures=("after",), operators=("upper_case", "repeat"), documents=3)
-    texts = halves(documents(), 256, 3)
+    texts = parted(documents(), 128, 64, 3)
     out = noise.run(Upset(), material(documents()))
     letters = [sum(c.isalpha() for c in t.first) for t in texts]
     expected = [(t.id, n * len(t.second), len(t.second)) for t, n in zip(texts, letters, strict=True)]
@@ -80,7 +80,7 @@ def test_what_follows_noise_pays_for_it() -> None:
 
 def test_bits_on_noisy_text_over_clean_and_over_noisy_bytes() -> None:
     noise = Noise(measures=("on",), operators=("ant_speak", "drop", "repeat"), levels=(0.2, 0.025), level_documents=3)
-    texts = halves(documents(), 256, 3)
+    texts = parted(documents(), 128, 64, 3)
     out = noise.run(Told(), material(documents()))  # one bit a byte
     clean = sum(len(t.text) for t in texts)
     assert set(out.metrics) == {"on_0", "on_2_5", "on_20"}
@@ -173,19 +173,20 @@ def test_agreement_counts_bytes_not_characters() -> None:
 # --- texts, and what cannot be done
 
 
-def test_halves_meet_before_a_word() -> None:
+def test_parts_meet_before_a_word() -> None:
     some = [Document("a", b"too short"), *documents(), Document("b", "東京".encode() * 60), Document("c", b"\xff" * 99)]
-    found = halves(some, 64, 9)
+    found = parted(some, 64, 48, 9)
     assert [h.id for h in found] == [*(d.id for d in documents()), "b", "c"]
     by_id = {d.id: d.data for d in some}
     for h in found:
         assert encoded(h.text) == by_id[h.id][: len(encoded(h.text))]
-        assert max(len(h.first), len(h.second)) <= 64
+        assert len(h.first) <= 64
+        assert len(h.second) <= 48
     for h in found[:-2]:
         assert h.second[0] == " "
         assert h.second[1].isalnum()
         assert not h.first.endswith(" ")
-    assert halves(some, 64, 2) == found[:2]
+    assert parted(some, 64, 48, 2) == found[:2]
 
 
 def test_what_cannot_be_done_is_one_sentence(tmp_path: Any) -> None:

@@ -46,7 +46,10 @@ class Seeing(Told):
     def has_features(self) -> tuple[Place, ...]:
         return self.kinds
 
-    def features(self, docs: Sequence[bytes], where: Place = "patch") -> list[Features]:
+    def features(self, docs: Sequence[bytes], places: Sequence[Place]) -> dict[Place, list[Features]]:
+        return {place: self.states(docs, place) for place in places}
+
+    def states(self, docs: Sequence[bytes], where: Place) -> list[Features]:
         out = []
         for doc in docs:
             unit = np.arange(len(doc)) // (3 if where == "patch" else 1)
@@ -139,7 +142,7 @@ def test_vectors_of_a_word_by_hand() -> None:
     told = Seeing(see=lambda text: np.array([len(text), 1.0]))
     words = Words.of(material(TEXTS), SMALL)
     for place, size in (("patch", 3), ("byte", 1)):
-        last, mean, pieces = vectors(told, words, place)  # type: ignore[arg-type]
+        last, mean, pieces = vectors(told.states(words.texts, place), words)
         for row, spot in enumerate(words.spots):
             units = range(spot.begin // size, (spot.end - 1) // size + 1)
             ends = [min((u + 1) * size, len(words.texts[spot.text])) for u in units]

@@ -373,9 +373,9 @@ def test_shots_stand_before_the_question() -> None:
     seen: list[bytes] = []
 
     class Listening(Told):
-        def nats(self, docs: Sequence[bytes]) -> list[np.ndarray]:
+        def nats(self, docs: Sequence[bytes], alike: Sequence[int] | None = None) -> list[np.ndarray]:
             seen.extend(docs)
-            return super().nats(docs)
+            return super().nats(docs, alike)
 
     Spelling(items=2, written=0, tune=0, tune_items=5, shots=2).run(Listening(), given_texts())
     assert {doc.count(b"\n") for doc in seen} == {3}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -12,7 +12,7 @@ from bench.model import ByteModel
 from bench.multiple_choice import ChoiceSource, Item, corpus_items
 from bench.noising import OPERATORS, PAPER, Operator
 from bench.tasks.base import Material, Task, TaskNotPossible, TaskResult
-from bench.tasks.noise_measures import LEAST, Halves, Score, after, choice, cut, encoded, halves, on
+from bench.tasks.noise_measures import LEAST, Parted, Score, after, choice, cut, encoded, on, parted
 from bench.tasks.registry import register_task
 from patchers.errors import BenchError
 from patchers.registry import nearest
@@ -36,7 +36,7 @@ Count = Annotated[int, Field(ge=1)]
 class Noise(Task):
     """What noise costs: on clean text after it (a), on noisy text (b), in multiple choice (c), in stable cuts (d).
 
-    (a) `after`: a test document is broken in its middle; the extra bits per byte of the second half when the first is
+    (a) `after`: the extra bits per byte of clean text when what stands before it, the beginning of a test document, is
     noisy. `after_OPERATOR` for each, at the level that the operator's description names; `after` over all of them.
     (b) `on_LEVEL`: bits of noisy text per byte of the clean text, LEVEL in percent, over all operators that have
     levels; 0 is the clean text. Values `on_OPERATOR_LEVEL`, and `..._noisy` per byte of the noisy text.
@@ -48,12 +48,15 @@ class Noise(Task):
     All models and seeds see the same noise; `seed` gives another one.
     """
 
+    version: ClassVar[int] = 2
+
     measures: Annotated[tuple[Measure, ...], Field(min_length=1)] = ("after", "on", "choice", "cut")
     operators: Annotated[tuple[OperatorName, ...], Field(min_length=1)] = tuple(OPERATORS)
     levels: Annotated[tuple[Level, ...], Field(min_length=1)] = (0.05, 0.1, 0.2)
-    documents: Count = 80  # for (a) and (d)
-    level_documents: Count = 24  # for (b), which reads each of them once a level and operator
-    half: Annotated[int, Field(ge=LEAST)] = 256  # characters of each half of a document, at most
+    documents: Count = 160  # for (a) and (d)
+    level_documents: Count = 32  # for (b), which reads each of them once a level and operator
+    first: Annotated[int, Field(ge=LEAST)] = 128  # characters of a document that may be noisy in (a), at most
+    second: Annotated[int, Field(ge=LEAST)] = 64  # and of what follows: nearly all of the cost is there
     items: Count = 80
     choices: ChoiceSource | None = None  # by default made out of the test documents
     score: Score | None = None  # by default per_byte for choices that are read, gain for those that are made
@@ -62,7 +65,7 @@ class Noise(Task):
     def run(self, model: ByteModel, material: Material) -> TaskResult:
         # What cannot be done is said before anything is scored.
         items = self._items(material) if "choice" in self.measures else []
-        texts = halves(material.test, self.half, self.documents)
+        texts = parted(material.test, self.first, self.second, self.documents)
         if not texts:
             least = 2 * LEAST
             raise BenchError(f"noise needs test documents of about {least} characters or more; there is none")
@@ -95,7 +98,7 @@ class Noise(Task):
             return self.choices.read(self.items)
         return corpus_items(material.test, self.items, self.seed)
 
-    def _notes(self, texts: list[Halves], items: list[Item]) -> dict[str, Any]:
+    def _notes(self, texts: list[Parted], items: list[Item]) -> dict[str, Any]:
         operators = [OPERATORS[name] for name in self.operators]
         return {
             "operators": {o.name: o.what + ("" if o.level is None else f"; {o.level:g} in tables") for o in operators},

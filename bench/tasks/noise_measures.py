@@ -25,8 +25,8 @@ PLACES = {"prompt": (True, False), "choices": (False, True), "both": (True, True
 
 
 @dataclass(frozen=True)
-class Halves:
-    """The beginning of a document, broken in its middle; the second half begins with the space before a word."""
+class Parted:
+    """The beginning of a document and what follows, which begins with the space before a word."""
 
     id: str
     first: str
@@ -38,17 +38,16 @@ class Halves:
 
 
 LEAST = 32
-"""Characters that each half has, at least."""
+"""Characters that each part has, at least."""
 
 
-def halves(documents: Iterable[Document], half: int, limit: int) -> list[Halves]:
-    """Of the first `limit` documents that are long enough, two halves of at most `half` characters each."""
-    out: list[Halves] = []
+def parted(documents: Iterable[Document], first: int, second: int, limit: int) -> list[Parted]:
+    """Of the first `limit` documents that are long enough, a first and a second part of at most so many characters."""
+    out: list[Parted] = []
     for document in documents:
         text = document.data.decode("utf-8", "surrogateescape")
-        middle = min(len(text) // 2, half)
-        at = _before_word(text, middle)
-        found = Halves(document.id, text[:at], text[at : at + half])
+        at = _before_word(text, min(first, max(len(text) // 2, len(text) - second)))
+        found = Parted(document.id, text[:at], text[at : at + second])
         if min(len(found.first), len(found.second)) >= LEAST:
             out.append(found)
         if len(out) == limit:
@@ -69,9 +68,9 @@ def encoded(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def bits_after(model: ByteModel, texts: Sequence[tuple[str, str]]) -> list[float]:
-    """Bits of each second part after the first."""
-    nats = model.nats([encoded(first) + encoded(second) for first, second in texts])
+def bits_after(model: ByteModel, texts: Sequence[tuple[str, str]], alike: Sequence[int] | None = None) -> list[float]:
+    """Bits of each second part after the first; `alike` as `ByteModel.nats` has it."""
+    nats = model.nats([encoded(first) + encoded(second) for first, second in texts], alike)
     return [float(n[len(encoded(first)) :].sum()) / math.log(2) for n, (first, _) in zip(nats, texts, strict=True)]
 
 
@@ -88,7 +87,7 @@ def metric(ids: Sequence[str], totals: NDArray[np.float64], counts: NDArray[np.f
 # --- (a)
 
 
-def after(model: ByteModel, texts: Sequence[Halves], operators: Sequence[Operator], seed: int) -> TaskResult:
+def after(model: ByteModel, texts: Sequence[Parted], operators: Sequence[Operator], seed: int) -> TaskResult:
     """Extra bits per byte of clean text when what stands before it is noisy."""
     ids = [t.id for t in texts]
     counts = np.array([len(encoded(t.second)) for t in texts], dtype=np.float64)
@@ -111,7 +110,7 @@ def percent(level: float) -> str:
 
 
 def on(
-    model: ByteModel, texts: Sequence[Halves], operators: Sequence[Operator], levels: Sequence[float], seed: int
+    model: ByteModel, texts: Sequence[Parted], operators: Sequence[Operator], levels: Sequence[float], seed: int
 ) -> TaskResult:
     """Bits of noisy text, per byte of the clean text and per byte of its own."""
     ids = [t.id for t in texts]
@@ -182,7 +181,7 @@ class Chooser:
     def right(self, items: Sequence[Item]) -> NDArray[np.float64]:
         """1 where the choice with the lowest score is the right one, (items,); the first wins a draw."""
         texts = [(item.context, f" {choice}") for item in items for choice in item.choices]
-        bits = np.array(bits_after(self.model, texts))
+        bits = np.array(bits_after(self.model, texts, [len(item.choices) for item in items]))
         if self.score == "gain":
             scores = bits - self._alone([ending for _, ending in texts])
         else:
@@ -202,7 +201,7 @@ class Chooser:
 # --- (d)
 
 
-def cut(model: ByteModel, texts: Sequence[Halves], operators: Sequence[Operator], seed: int) -> TaskResult:
+def cut(model: ByteModel, texts: Sequence[Parted], operators: Sequence[Operator], seed: int) -> TaskResult:
     """Boundary F1 between the cuts of clean and noisy text."""
     starts = model.cuts([encoded(t.text) for t in texts])
     assert starts is not None, "the caller has checked that the model cuts"

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from bench.data import Document
+from bench.features import Features
 from bench.model import ByteModel
 from bench.tasks.base import Material, Metric, Task, TaskNotPossible, TaskResult
 from bench.tasks.letters import LENGTHS, Target, letter_counts, targets
@@ -54,7 +55,9 @@ class Probe(Task):
     the most frequent answer (`..._majority`); and `patches_per_word`.
     """
 
-    test_words: Annotated[int, Field(ge=20)] = 150
+    version: ClassVar[int] = 2
+
+    test_words: Annotated[int, Field(ge=20)] = 250
     train_words: Annotated[int, Field(ge=50)] = 1000
     places: Annotated[int, Field(ge=2)] = 3
     """At most, of each word; there are two at least."""
@@ -63,7 +66,7 @@ class Probe(Task):
     strength: Annotated[float, Field(gt=0)] = 0.05
     """scikit-learn's C, the inverse of the L2 penalty."""
 
-    max_bytes: Annotated[int, Field(ge=1000)] = 150_000
+    max_bytes: Annotated[int, Field(ge=1000)] = 100_000
     """Of text that is read: test documents, then calibration documents."""
 
     def run(self, model: ByteModel, material: Material) -> TaskResult:
@@ -73,10 +76,11 @@ class Probe(Task):
         result = TaskResult({}, {"words": float(len(words.names))})
         asked = targets(words.names)
         self._without_model(words, asked, result)
-        before = material.untrained()
-        for place in model.has_features:
-            prefix = "" if place == model.has_features[0] else f"{place}_"
-            self._of_place(words, asked, place, (model, before), result, prefix)
+        places = model.has_features
+        states, before = model.features(words.texts, places), material.untrained().features(words.texts, places)
+        for place in places:
+            prefix = "" if place == places[0] else f"{place}_"
+            self._of_place(words, asked, place, (states[place], before[place]), result, prefix)
         return result
 
     def _of_place(
@@ -84,14 +88,14 @@ class Probe(Task):
         words: Words,
         asked: Sequence[Target],
         place: Place,
-        models: tuple[ByteModel, ByteModel],
+        states: tuple[Sequence[Features], Sequence[Features]],
         result: TaskResult,
         prefix: str,
     ) -> None:
         """All probes on one kind of states, of the model and of the same before its training."""
-        last, mean, pieces = vectors(models[0], words, place)
+        last, mean, pieces = vectors(states[0], words)
         view, of_mean = View.of(words, last, self.width), View.of(words, mean, self.width)
-        untrained = View.of(words, vectors(models[1], words, place)[0], self.width)
+        untrained = View.of(words, vectors(states[1], words)[0], self.width)
         control = others_letters(asked[0])
         scores = {target.name: self._scored(view, target) for target in asked}
         scores |= {f"mean_{target.name}": self._scored(of_mean, target) for target in asked[:2]}
@@ -198,9 +202,9 @@ def first_bytes(documents: Sequence[Document], most: int) -> list[bytes]:
     return [d.data for d in documents[: max(1, int(np.searchsorted(sizes, most, "right")))]]
 
 
-def vectors(model: ByteModel, words: Words, place: Place) -> tuple[Rows, Rows, np.ndarray]:
-    """The last unit's vector and the mean over a word's units, and how many units it has (R,)."""
-    found = model.features(words.texts, place)
+def vectors(found: Sequence[Features], words: Words) -> tuple[Rows, Rows, np.ndarray]:
+    """The last unit's vector and the mean over a word's units, and how many units it has (R,); from the states of each
+    text."""
     last, mean, pieces = [], [], []
     for spot in words.spots:
         features = found[spot.text]

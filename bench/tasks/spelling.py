@@ -131,7 +131,7 @@ def chosen(model: ByteModel, asked: Sequence[Item], before: Mapping[str, str]) -
     first patch begins.
     """
     texts = [(before[item.task] + item.text(c)).encode() for item in asked for c in range(len(item.choices))]
-    costs = iter([float(nats.sum()) for nats in model.nats(texts)])
+    costs = iter([float(nats.sum()) for nats in model.nats(texts, [len(item.choices) for item in asked])])
     out = []
     for item in asked:
         cost = [next(costs) for _ in item.choices]
