@@ -31,6 +31,9 @@ from models.prefill import layers_of
 from models.router import smooth
 from models.token_lm import SCORED_AT_ONCE, TokenLM
 
+BRANCHING = (Harness, ByteLM, TokenLM)
+"""The models that `score` knows."""
+
 
 @dataclass(frozen=True)
 class Branches:
@@ -267,11 +270,13 @@ def _token_lm(model: TokenLM, branches: Branches) -> Scored:
         beyond = _beyond(over_tokens, None, device)
         states = torch.cat((states, advanced(model.latent, x, seen, over_tokens.shared, beyond)))
     row, ids = torch.from_numpy(over_tokens.row()).to(device), texts.ids.to(device)
-    each = [
-        F.cross_entropy(wide(model.head(states.index_select(0, rows))), wanted, reduction="none")
-        for rows, wanted in zip(row.split(SCORED_AT_ONCE), ids.split(SCORED_AT_ONCE), strict=True)
-    ]
-    return Scored(nats.index_copy_(0, texts.starts.nonzero()[:, 0].to(device), torch.cat(each)), None)
+    of_tokens = nats.new_empty(len(ids))
+    # in batches of states, not of tokens: what texts share has many tokens to a state
+    for first, some in zip(range(0, len(states), SCORED_AT_ONCE), states.split(SCORED_AT_ONCE), strict=True):
+        log_p = F.log_softmax(wide(model.head(some)), -1)
+        here = ((row >= first) & (row < first + len(some))).nonzero()[:, 0]
+        of_tokens[here] = -log_p[row[here] - first, ids[here]]
+    return Scored(nats.index_copy_(0, texts.starts.nonzero()[:, 0].to(device), of_tokens), None)
 
 
 def _tokens(branches: Branches, ids: Tensor) -> Branches:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import ClassVar, Self, TypeVar
@@ -59,9 +60,13 @@ class Stride(Patcher):
         if not 1 <= self.stride < 2**31:
             raise BenchError(f"stride must be at least 1, got {self.stride}")
 
+    @functools.cached_property
+    def _ratio(self) -> Fraction:
+        return Fraction(str(self.stride)).limit_denominator(1_000_000)
+
     def segment(self, data: bytes) -> Starts:
         starts = np.zeros(len(data), dtype=bool)
-        ratio = Fraction(str(self.stride)).limit_denominator(1_000_000)
+        ratio = self._ratio
         if ratio.denominator == 1:
             starts[:: ratio.numerator] = True
             return starts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,10 +11,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from tiny import SMALL, TEXT, byte_lm, harness, token_lm
+from tiny import SMALL, TEXT, byte_lm, harness, shaken, token_lm
 from torch import Tensor, nn
 
-from bench.audit import TOLERANCE, alone, audit, future, kraft_next, kraft_short
+from bench.audit import PAIRS, TOLERANCE, _nats_of_alike, alone, audit, future, kraft_next, kraft_short
 from bench.config import TrainConfig
 from bench.cuts import CutDocuments, cut
 from bench.model import CutModel
@@ -153,6 +154,34 @@ def test_kraft_sums_of_short_documents_of_real_models() -> None:
     exact = kraft_short(CutModel(small.eval(), None, 64, batch_bytes=1 << 16))
     assert exact.passed
     assert exact.values == pytest.approx({"one": 1.0, "two": 1.0}, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "leaky", "routed"])
+def test_documents_of_two_bytes_cost_what_scoring_each_says(kind: str) -> None:
+    if kind == "leaky":
+        model = CutModel(harness(), bpe(), 64)
+    elif kind == "routed":
+        router = create("hnet").router(SMALL.local_width)  # type: ignore[attr-defined]
+        model = CutModel(shaken(Harness(dataclasses.replace(SMALL, pool="last"), router=router)), None, 64)
+    else:
+        model = shaken_of(kind)
+    some = [PAIRS[i] for i in rng().choice(len(PAIRS), 600, replace=False)]
+    some += [TEXT[i : i + 2] for i in range(40)]  # with tokens of two bytes
+    each = [n.sum() for n in model.nats(some)]
+    assert _nats_of_alike(model, some) == pytest.approx(each, abs=1e-5)
+
+
+def test_a_model_that_claims_what_one_pass_does_not_show_is_scored_in_full() -> None:
+    class Generous(ByteLM):
+        def forward(self, batch: Windows, dtype: torch.dtype = torch.float32) -> Prediction:
+            return Prediction(super().forward(batch, dtype).nats * (1 - 0.1 * (batch.positions() > 0)))
+
+    small = Generous(ByteLMConfig(width=8, layers=1, heads=1, window=2))
+    initialise(small, 0)
+    found = kraft_short(CutModel(small.eval(), None, 64, batch_bytes=1 << 16))
+    assert found.values["one"] == pytest.approx(1)
+    assert found.values["two"] > 1.3
+    assert not found.passed
 
 
 class Wrapped(nn.Module):

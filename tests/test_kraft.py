@@ -10,7 +10,7 @@ import torch
 from patcher_cases import built_in, fitted, texts
 from tiny import SMALL
 
-from bench.audit import TOLERANCE, kraft_next, kraft_short
+from bench.audit import PAIRS, TOLERANCE, kraft_next, kraft_short, nats_of_pairs
 from bench.config import TrainConfig
 from bench.cuts import CutDocuments, cut
 from bench.model import CutModel
@@ -47,6 +47,7 @@ def test_claims_sum_to_at_most_one(name: str) -> None:
         assert following.passed, following.detail
         assert short.passed, short.detail
         assert following.values["prefixes"] == PREFIXES
+        assert nats_of_pairs(model) == pytest.approx([n.sum() for n in model.nats(PAIRS)], abs=1e-5)
         if price is None:
             assert following.values["low"] == pytest.approx(1, abs=TOLERANCE)
             assert following.values["high"] == pytest.approx(1, abs=TOLERANCE)

@@ -35,7 +35,7 @@ from bench.config import load_suite
 from bench.cuts import batches, training_spans
 from bench.data import load
 from bench.prepare import flops, make_model, prepare
-from bench.train import make_optimizer, train, train_step
+from bench.train import DTYPES, make_optimizer, train, train_step
 from models import layers, ngrams, pooling
 from models.flops import Shapes, block_flops, seen_keys
 from models.harness import Harness
@@ -109,17 +109,18 @@ def plainly() -> Iterator[None]:
 
 
 class DenseGPT(nn.Module):
-    """The latent transformer alone, over every position of its input."""
+    """The latent transformer alone, over every position of its input, in the harness's dtype."""
 
-    def __init__(self, width: int, depth: int, heads: int) -> None:
+    def __init__(self, width: int, depth: int, heads: int, dtype: torch.dtype) -> None:
         super().__init__()
+        self.dtype = dtype
         self.byte = nn.Parameter(torch.empty(257, width))
         self.lookup_std = {"byte": 0.5}
         self.latent = PackedTransformer(width, depth, heads)
         self.head = layers.Linear(width, 256)
 
     def loss(self, data: Tensor, lengths: Tensor) -> Tensor:
-        x = F.embedding(data, self.byte).bfloat16()
+        x = F.embedding(data, self.byte).to(self.dtype)
         return F.cross_entropy(self.head(self.latent(x, lengths)).float(), data)
 
 
@@ -160,7 +161,7 @@ def measure(suite_name: str, label: str, count: int, overrides: Sequence[str] = 
     model = make_model(row, prepared.patcher, 0)
     assert isinstance(model, Harness)
     sizes = model.config
-    gpt = DenseGPT(sizes.latent_width, sizes.latent_layers, sizes.latent_heads)
+    gpt = DenseGPT(sizes.latent_width, sizes.latent_layers, sizes.latent_heads, DTYPES[config.dtype])
     initialise(gpt, 0)
     gpt_optimizer = make_optimizer(gpt, config)
     lengths = torch.full((len(batch.data) // ROW_LENGTH,), ROW_LENGTH)
