@@ -592,7 +592,7 @@ def test_latex_is_booktabs_and_escaped() -> None:
         r"\midrule",
         r"\bottomrule",
         r"\begin{tabular}{lrl}",
-        r"{}[odd] & \textbf{$-$0.500} [$-$",
+        r"{}[odd] & \textbf{$-$0.500} {\scriptsize [$-$",
     ):
         assert line in text
     assert r"50\% of \$5 \#1 \{x\} \textasciitilde{} \textasciicircum{} \textbackslash{}" in text
@@ -606,17 +606,26 @@ def test_latex_is_booktabs_and_escaped() -> None:
 @pytest.mark.skipif(
     shutil.which("pdflatex") is None, reason="pdflatex is not installed (Debian: texlive-latex-recommended)"
 )
-def test_latex_compiles(tmp_path: Path) -> None:
+def test_latex_compiles_and_fits_the_page(tmp_path: Path) -> None:
     records = [*suite(a=2.30, b=2.25), make_failed("c"), make_record("bpe", changes=LEAKY)]
     odd = Table(nasty().columns, nasty().rows, ("naïve 5 µs × 東京 → \x00…", "".join(map(chr, range(1, 0x250)))))
-    tables = [build(records), build(records, group="model"), nasty(), odd]
-    document = [r"\documentclass{article}\usepackage[T1]{fontenc}\usepackage{booktabs}\begin{document}"]
+    compiled(tmp_path, build(records, group="model"), nasty(), odd)
+    narrow, wide = build(records, columns=["bpb"]), build(records)
+    assert len(wide.columns) > 8
+    assert "Overfull" not in compiled(tmp_path, narrow, wide)
+
+
+def compiled(folder: Path, *tables: Table) -> str:
+    """What pdflatex says of an article with these tables."""
+    packages = r"\usepackage[T1]{fontenc}\usepackage{booktabs,graphicx}"
+    document = [rf"\documentclass{{article}}{packages}\begin{{document}}"]
     document += [render(table, "latex") for table in tables] + [r"\end{document}"]
-    (tmp_path / "t.tex").write_text("\n".join(document), "utf-8")
+    (folder / "t.tex").write_text("\n".join(document), "utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", check=False)
     assert done.returncode == 0, done.stdout[-2000:]
-    assert (tmp_path / "t.pdf").stat().st_size > 1000
+    assert (folder / "t.pdf").stat().st_size > 1000
+    return done.stdout
 
 
 def printed(table: Table, width: int) -> str:
