@@ -17,6 +17,9 @@ FLOPS = (
     "FLOPs: a multiply-add is two; forward per byte, patches as they fell in the training text, patcher included; "
     "training is three times forward for what is trained."
 )
+PAPER = (
+    "FLOPs by the paper's formula: BLT's own (its appendix), which takes every window as full and the patcher as free."
+)
 PRICED = (
     "Priced: boundaries that depend on later bytes are predicted along with the bytes, and their bits count; the "
     "number bounds that of the text from above."
@@ -25,6 +28,12 @@ LEAKY = (
     "The model is told where patches begin and does not pay for it, so that the number is too low; shown for "
     "research, marked, never ranked."
 )
+QUANTITIES = {
+    "bytes_per_patch": "bytes/patch of the training text",
+    "train_flops": "training FLOPs",
+    "flops_per_byte": "FLOPs/byte",
+    "train_bytes": "train bytes",
+}
 BPB = "bpb: bits per raw byte of the test split, summed over its documents (micro-average)"
 BPC = "bpc: the same bits per character"
 
@@ -60,8 +69,10 @@ def _machine(record: Record) -> str:
 
 
 def matched(records: list[Record]) -> str:
-    """What was made equal, in words."""
-    text = f"matched: {', '.join(sorted({str(dig(record, 'config.match')) for record in records}))}"
+    """What was made equal and how closely, in words."""
+    text = (
+        f"matched: {', '.join(sorted({str(dig(record, 'config.match')) for record in records}))}{_closeness(records)}"
+    )
     sizes = [dig(record, "config.bytes_per_patch") for record in records]
     wanted = {
         f"{size['row']}'s bytes/patch" if isinstance(size, Mapping) else f"{size} bytes/patch"
@@ -71,6 +82,23 @@ def matched(records: list[Record]) -> str:
     free = dict.fromkeys(record["row"] for record, size in zip(records, sizes, strict=True) if size is None)
     text += f", calibrated to {' and '.join(sorted(wanted))}" if wanted else ""
     return text + (f" (not calibrated: {', '.join(free)})" if wanted and free else "")
+
+
+def _closeness(records: list[Record]) -> str:
+    """Of the runs that were held to something, the one that is furthest from it; and those that were not checked."""
+    held = [record for record in records if dig(record, "matched.deviation") is not None]
+    unchecked = dict.fromkeys(record["row"] for record in records if not record.get("matched"))
+    said = []
+    if held:
+        furthest = max(held, key=lambda record: abs(record["matched"]["deviation"]))
+        what = " and ".join(dict.fromkeys(QUANTITIES[record["matched"]["quantity"]] for record in held))
+        others = dict.fromkeys(f"{record['matched']['row']}'s" for record in held if record["matched"]["row"])
+        wanted = " and ".join(others) if all(record["matched"]["row"] for record in held) else "what was wanted"
+        away = abs(furthest["matched"]["deviation"])
+        said.append(f"{what} within {away:.1%} of {wanted}; furthest: {furthest['row']}".replace("%", " %"))
+    if unchecked and len(unchecked) < len({record["row"] for record in records}):
+        said.append(f"not checked: {', '.join(unchecked)}")
+    return f" ({'; '.join(said)})" if said else ""
 
 
 def intervals(rows: Iterable[Runs], resamples: int) -> str:

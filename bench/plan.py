@@ -18,7 +18,7 @@ from bench.config import Suite
 from bench.cuts import batches, training_spans
 from bench.data import load
 from bench.matching import expected, prepare_matched
-from bench.prepare import Prepared, flops, make_model, parameters, shapes_of, training_flops
+from bench.prepare import Prepared, flops, make_model, paper_flops, parameters, shapes_of, training_flops
 from bench.run import best_device, peak_memory, reset_peak_memory
 from bench.train import make_optimizer, train_step
 
@@ -34,6 +34,8 @@ class RowPlan:
     bytes_per_patch: float | None
     parameters: dict[str, int]
     flops_per_byte: dict[str, float]
+    paper_flops_per_byte: float
+    """By the formulas of BLT's paper."""
     train_bytes: int
     patches: int | None
     """Latent steps of the training, or tokens; None for a model without any."""
@@ -79,6 +81,7 @@ def plan_rows(suite: Suite, cache: Path) -> list[RowPlan]:
                 bytes_per_patch=prepared.bytes_per_patch["train"] if prepared.bytes_per_patch else None,
                 parameters=parameters(model),
                 flops_per_byte=per_byte,
+                paper_flops_per_byte=paper_flops(prepared),
                 train_bytes=row.train.bytes,
                 patches=round(shapes.patches.sum() / shapes.bytes * row.train.bytes) if prepared.patcher else None,
                 train_flops=training_flops(per_byte, row.train.bytes),
@@ -166,9 +169,10 @@ def _parts(rows: list[RowPlan]) -> Table:
     parts = list(rows[0].flops_per_byte)
     for part in parts:
         table.add_column(part.replace("_", " "), justify="right")
+    table.add_column("by the paper's formula", justify="right")
     told = set()
     for r in rows:
-        costs = [short(r.flops_per_byte[part]) for part in parts]
+        costs = [*(short(r.flops_per_byte[part]) for part in parts), short(r.paper_flops_per_byte)]
         alike = (r.label.partition("@")[0], *costs)  # the budgets of a sweep cost the same a byte
         if alike not in told:
             told.add(alike)

@@ -52,14 +52,27 @@ class Point:
 # --- rows as points
 
 
-def points(table: Table, x: str, y: str = "bpb") -> list[Point]:
-    """The rows that have both numbers; the table needs the columns `model` and `price` as well."""
+def points(table: Table, x: str) -> list[Point]:
+    """The rows that have both numbers; the table needs the columns `model`, `price` and `bpb` as well.
+
+    With a column `difference` the intervals are those of the paired differences, around the rows' own values.
+    """
+    paired = any(column.id == "difference" for column in table.columns)
     out = []
     for row in table.rows:
-        across, up = table.cell(row.label, x).value, table.cell(row.label, y)
+        across, up = table.cell(row.label, x).value, table.cell(row.label, "bpb")
         if isinstance(across, int | float) and isinstance(up.value, int | float):
+            if paired:
+                up = _around(up.value, table.cell(row.label, "difference"))
             out.append(Point(row.label, family(table, row.label), float(across), up))
     return out
+
+
+def _around(value: float, difference: Cell) -> Cell:
+    """The value, as uncertain as the difference is."""
+    if not isinstance(difference.value, int | float) or difference.low is None or difference.high is None:
+        return Cell(value)
+    return Cell(value, value + difference.low - difference.value, value + difference.high - difference.value)
 
 
 def family(table: Table, label: str) -> str:
@@ -90,10 +103,11 @@ def scatter(
 
     `better` is the way along x that is better: -1 left, 1 right, 0 neither; with a way there is a frontier.
     """
-    found = points(compared.table(["model", "price", x, "bpb"]), x) if "bpb.bpb" in compared.metrics else []
+    swept = bases(compared)
+    columns = ["model", "price", x, "bpb", *([] if swept else ["difference"])]
+    found = points(compared.table(columns), x) if "bpb.bpb" in compared.metrics else []
     if len(found) < 2:
         return None
-    swept = bases(compared)
     if swept and better > 0:
         return None  # a measured speed is not what was swept, and a line over it would mean nothing
     if swept:
@@ -106,7 +120,7 @@ def scatter(
     if better:
         _draw_frontier(axes, frontier(found, better), better)
     axes.set_xlabel(axis)
-    axes.set_ylabel("bits per byte (lower is better)")
+    axes.set_ylabel(f"bits per byte, lower is better (bars: difference to {compared.reference})")
     axes.set_title(title)
     axes.margins(0.12, 0.12)
     _legend(axes, [p.family for p in found])

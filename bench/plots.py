@@ -62,9 +62,9 @@ KINDS: dict[str, Kind] = {
     "train_flops": Kind(
         "Bits per byte and training compute",
         "bits per byte against training FLOPs",
-        "Three times the forward pass for what is trained, once for what only cuts. Bars are the 95 % interval of a "
-        "row by itself; whether two rows differ is in the paired differences. Where budgets were swept, the lines are "
-        "fits of bpb = E + A·FLOPs^-a with their 95 % bands, and a ring marks where two of them cross.",
+        "Three times the forward pass for what is trained, once for what only cuts. Bars are the 95 % interval of the "
+        "paired difference to the reference, which has none. Where budgets were swept, bars are of a row by itself, "
+        "the lines are fits of bpb = E + A·FLOPs^-a with their 95 % bands, and a ring marks where two of them cross.",
         partial(scatter, x="train_flops", axis="training FLOPs, patcher included", logarithmic=True),
     ),
     "gap": Kind(

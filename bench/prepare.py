@@ -19,7 +19,15 @@ from bench.segmenting import cut_cached
 from bench.starts import count_in
 from bench.texts import FlatTexts, beginning
 from models.byte_lm import ByteLM, ByteLMConfig
-from models.flops import Shapes, byte_lm_flops, harness_flops, token_lm_flops
+from models.flops import (
+    Shapes,
+    byte_lm_flops,
+    harness_flops,
+    paper_byte_flops,
+    paper_harness_flops,
+    paper_token_flops,
+    token_lm_flops,
+)
 from models.harness import Harness, HarnessConfig
 from models.initialise import initialise
 from models.ngrams import NgramEmbedding, PatchStateEmbedding
@@ -172,6 +180,20 @@ def flops_per_byte(row: Row, patcher: Patcher | None, shapes: Shapes) -> dict[st
     per_byte = {name: value / shapes.bytes for name, value in parts.items()}
     per_byte["patcher"] = patcher.flops_per_byte() if patcher else 0.0
     return per_byte | {"total": sum(per_byte.values())}
+
+
+def paper_flops(prepared: Prepared) -> float:
+    """Forward FLOPs per byte by the formulas of BLT's paper, beside our count of what runs: every window is full, and
+    segmenting, which the paper counts as nothing, is not in it."""
+    row, context = prepared.row, prepared.row.train.window
+    if isinstance(row.sizes, ByteLMConfig):
+        return paper_byte_flops(row.sizes, context)
+    assert prepared.bytes_per_patch is not None, "what has patches has been cut"
+    size = prepared.bytes_per_patch["train"]
+    if isinstance(row.sizes, HarnessConfig):
+        return paper_harness_flops(row.sizes, size, context, 512 if row.price else 256)
+    vocab = vocab_size(prepared.patcher)
+    return paper_token_flops(row.sizes.layers, row.sizes.width, vocab, size, context, row.sizes.hidden)
 
 
 def training_flops(per_byte: dict[str, float], train_bytes: int) -> float:

@@ -184,7 +184,8 @@ def latex(table: Table) -> str:
         value, interval = (text(part) for part in shown(column, cell))
         if not isinstance(cell.value, str):
             value, interval = (re.sub(r"-(?=\d)", "$-$", part) for part in (value, interval))
-        return f"\\textbf{{{value}}} {interval}".rstrip() if cell.best else f"{value} {interval}".rstrip()
+        value = f"\\textbf{{{value}}}" if cell.best else value
+        return f"{value} {{\\scriptsize {interval}}}" if interval else value
 
     def line(cells: list[str]) -> str:
         # A row that begins with [ or * would be taken for an option of the \\ before it.
@@ -199,16 +200,19 @@ def latex(table: Table) -> str:
     notes += [f"{text(note)}\\par" for note in table.notes] + [r"\end{minipage}"]
     return "\n".join(
         [
-            "% needs \\usepackage{booktabs} and, for \\textquotedbl, \\usepackage[T1]{fontenc}",
+            "% needs \\usepackage{booktabs,graphicx} and, for \\textquotedbl, \\usepackage[T1]{fontenc}",
             r"\begin{table}",
             r"\centering",
+            r"\setlength{\tabcolsep}{4pt}",
+            r"\sbox0{%",
             rf"\begin{{tabular}}{{{''.join('l' if c.style == 'text' else 'r' for c in table.columns)}}}",
             r"\toprule",
             line([text(_title(column)) for column in table.columns]),
             r"\midrule",
             *body,
             r"\bottomrule",
-            r"\end{tabular}",
+            r"\end{tabular}}",
+            r"\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi",
             *(["", *notes] if table.notes else []),
             r"\end{table}",
         ]

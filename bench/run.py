@@ -30,6 +30,7 @@ from bench.prepare import (
     after_training,
     flops,
     make_model,
+    paper_flops,
     parameters,
     patcher_summary,
     training_flops,
@@ -263,6 +264,7 @@ def _results_of(suite: Suite, run: Run, data: Data, results: Path, listener: Lis
         "parameters": parameters(model),
         "flops": {
             "per_byte": per_byte,
+            "paper_per_byte": paper_flops(prepared),
             "train": training_flops(per_byte, progress.bytes),
             "patcher_training": prepared.patcher.training_flops() if prepared.patcher else 0.0,
         },

@@ -31,6 +31,7 @@ NUMBERS: dict[str, tuple[str, Style, str]] = {
     "non_embedding": ("non-embedding", "si", "parameters.non_embedding"),
     "active": ("active", "si", "parameters.active"),
     "flops_per_byte": ("FLOPs/byte", "si", "flops.per_byte.total"),
+    "paper_flops": ("FLOPs/byte, paper's formula", "si", "flops.paper_per_byte"),
     "train_flops": ("train FLOPs", "si", "flops.train"),
     "patcher_flops": ("patcher's training FLOPs", "si", "flops.patcher_training"),
     "train_bytes": ("train bytes", "si", "cost.train_bytes"),
@@ -287,6 +288,8 @@ class Comparison:
             notes.append(f"{footnotes.BOLD} (fixed beforehand: {margins}).")
         if any("flops" in name for name in ids):
             notes.append(footnotes.FLOPS)
+        if "paper_flops" in ids:
+            notes.append(footnotes.PAPER)
         if leaky := [row.label for row in runs if row.leaky]:
             notes.append(f"Leaky: {', '.join(leaky)}. {footnotes.LEAKY}")
         if any(row.values("patcher.priced") for row in runs):

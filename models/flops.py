@@ -99,28 +99,39 @@ def token_lm_flops(config: TokenLMConfig, vocab_size: int, shapes: Shapes) -> di
 # --- the paper's own formulas (BLT, appendix "FLOPs equations"), which count the entropy model as nothing
 
 
-def paper_transformer_flops(layers: int, width: int, keys: float, vocab: int = 0) -> float:
-    """Forward FLOPs a position of a transformer with a feed-forward of four times its width, where a position sees
-    half of `keys` others on average: attention, its four projections, feed-forward, and the way out to `vocab`."""
+def paper_transformer_flops(layers: int, width: int, keys: float, vocab: int = 0, hidden: int | None = None) -> float:
+    """Forward FLOPs a position of a transformer where a position sees half of `keys` others on average: attention, its
+    four projections, feed-forward (of four times the width, or a SwiGLU `hidden` wide), and the way out to `vocab`."""
     attention = 4 * layers * width * (keys + 1) / 2
-    return attention + _paper_projections(layers, width, 1) + 16 * layers * width**2 + 2 * width * vocab
+    feed_forward = layers * (16 * width**2 if hidden is None else 6 * width * hidden)
+    return attention + _paper_projections(layers, width, 1) + feed_forward + 2 * width * vocab
 
 
-def paper_token_flops(layers: int, width: int, vocab: int, bytes_per_token: float, context: int) -> float:
+def paper_token_flops(
+    layers: int, width: int, vocab: int, bytes_per_token: float, context: int, hidden: int | None = None
+) -> float:
     """Forward FLOPs a byte of a transformer over tokens, with a context of so many bytes."""
-    return paper_transformer_flops(layers, width, context / bytes_per_token, vocab) / bytes_per_token
+    return paper_transformer_flops(layers, width, context / bytes_per_token, vocab, hidden) / bytes_per_token
 
 
-def paper_harness_flops(config: HarnessConfig, bytes_per_patch: float, context: int) -> float:
-    """Forward FLOPs a byte of a harness with both cross-attentions: the latent model once a patch, the local ones at
-    each byte, the encoder's cross-attention once a slot, and the decoder's at each byte."""
+def paper_byte_flops(config: ByteLMConfig, context: int) -> float:
+    """Forward FLOPs a byte of a transformer over bytes."""
+    return paper_transformer_flops(config.layers, config.width, min(context, config.window), 256)
+
+
+def paper_harness_flops(config: HarnessConfig, bytes_per_patch: float, context: int, outputs: int = 256) -> float:
+    """Forward FLOPs a byte of a harness: the latent model once a patch, the local ones at each byte, and where they are
+    cross-attention the encoder's pooling once a slot and the decoder's reading at each byte."""
     c, p, k = config, bytes_per_patch, config.n_slots
-    latent = paper_transformer_flops(c.latent_layers, c.latent_width, context / p) / p
-    encoder = paper_transformer_flops(c.encoder_layers, c.local_width, c.local_window)
-    decoder = paper_transformer_flops(c.decoder_layers, c.local_width, c.local_window, 256)
-    pooling = _paper_cross_attention(1, c.local_width, keys=p, ratio=p / k) * k / p
-    reading = _paper_cross_attention(c.decoder_layers, c.local_width, keys=k, ratio=k / p)
-    return latent + encoder + decoder + pooling + reading
+    near = min(context, c.local_window)
+    total = paper_transformer_flops(c.latent_layers, c.latent_width, context / p, 0, c.latent_hidden) / p
+    total += paper_transformer_flops(c.encoder_layers, c.local_width, near)
+    total += paper_transformer_flops(c.decoder_layers, c.local_width, near, outputs)
+    if c.pool == "cross_attention":
+        total += _paper_cross_attention(1, c.local_width, keys=p, ratio=p / k) * k / p
+    if c.inject == "cross_attention":
+        total += _paper_cross_attention(c.decoder_layers, c.local_width, keys=k, ratio=k / p)
+    return total
 
 
 def _paper_projections(layers: int, width: int, ratio: float) -> float:

@@ -83,6 +83,15 @@ def make_record(
             "options": {},
             "bytes_per_patch": {"train": 4.5, "calibration": 4.5, "test": 4.48 + 0.01 * seed},
         },
+        "matched": {
+            "quantity": "bytes_per_patch",
+            "reference": 4.5,
+            "row": None,
+            "value": 4.5,
+            "deviation": 0.0,
+            "tolerance": 0.05,
+            "set": {},
+        },
         "parameters": {"total": 1_523_456, "non_embedding": 923_456, "active": 950_000},
         "flops": {
             "per_byte": {
@@ -92,6 +101,7 @@ def make_record(
                 "patcher": 0.0,
                 "total": 1.2e6,
             },
+            "paper_per_byte": 1.3e6,
             "train": 5.9e12,
             "patcher_training": 0.0,
         },

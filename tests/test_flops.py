@@ -22,6 +22,7 @@ from models.flops import (
     Shapes,
     byte_lm_flops,
     harness_flops,
+    paper_byte_flops,
     paper_harness_flops,
     paper_token_flops,
     seen_keys,
@@ -121,6 +122,29 @@ def test_over_tokens_our_count_is_the_papers() -> None:
     config = TokenLMConfig(width=192, layers=3, heads=3)
     ours = token_lm_flops(config, 4096, Shapes(np.full(5, 1024), np.full(5, 256)))
     assert sum(ours.values()) / (5 * 1024) == pytest.approx(paper_token_flops(3, 192, 4096, 4.0, 1024), rel=1e-12)
+
+
+def test_over_bytes_our_count_is_the_papers() -> None:
+    """Where every window is full, and seen whole."""
+    config = ByteLMConfig(width=192, layers=3, heads=3, window=1024)
+    ours = byte_lm_flops(config, 256, Shapes(np.full(5, 1024), np.full(5, 1)))
+    assert sum(ours.values()) / (5 * 1024) == pytest.approx(paper_byte_flops(config, 1024), rel=1e-12)
+    assert paper_byte_flops(config, 4096) == paper_byte_flops(config, 1024), "no byte sees more than the window"
+
+
+@pytest.mark.parametrize(
+    ("options", "less"),
+    [
+        ({"pool": "max"}, (2 * 4 * (3 + 1) + (2 * 3 / 2 + 2) * 2 * 16) * 2 / 3),  # two slots read three bytes
+        ({"inject": "add"}, 2 * 4 * (2 + 1) + (2 * 2 / 3 + 2) * 2 * 16),  # a byte reads two slots
+        ({"latent_hidden": 8}, 6 * 8 * (64 / 3 - 8) / 3),  # of 64 / 3, which four times the width comes to
+    ],
+    ids=str,
+)
+def test_the_papers_formula_goes_with_the_options(options: dict[str, Any], less: float) -> None:
+    """Of `HAND`, cut every three bytes."""
+    before, after = (paper_harness_flops(c, 3.0, 12) for c in (HAND, dataclasses.replace(HAND, **options)))
+    assert before - after == pytest.approx(less, rel=1e-12)
 
 
 def test_of_a_blt_our_count_is_the_papers_but_for_what_it_leaves_out() -> None:

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from patcher_cases import TINY, texts
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 import patchers
 from models.byte_lm import ByteLM
@@ -113,6 +115,15 @@ def test_batches_hold_all_text_once_a_round() -> None:
     for _ in range(20):
         assert sum(end - begin for begin, end in next(batches)) == 505
     assert [round(schedule(step, 100), 3) for step in (0, 4, 9, 10, 100)] == [0.1, 0.5, 1.0, 1.0, 0.1]
+
+
+def test_flops_are_within_a_percent_of_torchs_count() -> None:
+    """With a window so short that attention, which runs in blocks of two windows, is a small part."""
+    options, size = ModelOptions(width=64, layers=2, heads=2, window=2), 4096
+    model = ByteLM(config(options)).requires_grad_(False)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as mode:
+        model.logits(torch.zeros(size, dtype=torch.long), torch.tensor([0, size]))
+    assert flops(options, 256) * size == pytest.approx(mode.get_total_flops(), rel=0.01)
 
 
 def test_flops_are_those_of_the_products() -> None:

@@ -154,16 +154,24 @@ def test_what_cannot_be_compared_is_not_drawn_together() -> None:
 # --- what is in them
 
 
-def test_points_and_intervals_are_those_of_the_table() -> None:
+def test_points_are_those_of_the_table_and_intervals_those_of_the_differences() -> None:
     compared = fast(standard())
-    table = compared.table(["row", "bpb", "bytes_per_patch"])
+    table = compared.table(["row", "bpb", "bytes_per_patch", "difference"])
     axes = axes_of(drawn(compared, "patch_size"))
     rows = [row for row in table.rows if row.marked != "failed"]
     expected = {(table.cell(r.label, "bytes_per_patch").value, table.cell(r.label, "bpb").value) for r in rows}
     assert set(marked(axes)) == expected
     heights = [tuple(np.asarray(line.get_ydata(), float)) for line in axes.get_lines()]
-    bars = {ends for ends in heights if len(ends) == 2}
-    assert {(table.cell(r.label, "bpb").low, table.cell(r.label, "bpb").high) for r in rows} <= bars
+    bars = [ends for ends in heights if len(ends) == 2]
+    for row in rows:
+        value, difference = (table.cell(row.label, name) for name in ("bpb", "difference"))
+        assert isinstance(value.value, float)
+        assert isinstance(difference.value, float)
+        if difference.low is None or difference.high is None:
+            assert (row.label, difference.value) == ("stride", 0.0), "the reference has no bar"
+        low, high = difference.low or 0.0, difference.high or 0.0
+        expected = (value.value + low - difference.value, value.value + high - difference.value)
+        assert any(ends == pytest.approx(expected, abs=1e-12) for ends in bars)
     assert {row.label for row in rows} == set(texts(axes))
 
 

@@ -194,6 +194,18 @@ def test_the_headline_names_those_that_tie() -> None:
     assert "c comes after these" in said
 
 
+def test_the_headline_says_what_a_tie_costs() -> None:
+    for price, words in ((1.05, "b."), (3.4, "b (at 3.4 times the FLOPs a byte)."), (0.25, "b (at 0.25 times the")):
+        changes = {"b": {"flops.per_byte.total": 1.2e6 * price}}
+        found = [
+            make_record(row, seed, bpb=bpb, documents=60, changes=changes.get(row))
+            for row, bpb in (("a", 2.3), ("b", 2.301))
+            for seed in range(3)
+        ]
+        said = re.sub(r"<[^>]+>", "", headline(Comparison(found, resamples=200)))
+        assert f"Not shown to be worse: {words}" in said
+
+
 def test_the_headline_says_what_one_seed_does_not_say_and_ranks_no_leak() -> None:
     found = [make_record("a", documents=60), make_record("b", bpb=1.5, documents=60, changes={"config.leaky": True})]
     said = headline(Comparison(found, resamples=500))

@@ -154,7 +154,8 @@ def test_notes_state_data_window_training_matching_machine_reference_and_margin(
         "120 documents, 99,712 bytes",
         "Window: 1,024 bytes",
         "Trained on 1,638,400 bytes in 100 steps",
-        "matched: placement, calibrated to 4.5 bytes/patch",
+        "matched: placement (bytes/patch of the training text within 0.0 % of what was wanted; furthest: stride), "
+        "calibrated to 4.5 bytes/patch",
         "A CPU, 2 threads",
         "10,000 resamples",
         "Seeds 0, 1, 2",
@@ -174,16 +175,33 @@ def test_notes_state_what_differs_between_rows_where_it_may() -> None:
         ("cost.train_bytes", 3_000_000),
         ("environment.device", "A GPU"),
         ("audits", {}),
+        ("matched.deviation", None),
     ):
         put(records[1], path, value)
+    put(records[2], "matched.deviation", -0.0234)
     put(records[2], "config.bytes_per_patch", {"row": "whitespace", "patcher": {}})
     table = build(records)
     assert note(table, "Trained on") == (
-        "Trained on 1,638,400 to 3,000,000 bytes in 100 steps; matched: placement, calibrated to 4.5 bytes/patch and "
-        "whitespace's bytes/patch (not calibrated: whitespace)."
+        "Trained on 1,638,400 to 3,000,000 bytes in 100 steps; matched: placement (bytes/patch of the training "
+        "text within 2.3 % of what was wanted; furthest: entropy), calibrated to 4.5 bytes/patch and whitespace's"
+        " bytes/patch (not calibrated: whitespace)."
     )
     assert "A CPU, 2 threads and on A GPU, 2 threads: bytes/s of different machines" in note(table, "Measured on")
     assert note(table, "Not audited") == "Not audited: whitespace."
+
+
+def test_notes_say_how_closely_flops_are_those_of_the_reference() -> None:
+    records = suite(1, stride=2.3, whitespace=2.2, bpe=2.3)
+    for record, deviation in zip(records, (0.0, -0.0041, 0.002), strict=True):
+        record["config"]["match"] = "train_flops"
+        record["matched"].update(quantity="train_flops", row="stride", deviation=deviation)
+    said = "matched: train_flops (training FLOPs within 0.4 % of stride's; furthest: whitespace)"
+    assert said in note(build(records), "Trained on")
+    del records[2]["matched"]  # of a version that did not check
+    assert f"{said[:-1]}; not checked: bpe)" in note(build(records), "Trained on")
+    for record in records[:2]:
+        del record["matched"]
+    assert "matched: train_flops, calibrated" in note(build(records), "Trained on")
 
 
 # --- which is best
@@ -574,7 +592,7 @@ def test_latex_is_booktabs_and_escaped() -> None:
         r"\midrule",
         r"\bottomrule",
         r"\begin{tabular}{lrl}",
-        r"{}[odd] & \textbf{$-$0.500} [$-$",
+        r"{}[odd] & \textbf{$-$0.500} {\scriptsize [$-$",
     ):
         assert line in text
     assert r"50\% of \$5 \#1 \{x\} \textasciitilde{} \textasciicircum{} \textbackslash{}" in text
@@ -588,17 +606,26 @@ def test_latex_is_booktabs_and_escaped() -> None:
 @pytest.mark.skipif(
     shutil.which("pdflatex") is None, reason="pdflatex is not installed (Debian: texlive-latex-recommended)"
 )
-def test_latex_compiles(tmp_path: Path) -> None:
+def test_latex_compiles_and_fits_the_page(tmp_path: Path) -> None:
     records = [*suite(a=2.30, b=2.25), make_failed("c"), make_record("bpe", changes=LEAKY)]
     odd = Table(nasty().columns, nasty().rows, ("naïve 5 µs × 東京 → \x00…", "".join(map(chr, range(1, 0x250)))))
-    tables = [build(records), build(records, group="model"), nasty(), odd]
-    document = [r"\documentclass{article}\usepackage[T1]{fontenc}\usepackage{booktabs}\begin{document}"]
+    compiled(tmp_path, build(records, group="model"), nasty(), odd)
+    narrow, wide = build(records, columns=["bpb"]), build(records)
+    assert len(wide.columns) > 8
+    assert "Overfull" not in compiled(tmp_path, narrow, wide)
+
+
+def compiled(folder: Path, *tables: Table) -> str:
+    """What pdflatex says of an article with these tables."""
+    packages = r"\usepackage[T1]{fontenc}\usepackage{booktabs,graphicx}"
+    document = [rf"\documentclass{{article}}{packages}\begin{{document}}"]
     document += [render(table, "latex") for table in tables] + [r"\end{document}"]
-    (tmp_path / "t.tex").write_text("\n".join(document), "utf-8")
+    (folder / "t.tex").write_text("\n".join(document), "utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", check=False)
     assert done.returncode == 0, done.stdout[-2000:]
-    assert (tmp_path / "t.pdf").stat().st_size > 1000
+    assert (folder / "t.pdf").stat().st_size > 1000
+    return done.stdout
 
 
 def printed(table: Table, width: int) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from html import escape
 
+import numpy as np
+
 from bench.footnotes import matched
 from bench.plot_curves import fits_of
 from bench.records import dig
@@ -31,7 +33,7 @@ def headline(compared: Comparison) -> str:
         return f"{said} It is the only row that is ranked."
     tied = [label for label in order if label in best_rows(bootstrap, ranked, margin=margin)]
     if len(tied) > 1:
-        others = _listed([f"<strong>{escape(label)}</strong>" for label in tied[1:]])
+        others = _listed([f"<strong>{escape(label)}</strong>{_cost(compared, label, best)}" for label in tied[1:]])
         said += f" Not shown to be worse: {others}."
     behind = [label for label in order if label not in tied]
     if behind:
@@ -46,6 +48,15 @@ def headline(compared: Comparison) -> str:
     fits = fits_of(compared)
     turns = [crossing_text(found) for found in fits.crossings if found.compute is not None] if fits else []
     return " ".join([said, *map(escape, turns)])
+
+
+def _cost(compared: Comparison, label: str, best: str) -> str:
+    """What a row costs beside the best one, where that is another price."""
+    costs = [float(np.mean(compared.runs[row].values("flops.per_byte.total"))) for row in (label, best)]
+    ratio = costs[0] / costs[1]
+    if 1 / 1.1 < ratio < 1.1:
+        return ""
+    return f" (at {ratio:.2g} times the FLOPs a byte)"
 
 
 def _largest(compared: Comparison, labels: list[str]) -> tuple[str, list[str]]:

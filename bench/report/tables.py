@@ -19,7 +19,8 @@ COLUMNS = {
     "Compute": (
         *("row", "parameters", "non_embedding", "active", "flops_per_byte", "flops.per_byte.latent"),
         *("flops.per_byte.local_encoder", "flops.per_byte.local_decoder", "flops.per_byte.cross_attention"),
-        *("flops.per_byte.head", "flops.per_byte.patcher", "train_flops", "patcher_flops", "train_bytes"),
+        *("flops.per_byte.head", "flops.per_byte.patcher", "paper_flops", "train_flops", "patcher_flops"),
+        "train_bytes",
     ),
     "Speed and memory": (
         *("row", "train_bytes_per_second", "train_seconds", "score_seconds", "peak_memory", "prefill_rate"),
