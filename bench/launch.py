@@ -28,7 +28,7 @@ from bench import records
 from bench.config import Suite, load_suite
 from bench.processes import environment, gpu_of, threads_each
 from bench.records import Record
-from bench.run import Listener, Outcome, Work, described
+from bench.run import Listener, Outcome, Run, Work, described
 from bench.stopping import EXIT_CODE, Stopped, heed_sigterm
 from bench.train import Progress
 from patchers.errors import BenchError
@@ -50,6 +50,16 @@ class Job:
 
     def load(self) -> Suite:
         return load_suite(self.suite, self.overrides, self.plugins)
+
+    def arguments(self, only: str | None) -> list[str]:
+        """Of the command line, for the whole suite or one run."""
+        plugins = [part for plugin in self.plugins for part in ("--plugin", plugin)]
+        one = [] if only is None else ["--only", only]
+        return [self.suite, *self.overrides, "--results", str(self.results), *plugins, *one]
+
+    def command(self, only: str) -> list[str]:
+        """What does one run, whatever has been done of it, in a process of its own."""
+        return [sys.executable, "-m", "bench.cli", "run", *self.arguments(only)]
 
 
 def run_on_workers(job: Job, suite: Suite, workers: int, listener: Listener, beside: Callable[[], Listener]) -> Outcome:
@@ -97,11 +107,9 @@ def run_on_workers(job: Job, suite: Suite, workers: int, listener: Listener, bes
 
 def run_on_ranks(job: Job, suite: Suite, listener: Listener, only: str | None = None, restarts: int = 3) -> Outcome:
     """Each run on `launch.devices` ranks that torchrun begins, and begins again when one of them is killed."""
-    plugins = [part for plugin in job.plugins for part in ("--plugin", plugin)]
-    arguments = [job.suite, *job.overrides, "--results", str(job.results), *plugins]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     torchrun += [f"--nproc-per-node={suite.launch.devices}", f"--max-restarts={restarts}"]
-    command = [*torchrun, "-m", "bench.train_entry", *arguments, *(["--only", only] if only else [])]
+    command = [*torchrun, "-m", "bench.train_entry", *job.arguments(only)]
     with environment(threads_each(suite.launch.devices)):
         process = subprocess.Popen(command)
     try:
@@ -110,7 +118,12 @@ def run_on_ranks(job: Job, suite: Suite, listener: Listener, only: str | None = 
         process.terminate()
         process.wait()
     work = Work.of(suite, job.results, listener)
-    return (work if only is None else work.of_one(only)).outcome()
+    if only is None:
+        return work.outcome()
+    outcome = work.of_one(only).outcome()
+    if not outcome.records:
+        raise BenchError(f"torchrun ended with code {process.returncode} and run {only} has no record; see above why")
+    return outcome
 
 
 def workers_by_default() -> int:
@@ -182,11 +195,15 @@ def _bury(worker: _Worker, work: Work) -> None:
     if worker.run_id is None:
         raise BenchError(f"a worker ended with {how} before it could begin; run the suite without --workers to see why")
     run = next(r for r in work.runs if r.run_id == worker.run_id)
-    log = records.log_path(work.results, work.suite.name, run.run_id)
     limit = work.suite.launch.time_limit
     over = limit is not None and worker.began is not None and time.monotonic() - worker.began > limit
     why = f"; it was over its time limit of {limit:g} seconds" if over else "; out of memory?"
-    message = f"its process ended with {how}" + (why if code == -signal.SIGKILL else "")
+    record_death(work, run, f"its process ended with {how}" + (why if code == -signal.SIGKILL else ""), worker.listener)
+
+
+def record_death(work: Work, run: Run, message: str, listener: Listener) -> None:
+    """Record as failed a run whose process is gone without a record."""
+    log = records.log_path(work.results, work.suite.name, run.run_id)
     record: Record = described(work.suite, run, work.data) | {
         "status": "failed",
         "error": {"kind": "died", "message": message, "log": log.name},
@@ -194,7 +211,7 @@ def _bury(worker: _Worker, work: Work) -> None:
     with records.claim(work.results, work.suite.name, run.run_id) as mine:
         if mine and work.needed(run):
             records.write(work.results, record)
-            worker.listener.run_ends(record)
+            listener.run_ends(record)
 
 
 # --- in the worker

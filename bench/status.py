@@ -13,6 +13,7 @@ from bench import records
 from bench.config import Suite
 from bench.files import locked
 from bench.run import Run, Silent, data_of, runs_of, training_checkpoint
+from bench.slurm import Task, tasks_of
 from patchers.errors import BenchError
 
 State = Literal["done", "running", "failed", "damaged", "waiting"]
@@ -33,25 +34,34 @@ class RunStatus:
 
 def status(suite: Suite, results: Path) -> list[RunStatus]:
     """Of each run of a suite, in its order; looks and changes nothing but the cache of its text."""
-    return [_status(suite, run, results) for run in runs_of(suite, data_of(suite, results, Silent()))]
+    tasks = tasks_of(results, suite.name)
+    return [
+        _status(suite, run, results, tasks.get(run.run_id)) for run in runs_of(suite, data_of(suite, results, Silent()))
+    ]
 
 
-def _status(suite: Suite, run: Run, results: Path) -> RunStatus:
-    log = records.log_path(results, suite.name, run.run_id)
-    shown = str(log) if log.exists() else None
+def _status(suite: Suite, run: Run, results: Path, task: Task | None) -> RunStatus:
+    logs = [records.log_path(results, suite.name, run.run_id), *([] if task is None else [task.log])]
+    log = next((str(path) for path in logs if path.exists()), None)
     try:
         record = records.find(results, suite.name, run.run_id)
     except BenchError as error:
-        return RunStatus(run.run_id, "damaged", str(error), shown)
+        return RunStatus(run.run_id, "damaged", str(error), log)
     if records.done(record):
-        return RunStatus(run.run_id, "done", "", shown)
-    trained = _trained(training_checkpoint(results, suite, run))
-    if _is_claimed(results, suite.name, run.run_id):
-        return RunStatus(run.run_id, "running", trained, shown)
+        return RunStatus(run.run_id, "done", "", log)
+    under_way = task is not None and not task.over
+    place = [str(task)] if under_way else []
+    what = "; ".join([part for part in [_trained(training_checkpoint(results, suite, run))] if part] + place)
+    if _is_claimed(results, suite.name, run.run_id) or (task is not None and task.state == "RUNNING"):
+        return RunStatus(run.run_id, "running", what, log)
+    if under_way:
+        return RunStatus(run.run_id, "waiting", what, log)
     if record is not None:
         why = record["error"]
-        return RunStatus(run.run_id, "failed", f"{why['kind']}: {why['message']}", shown)
-    return RunStatus(run.run_id, "waiting", trained, shown)
+        return RunStatus(run.run_id, "failed", f"{why['kind']}: {why['message']}", log)
+    if task is not None:
+        return RunStatus(run.run_id, "failed", f"its {task} before the run was done; run the suite again", log)
+    return RunStatus(run.run_id, "waiting", what, log)
 
 
 def _is_claimed(results: Path, suite: str, run_id: str) -> bool:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from bench import config
 from bench.config import Suite, TrainConfig, load_suite, suite_from_tree
 from bench.data import DataConfig
+from bench.launch_config import LaunchConfig, SlurmConfig
 from bench.sources import DatasetConfig
 from bench.strict_yaml import parse
 from bench.suites import purpose, shipped_suites
@@ -446,7 +447,10 @@ def test_an_override_sets_its_value_and_nothing_else(tree: dict[str, Any], path:
 # --- DESIGN 2, house rule 8
 
 
-CONFIGS = (TrainConfig, DataConfig, DatasetConfig, HarnessConfig, TokenLMConfig, ByteLMConfig)
+CONFIGS = (
+    *(TrainConfig, DataConfig, DatasetConfig, HarnessConfig, TokenLMConfig, ByteLMConfig),
+    *(LaunchConfig, SlurmConfig),
+)
 
 
 def attributes_read(text: str) -> set[str]:

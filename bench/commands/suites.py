@@ -20,6 +20,7 @@ from bench.commands.options import (
     check_writable,
     show,
 )
+from patchers.errors import BenchError
 
 
 def run(
@@ -30,6 +31,9 @@ def run(
     workers: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="So many runs at a time; cores are divided.")
     ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Whether to look on until runs in Slurm are done.")
+    ] = True,
     only: Annotated[str | None, typer.Option(metavar="RUN_ID", hidden=True)] = None,
 ) -> int:
     """Train and score what is missing of a suite, then print its table.
@@ -40,6 +44,7 @@ def run(
     from bench.launch import Job, run_on_ranks, run_on_workers, workers_by_default
     from bench.progress import Display
     from bench.run import run_suite
+    from bench.slurm import run_in_slurm
     from bench.stopping import heed_sigterm
     from bench.table import build, render
 
@@ -48,18 +53,28 @@ def run(
     heed_sigterm()
     job = Job(suite, tuple(overrides or []), tuple(plugin or []), results)
     count = workers or config.launch.workers or workers_by_default()
+    in_slurm = config.launch.slurm is not None and only is None  # one run alone is what a task there does
+    if not wait and not in_slurm:
+        raise BenchError("--no-wait leaves runs to Slurm, and this suite has no `launch: {slurm: ...}`; leave it out")
     with Display() as display:
-        if config.launch.devices > 1:
+        if in_slurm:
+            found = run_in_slurm(job, config, workers or config.launch.workers, display, display.line, wait)
+            if found is None:
+                return 0
+            records = found.records
+        elif config.launch.devices > 1:
             records = run_on_ranks(job, config, display, only).records
         elif only is not None or count == 1:
             records = run_suite(config, results, display, only).records
         else:
             records = run_on_workers(job, config, count, display, display.beside).records
-        if display.ran == 0 and only is None and config.launch.devices == 1:
+        wanted = 1 if only is not None else len(config.rows) * len(config.seeds)
+        all_done = sum(record["status"] == "ok" for record in records) == wanted
+        if all_done and display.ran == 0 and only is None and config.launch.devices == 1:
             display.line(f"nothing to do: all {len(records)} runs are done (delete a record to repeat its run)")
     if only is None:
         print(render(build(records, preferred=config.columns), "terminal"))
-    return 1 if any(record["status"] != "ok" for record in records) else 0
+    return 0 if all_done else 1
 
 
 def status(
