@@ -73,7 +73,7 @@ def asked(text: str, settings: Sequence[str] = ()) -> Asked:
 
     `settings` are further `key=value`. Values are read as YAML. Raises BenchError for what is none of these.
     """
-    folder = next((f for f in (Path(text), Path(text, "patcher")) if (f / "patcher.json").is_file()), None)
+    folder = next((f for f in (Path(text), Path(text, "patcher")) if os.path.isfile(f / "patcher.json")), None)
     if folder is not None:
         if settings:
             raise BenchError(f"the patcher in {text} is as it was saved; leave {settings[0]!r} out")

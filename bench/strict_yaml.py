@@ -90,6 +90,13 @@ class Place:
 
 def parse(text: str, name: str) -> Tree:
     """Raises BenchError with the line for what is not YAML, a key that stands twice, or a tag."""
+    try:
+        return _parse(text, name)
+    except RecursionError as error:
+        raise BenchError(f"{name}: its values are nested too deeply to be read; write them with fewer levels") from error
+
+
+def _parse(text: str, name: str) -> Tree:
     tree = Tree(name, None)
     try:
         node = _Loader(text).get_single_node()
@@ -108,8 +115,20 @@ def _dotted(path: Path) -> str:
     return ".".join(map(str, path))
 
 
+MOST_VALUES = 100_000
+"""That a document may hold, what aliases repeat counted: a few lines of aliases of aliases would fill any memory."""
+DEEPEST = 100
+"""Brackets inside one another; for each, PyYAML looks at all that are open, and takes minutes over a file of them."""
+
+
 class _Loader(yaml.SafeLoader):
     """PyYAML's scanner and parser with the plain scalars of YAML 1.2's core schema."""
+
+    def fetch_flow_collection_start(self, token: Any) -> None:
+        if self.flow_level >= DEEPEST:
+            problem = f"more than {DEEPEST} brackets inside one another"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=self.get_mark())
+        super().fetch_flow_collection_start(token)
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  (PyYAML's name and type)
 
@@ -135,6 +154,8 @@ _SCALARS: dict[str, Any] = {
 def _value(node: yaml.Node, path: Path, tree: Tree, above: tuple[yaml.Node, ...]) -> Any:
     if node in above:
         raise tree.at(*path).error("an alias stands inside of what it repeats")
+    if len(tree.lines) > MOST_VALUES:
+        raise BenchError(f"{tree.name}: more than {MOST_VALUES:,} values, aliases counted; leave some out")
     above = (*above, node)
     if isinstance(node, yaml.ScalarNode):
         read = _SCALARS.get(node.tag)

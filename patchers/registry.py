@@ -7,6 +7,7 @@ import difflib
 import hashlib
 import importlib.metadata
 import importlib.util
+import os
 import sys
 import types
 import typing
@@ -83,7 +84,7 @@ def load(folder: str | Path) -> Patcher:
 def load_plugin(path: str | Path) -> types.ModuleType:
     """Import a Python file that registers patchers; a file that is loaded already is not run again."""
     file = Path(path).expanduser().resolve()
-    if not file.is_file():
+    if not os.path.isfile(file):  # pathlib's own raises for a name that is too long
         raise BenchError(f"no plug-in file at {path}: give the path of a Python file that registers a patcher")
     module_name = f"patchbench_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
     if module_name in sys.modules:
