@@ -113,7 +113,7 @@ def best_sizes(optima: Sequence[Optimum]) -> Table:
         rows.append(Row(found.row, (Cell(found.row), Cell(found.compute), *cells)))
     notes = (
         "At a budget each size reads the bytes that it can pay for, and its own curve says what that gives; the "
-        "best is where a parabola through the three best sizes is lowest, over the logarithm of non-embedding parameters.",
+        "best is where a parabola through the three best sizes is lowest, over the logarithm of parameters.",
         "Where the best is the smallest or the largest size, the optimum may lie beyond, and no ratio is given.",
     )
     return Table(columns, tuple(rows), notes)
