@@ -16,6 +16,8 @@ from bench.cli import main
 from bench.fits import Crossing, Fits, fit, fits_of
 from bench.optimum import Optimum, optima_of
 from bench.records import Record, write
+from bench.report.tables import best_sizes, tables
+from bench.table import Comparison
 from patchers.errors import BenchError
 
 BUDGETS = (204_800, 409_600, 819_200, 1_638_400, 3_276_800)
@@ -222,6 +224,19 @@ def test_the_best_size_for_a_budget_is_bracketed() -> None:
         assert one.ratio.value == pytest.approx(one.train_bytes / one.parameters)
         assert one.train_bytes * 6 * one.parameters == pytest.approx(one.compute, rel=0.02)
     assert found[0].parameters < found[-1].parameters
+
+
+def test_the_best_size_is_in_the_report() -> None:
+    made = tables(Comparison(sizes_and_budgets([50_000 * 4**k for k in range(4)]), resamples=100))["Best size"]
+    found = optima([50_000 * 4**k for k in range(4)])
+    assert [row.cells[0].value for row in made.rows] == ["a"] * 3
+    for row, one in zip(made.rows, found, strict=True):
+        assert row.cells[1].value == pytest.approx(one.compute)
+        assert row.cells[4].value == (None if one.ratio is None else pytest.approx(one.ratio.value, rel=0.1))
+    assert any(row.cells[4].low is not None for row in made.rows)
+    edge = best_sizes(optima((1_000_000, 2_000_000, 4_000_000)))
+    assert {row.cells[2].text for row in edge.rows} == {"the smallest or beyond"}
+    assert {(row.cells[3].value, row.cells[4].value) for row in edge.rows} == {(None, None)}
 
 
 def test_a_best_size_at_the_edge_is_no_optimum() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isfinite
 from typing import TYPE_CHECKING
 
+from bench.optimum import optima_of
 from bench.plot_curves import fits_of
 from bench.render import Cell, Column, Row, Table, number
 from bench.stats import Estimate
@@ -12,6 +14,7 @@ from bench.table import NUMBERS, Comparison
 
 if TYPE_CHECKING:
     from bench.fits import Crossing, Fits
+    from bench.optimum import Optimum
 
 # title -> columns; those without a number in any row are left out.
 COLUMNS = {
@@ -42,7 +45,11 @@ def tables(compared: Comparison) -> dict[str, Table]:
         wanted["Results"].insert(wanted["Results"].index("bpb") + 1, "bpc")
     made = {title: compared.table(names) for title, names in wanted.items() if len(names) > 1}
     fits = fits_of(compared)
-    return made if fits is None else {**made, "Scaling": scaling(fits)}
+    if fits is None:
+        return made
+    made["Scaling"] = scaling(fits)
+    optima = optima_of(compared.records, fits)
+    return {**made, "Best size": best_sizes(optima)} if optima else made
 
 
 def _of_tasks(compared: Comparison) -> dict[str, list[str]]:
@@ -84,6 +91,30 @@ def scaling(fits: Fits) -> Table:
         "E is what no compute takes away, 0 or above: where its interval reaches 0, the budgets do not tell.",
         "Misfit: the largest relative distance of a measured budget from the curve.",
         *(crossing_text(crossing) for crossing in fits.crossings),
+    )
+    return Table(columns, tuple(rows), notes)
+
+
+def best_sizes(optima: Sequence[Optimum]) -> Table:
+    """The size that is best for a budget, a line for each row and budget, where a sweep was over sizes as well."""
+    columns = (
+        Column("row", "row", "text"),
+        Column("train_flops", "train FLOPs", "si"),
+        Column("non_embedding", "best non-embedding parameters", "si"),
+        Column("train_bytes", "train bytes", "si"),
+        Column("bytes_a_parameter", "bytes a parameter", "ratio", interval=True),
+    )
+    rows = []
+    for found in optima:
+        inside = found.ratio is not None
+        words = None if inside else f"the {found.side} or beyond"
+        ratio = _estimated(found.ratio) if found.ratio is not None else Cell()
+        cells = (Cell(found.parameters, text=words), Cell(found.train_bytes if inside else None), ratio)
+        rows.append(Row(found.row, (Cell(found.row), Cell(found.compute), *cells)))
+    notes = (
+        "At a budget each size reads the bytes that it can pay for, and its own curve says what that gives; the "
+        "best is where a parabola through the three best sizes is lowest, over the logarithm of parameters.",
+        "Where the best is the smallest or the largest size, the optimum may lie beyond, and no ratio is given.",
     )
     return Table(columns, tuple(rows), notes)
 
