@@ -119,6 +119,7 @@ def parameters(settings: SlurmConfig, suite: str, at_a_time: int) -> dict[str, A
         "job_name": _job_name(suite),
         "array_parallelism": at_a_time,
         "stderr_to_stdout": True,
+        "wckey": None,  # which would be submitit, and need not exist
         "time": settings.time,
         "partition": settings.partition,
         "gres": settings.gres,
