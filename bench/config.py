@@ -7,6 +7,7 @@ the nearest name where a name is not known.
 
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,12 @@ MODELS: dict[ModelKind, type[Sizes]] = {
     "token_lm": TokenLMConfig,
     "byte_lm": ByteLMConfig,
 }
+
+SECTIONS: dict[ModelKind, str] = {"harness": "model", "token_lm": "token_lm", "byte_lm": "byte_lm"}
+"""Where a suite has the sizes of a model, for all rows of its kind."""
+
+HEADS = {"local_width": "local_heads", "latent_width": "latent_heads", "width": "heads"}
+"""Which attention heads share a width."""
 
 DEFAULT_PRICE: Price = "start"
 """Of the two bounds that price boundaries, the one that came out tighter."""
@@ -121,8 +128,8 @@ class Row:
 
 
 def _is_label(label: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", label):
-        raise BenchError(f"{label!r} cannot name files; use letters, digits and . _ + -")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,79}", label):
+        raise BenchError(f"{label!r} cannot name files; use up to 80 letters, digits and . _ + -")
     return label
 
 
@@ -434,6 +441,7 @@ def _row(label: str, mapping: Mapping[str, Any], suite: SuiteConfig, place: Plac
     }
     base = models[config.model]
     sizes = dataclass_from_mapping(type(base), config.options, place / "options", base)
+    _check_model(sizes, config, place)
     train = dataclass_from_mapping(TrainConfig, config.train, place / "train", suite.train)
     patcher = None if config.patcher is None else _patcher(config.patcher, place / "patcher")
     if patcher is not None and patcher.kind == "in-model" and isinstance(sizes, HarnessConfig):
@@ -472,6 +480,25 @@ def _row(label: str, mapping: Mapping[str, Any], suite: SuiteConfig, place: Plac
         calibrate=calibrate and knob is not None,
         bytes_per_patch=size if calibrate and knob is not None else None,
     )
+
+
+def _check_model(sizes: Sizes, row: RowConfig, place: Place) -> None:
+    """That a model can be made of these sizes, which are the row's own or those of the suite's section."""
+
+    def wrong(key: str, message: str) -> BenchError:
+        section = place / "options" if key in row.options else place.tree.at(SECTIONS[row.model])
+        return (section / key).error(message)
+
+    for key, value in dataclasses.asdict(sizes).items():
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int) and number < 1:
+                raise wrong(key, f"wanted at least 1, got {number}")
+            if isinstance(number, float) and not 0 <= number < math.inf:
+                raise wrong(key, f"wanted a number of at least 0, got {number}")
+    for width, heads in HEADS.items():
+        size, count = getattr(sizes, width, 0), getattr(sizes, heads, 1)
+        if size % (2 * count):
+            raise wrong(width, f"wanted a multiple of {2 * count}, as {heads} is {count} and a head is even, got {size}")
 
 
 def _patcher(mapping: Mapping[str, Any], place: Place) -> Patcher:

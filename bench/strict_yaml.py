@@ -103,7 +103,7 @@ def _parse(text: str, name: str) -> Tree:
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise BenchError(f"{name}{line}: not YAML: {error.problem or error.context}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # PyYAML leaves it to `chr` to find that "\\U00110000" is none
         raise BenchError(f"{name}: not YAML: {' '.join(str(error).split())}") from error
     if node is not None:
         tree.lines[()] = node.start_mark.line + 1

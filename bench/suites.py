@@ -16,7 +16,7 @@ def shipped_suites() -> dict[str, Path]:
 
 def find_suite(name: str) -> Path:
     """A file of that name, else the suite that ships under it. Raises BenchError for neither."""
-    path, shipped = Path(name).expanduser(), shipped_suites()
+    path, shipped = Path(os.path.expanduser(name)), shipped_suites()
     if os.path.isfile(path):  # pathlib's own raises for a name that is too long to be a file's
         return path
     if name in shipped:

@@ -83,9 +83,10 @@ def load(folder: str | Path) -> Patcher:
 
 def load_plugin(path: str | Path) -> types.ModuleType:
     """Import a Python file that registers patchers; a file that is loaded already is not run again."""
-    file = Path(path).expanduser().resolve()
+    file = Path(os.path.expanduser(path))
     if not os.path.isfile(file):  # pathlib's own raises for a name that is too long
         raise BenchError(f"no plug-in file at {path}: give the path of a Python file that registers a patcher")
+    file = file.resolve()
     module_name = f"patchbench_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
     if module_name in sys.modules:
         return sys.modules[module_name]

@@ -43,6 +43,10 @@ rows:
 """
 
 
+BOMB = ", ".join(f"&b{i} [{', '.join([f'*b{i - 1}' if i else 'x'] * 9)}]" for i in range(9))
+"""A gigabyte of values in a line of aliases."""
+
+
 def suite(text: str = SUITE, *overrides: str) -> Suite:
     return suite_from_tree(parse(text, "mine.yaml"), "mine", overrides, ())
 
@@ -325,6 +329,19 @@ def test_a_size_taken_from_a_row_is_part_of_what_a_run_is() -> None:
         ("4.5", "[4.5", "mine.yaml, line 7: not YAML: "),
         ("4.5", "!!python/name:os.system x", "line 6: bytes_per_patch: the tag"),
         ("4.5", "&a [*a]", "line 6: bytes_per_patch.0: an alias stands inside of what it repeats"),
+        ("4.5", "[" * 101, "mine.yaml, line 6: not YAML: more than 100 brackets inside one another"),
+        ("4.5", "[" * 100_000, "mine.yaml, line 6: not YAML: more than 100 brackets inside one another"),
+        ("4.5", "\n" + "- " * 3000, "mine.yaml: its values are nested too deeply to be read"),
+        ("4.5", '"\\U00110000"', "mine.yaml: not YAML: "),
+        ("4.5", f"4.5\nbomb: [{BOMB}]", "mine.yaml: more than 100,000 values, aliases counted"),
+        ("4.5", f"4.5\nname: {'n' * 81}", "line 7: name: 'nnn"),
+        ("4.5", "4.5\nmodel: {local_width: 0}", "line 7: model.local_width: wanted at least 1, got 0"),
+        ("4.5", "4.5\nmodel: {ngrams: [3, -1]}", "line 7: model.ngrams: wanted at least 1, got -1"),
+        ("4.5", "4.5\nmodel: {byte_std: -1}", "line 7: model.byte_std: wanted a number of at least 0, got -1"),
+        ("4.5", "4.5\nmodel: {latent_heads: 5}", "model.latent_width: wanted a multiple of 10, as latent_heads is 5"),
+        ("{patcher: stride}", "{patcher: stride, options: {slots: 0}}", "line 8: rows.stride.options.slots: wanted at le"),
+        ("4.5", "4.5\nplugins: ['~nobody-there/x.py']", "line 7: plugins.0: no plug-in file at ~nobody-there/x.py"),
+        ("4.5", f"4.5\nplugins: [{'x' * 300}]", "line 7: plugins.0: no plug-in file at xxx"),
     ],
 )
 def test_errors_name_the_line_the_path_and_the_nearest(old: str, new: str, expected: str) -> None:
@@ -370,6 +387,8 @@ def test_suites_that_are_not_there(tmp_path: Path) -> None:
         ("mine.yaml", "no suite at mine.yaml (from"),
         (str(tmp_path), "no suite at"),
         (str(tmp_path / "latin.yaml"), "cannot read suite"),
+        ("x" * 300, "unknown suite"),
+        ("~nobody-there/mine.yaml", "no suite at ~nobody-there/mine.yaml"),
     ):
         with pytest.raises(BenchError) as caught:
             load_suite(name)
