@@ -9,15 +9,17 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from bench.starts import EvenStarts, Flags, Ranks, count
 from bench.texts import Flat, FlatTexts
-from models.batch import Windows
 from patchers import Patcher
 from patchers.errors import BenchError
+
+if TYPE_CHECKING:
+    from models.batch import Windows
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,10 @@ class CutDocuments:
 
     def windows(self, spans: np.ndarray) -> Windows:
         """Spans (W, 2) of begin and end in the flat vector, none across a document's end -> one batch."""
+        import torch  # which processes that only cut have no use for, and a quarter of a gigabyte
+
+        from models.batch import Windows
+
         places = spans.tolist()
         data = np.concatenate([self.data[a:b] for a, b in places])
         lengths, last = spans[:, 1] - spans[:, 0], (spans[:, 1] - spans[:, 0]).cumsum() - 1

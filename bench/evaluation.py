@@ -10,7 +10,9 @@ from typing import Any
 
 from bench import tasks
 from bench.data import Data, DataConfig, load
+from bench.files import CannotWrite, Damaged
 from bench.model import ByteModel
+from bench.stopping import TimeLimit
 from bench.strict_yaml import Place, dataclass_from_mapping
 from bench.tasks import Material, Task
 from patchers.errors import BenchError
@@ -57,7 +59,8 @@ def with_domains(data: Data, configs: Mapping[str, DataConfig], read: Callable[[
 def run_tasks(asked: Sequence[Task], model: ByteModel, material: Material) -> tuple[dict[str, Any], dict[str, float]]:
     """What each task says of a trained model, as the record has it, and how many seconds each took.
 
-    A task that fails leaves its error in place of its results.
+    A task that fails leaves its error in place of its results. Raises CannotWrite, Damaged and TimeLimit, which concern
+    the whole run.
     """
     out, seconds = {}, {}
     for task in asked:
@@ -66,9 +69,11 @@ def run_tasks(asked: Sequence[Task], model: ByteModel, material: Material) -> tu
         said: dict[str, Any] = {"version": task.version, **({"options": options} if options else {})}
         try:
             said |= task.run(model, material).as_json()
+        except (CannotWrite, Damaged, TimeLimit):  # not this task's alone
+            raise
         except BenchError as error:
             said["error"] = {"kind": type(error).__name__, "message": str(error)}
-        except Exception as error:  # noqa: BLE001 - a plug-in may raise anything; the other tasks have their numbers
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plug-in may raise anything; others have their numbers
             kind, trace = type(error).__name__, traceback.format_exc()
             said["error"] = {"kind": kind, "message": str(error), "traceback": trace}
         out[task.name] = said

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import mmap
 import os
 import secrets
@@ -36,6 +37,11 @@ class CannotWrite(BenchError):
 
 class Damaged(BenchError):
     """A file is not as it was written."""
+
+
+def warn(message: str) -> None:
+    """A line that stays, whoever listens to the progress: on standard error, which of a worker is its run's log."""
+    logging.getLogger("patchbench").warning(message)
 
 
 @contextmanager
@@ -113,8 +119,11 @@ SEAL = "sums.json"
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """A folder to fill that takes the place of `folder`, with the checksums of its files, when the block has ended."""
-    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    """A folder to fill that takes the place of `folder`, with the checksums of its files, when the block has ended.
+
+    Whoever calls has the lock: what another process began to fill and did not finish is removed.
+    """
+    part = folder.with_name(f"{folder.name}.part")
     with writing(folder):
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
@@ -282,7 +291,7 @@ class MappedFile(Sequence[int]):
                 self.looked_at += BLOCK
 
     def _damaged(self, what: str) -> Damaged:
-        return Damaged(f"{self.path} is damaged ({what}): {self.remedy}")
+        return Damaged(f"{self.path} is damaged ({what})" + (f": {self.remedy}" if self.remedy else ""))
 
 
 def write_header(path: Path, content: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.data import Data
-from bench.files import Damaged, check_sealed, locked, whole_folder, writing
+from bench.files import Damaged, check_sealed, locked, warn, whole_folder, writing
 from bench.strict_yaml import parse
 from bench.texts import beginning
 from patchers import Patcher, create, load
@@ -56,7 +56,7 @@ def fit_cached(patcher: Patcher, data: Data, size: float | None, cache: Path, sa
                 check_sealed(folder)
                 return load(folder)
             except Damaged as error:
-                say(f"{error}; fitting again")
+                warn(f"{error}; fitting again")
                 with writing(folder):
                     shutil.rmtree(folder)
         say(f"fitting {patcher.name}")

@@ -26,7 +26,7 @@ import torch
 
 from bench import records
 from bench.config import Suite, load_suite
-from bench.processes import environment, gpu_of, threads_each
+from bench.processes import end_with_parent, environment, gpu_of, threads_each
 from bench.records import Record
 from bench.run import Listener, Outcome, Run, Work, described
 from bench.stopping import EXIT_CODE, Stopped, heed_sigterm
@@ -219,7 +219,7 @@ def record_death(work: Work, run: Run, message: str, listener: Listener) -> None
 
 def _work(job: Job, pipe: Connection) -> None:
     """A worker's life: load the suite once, then do what is asked until nothing more is."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which stops us
+    end_with_parent()
     heed_sigterm()
     try:
         suite = job.load()
@@ -231,7 +231,7 @@ def _work(job: Job, pipe: Connection) -> None:
             pipe.send(("free" if work.attempt(runs[run_id], seconds) else "held",))
     except BenchError as error:
         pipe.send(("refused", str(error)))
-    except (EOFError, BrokenPipeError):  # the parent is gone, and with it whoever wanted the rest
+    except EOFError:  # the parent is gone, and with it whoever wanted the rest
         return
     except Stopped:
         sys.exit(EXIT_CODE)
@@ -265,4 +265,7 @@ class _Remote:
         self._send("run_ends", record)
 
     def _send(self, *message: Any) -> None:
-        self.pipe.send(message)
+        try:
+            self.pipe.send(message)
+        except BrokenPipeError:  # the parent is gone, for which the run that is under way is not to blame
+            raise Stopped from None

@@ -14,7 +14,7 @@ from bench.config import Row, Suite
 from bench.cut_statistics import cut_statistics
 from bench.cuts import CutDocuments, Cuts, cut, training_spans
 from bench.data import Corpus, Data
-from bench.fitting import CALIBRATION_BYTES, Say, fit_cached
+from bench.fitting import CALIBRATION_BYTES, FIT_BYTES, Say, fit_cached
 from bench.segmenting import cut_cached
 from bench.starts import count_in
 from bench.texts import FlatTexts, beginning
@@ -35,7 +35,8 @@ from models.token_lm import TokenLM, TokenLMConfig
 from patchers import Patcher
 
 DESCRIBED_BYTES = 2**24
-"""How much of the test split `test_cut` describes."""
+"""How much of the test split `test_cut` describes, and of each split an in-model patcher cuts: the first documents,
+whose order is that of their hashes, so that they are a random sample."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class Prepared:
     """Realised mean patch of each split; None without a patcher, and before an in-model one is trained."""
     test_cut: dict[str, float | None] | None = None
     """How the test split was cut (`bench.cut_statistics`)."""
+    learnt_from: dict[str, int] | None = None
+    """Bytes of the training split that the patcher was fitted on, of the calibration split for its calibration."""
 
     @property
     def scoring_patcher(self) -> Patcher | None:
@@ -78,14 +81,16 @@ def prepare(suite: Suite, row: Row, data: Data, cache: Path, say: Say) -> Prepar
 
 
 def after_training(prepared: Prepared, model: nn.Module, data: Data, say: Say) -> Prepared:
-    """The same with an in-model patcher as training left it, and with its cuts; other rows are as they were."""
+    """The same with an in-model patcher as training left it, and with its cuts of the beginning of each split, which
+    say how it cuts; other rows are as they were."""
     patcher = prepared.patcher
     if patcher is None or patcher.kind != "in-model":
         return prepared
     say(f"cutting with {patcher.name}")
     learned = patcher.learned(model)
-    splits = {"train": data.train.texts, "calibration": data.calibration.texts, "test": data.test.texts}
-    corpora = {name: CutDocuments.of(texts, cut(learned, texts)) for name, texts in splits.items()}
+    splits = {"train": data.train, "calibration": data.calibration, "test": data.test}
+    some = {name: beginning(split.texts, DESCRIBED_BYTES) for name, split in splits.items()}
+    corpora = {name: CutDocuments.of(texts, cut(learned, texts)) for name, texts in some.items()}
     return _cut(prepared.row, learned, corpora, data)
 
 
@@ -95,7 +100,20 @@ def _cut(row: Row, patcher: Patcher, corpora: dict[str, CutDocuments], data: Dat
     offsets = FlatTexts.of(some).offsets
     starts = corpora["test"].cuts.starts[: int(offsets[-1])]
     statistics = cut_statistics(some, np.split(starts, offsets[1:-1]))
-    return Prepared(row, patcher, corpora["train"], sizes, dataclasses.asdict(statistics))
+    described = dataclasses.asdict(statistics)
+    return Prepared(row, patcher, corpora["train"], sizes, described, learnt_from(row, patcher, data))
+
+
+def learnt_from(row: Row, patcher: Patcher, data: Data) -> dict[str, int]:
+    """`Prepared.learnt_from`; without a split that it did not look at."""
+    if patcher.kind == "in-model":
+        return {}
+    looked_at = {}
+    if type(patcher).fit is not Patcher.fit:
+        looked_at["train"] = beginning(data.train.texts, FIT_BYTES)
+    if row.bytes_per_patch is not None:
+        looked_at["calibration"] = beginning(data.calibration.texts, CALIBRATION_BYTES)
+    return {split: sum(map(len, texts)) for split, texts in looked_at.items()}
 
 
 def fitted(suite: Suite, row: Row, data: Data, cache: Path, say: Say) -> Patcher:
@@ -216,4 +234,5 @@ def patcher_summary(prepared: Prepared) -> dict[str, Any]:
         "options": patcher.options(),
         "bytes_per_patch": prepared.bytes_per_patch,
         "test_cut": prepared.test_cut,
+        "learnt_from": prepared.learnt_from,
     }

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,6 +23,20 @@ def cores() -> int:
 def threads_each(workers: int) -> int:
     """The cores divided."""
     return max(1, cores() // workers)
+
+
+def end_with_parent() -> None:
+    """Of a process that multiprocessing began: from now on it ends when its parent does, also of `kill -9`, which tells
+    nobody. It ends as abruptly, which all that we write allows for."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="ends-with-parent", daemon=True).start()
 
 
 @contextmanager

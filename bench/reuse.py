@@ -16,6 +16,7 @@ from torch import nn
 from bench.checkpoint import check_model, load_weights, read_header
 from bench.config import Row, Suite, identity, plain
 from bench.data import Data
+from bench.files import Damaged, warn
 from bench.records import digest, done, find
 from bench.train import Progress
 from patchers.errors import BenchError
@@ -52,6 +53,8 @@ def find_trained(results: Path, wanted: str) -> Path | None:
             if header.get("training", {}).get("id") == wanted and done(find(results, folder.parts[-3], folder.name)):
                 check_model(folder)
                 return folder
+        except Damaged as error:
+            warn(f"{error}; training another one")
         except BenchError:  # whatever lies there is no model, or no record, of this version
             continue
     return None

@@ -126,7 +126,9 @@ class Work:
         data = data_of(suite, results, listener)
         runs = runs_of(suite, data)
         known = {r.run_id: records.find(results, suite.name, r.run_id) for r in runs}
-        return Work(suite, data, results, listener, runs, known)
+        work = Work(suite, data, results, listener, runs, known)
+        work.tidy()
+        return work
 
     def of_one(self, run_id: str) -> Work:
         """The work on one run alone."""
@@ -148,12 +150,28 @@ class Work:
                 record = run_one(self.suite, run, self.data, self.results, self.listener)
                 if ranks.is_first():
                     records.write(self.results, record)
-                    checkpoint = training_checkpoint(self.results, self.suite, run)
-                    for left in checkpoint.parent.glob(f"{checkpoint.name}*"):  # and what a killed process began
-                        remove(left)
+                    self.remove_checkpoint(run)
                 ranks.wait_for_all()
                 self.listener.run_ends(record)
         return mine
+
+    def tidy(self) -> None:
+        """Remove the training checkpoints of processes that were killed when they had just written their record."""
+        if ranks.is_first():
+            for run in self.runs:
+                if records.done(self.known[run.run_id]) and self.checkpoints(run):
+                    with records.claim(self.results, self.suite.name, run.run_id) as mine:
+                        if mine:
+                            self.remove_checkpoint(run)
+
+    def checkpoints(self, run: Run) -> list[Path]:
+        """What there is to go on from with its training, or was begun to be."""
+        path = training_checkpoint(self.results, self.suite, run)
+        return sorted(path.parent.glob(f"{path.name}*"))
+
+    def remove_checkpoint(self, run: Run) -> None:
+        for path in self.checkpoints(run):
+            remove(path)
 
     @contextmanager
     def _claimed(self, run: Run, wait: float) -> Iterator[bool]:
@@ -202,7 +220,7 @@ def run_one(suite: Suite, run: Run, data: Data, results: Path, listener: Listene
         problem: dict[str, Any] = {"kind": "diverged", "message": str(error), "step": error.step}
     except CannotWrite:  # of no use to try the next run
         raise
-    except Exception as error:  # noqa: BLE001 - a plug-in may raise anything; this run has failed, the others go on
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a plug-in may raise anything; the other runs go on
         problem = {"kind": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
         records.log(results, suite.name, run.run_id, problem["traceback"])
     return record | {"status": "failed", "error": problem}
@@ -232,8 +250,8 @@ def _results_of(suite: Suite, run: Run, data: Data, results: Path, listener: Lis
     trained = ranks.told(find_trained(results, wanted) if ranks.is_first() else None)
     if trained is None:
         checkpoint = training_checkpoint(results, suite, run)
-        told, say, engine = listener.trained, listener.say, engine_of(suite)
-        progress = train(model, prepared.train, row.train, run.seed, device, checkpoint, told, say, engine)
+        told, engine = listener.trained, engine_of(suite)
+        progress = train(model, prepared.train, row.train, run.seed, device, checkpoint, told, engine)
     else:
         listener.say(f"taking over the model of {source_of(trained)}")
         progress = take_over(trained, model, device)
@@ -246,6 +264,9 @@ def _results_of(suite: Suite, run: Run, data: Data, results: Path, listener: Lis
         suite.tasks, seen, material(prepared, data, model, run.seed, device, results / "cache")
     )
     seconds = time.perf_counter() - began
+    for name, said in tasks.items():
+        if "traceback" in said.get("error", {}):
+            records.log(results, suite.name, run.run_id, f"task {name}: {said['error']['traceback']}")
     if trained is None:
         listener.say("auditing")
         audits = {name: vars(a) for name, a in audit(seen, data.test.texts).items()}

@@ -12,9 +12,10 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import numpy as np
@@ -28,14 +29,16 @@ from bench.files import (
     locked,
     read_header,
     sync_folder,
+    warn,
     write_atomic,
     write_header,
     writing,
 )
-from bench.processes import cores, environment
+from bench.processes import cores, end_with_parent, environment
 from bench.starts import Bits
 from bench.texts import FlatTexts, Integers
 from patchers import Patcher, load, load_plugin
+from patchers.errors import BenchError
 from patchers.registry import loaded_plugins
 
 PARALLEL_FROM = 2**25
@@ -65,7 +68,7 @@ def cut_cached(
             try:
                 return _opened(folder, len(texts.flat), with_ids)
             except Damaged as error:
-                say(f"{error}; cutting again")
+                warn(f"{error}; cutting again")
                 with writing(folder):
                     shutil.rmtree(folder)
         _cut_into(folder, patcher, texts, with_ids, say)
@@ -104,6 +107,8 @@ def _cut_into(folder: Path, patcher: Patcher, texts: FlatTexts, with_ids: bool, 
     task = _Task(part / "patcher", tuple(loaded_plugins()), texts, with_ids, part)
     with writing(part):
         part.mkdir(parents=True, exist_ok=True)
+        for left in part.glob("*.tmp"):
+            left.unlink()
     runs = list(texts.runs())
     missing = [run for run in runs if _read_run(task.path(run)) is None]
     began, size = time.monotonic(), len(texts.flat)
@@ -140,12 +145,19 @@ def _processes(task: _Task, patcher: Patcher, runs: int, size: int) -> Iterator[
         return
     with writing(task.patcher):
         patcher.save(task.patcher)
+    others = set(active_children())
     with (
         environment(threads=1),
         ProcessPoolExecutor(count, get_context("spawn"), _begin, (task,)) as pool,
     ):
         try:
             yield lambda missing: iter(pool.map(_cut_here, missing))
+        except BrokenProcessPool as error:
+            raise BenchError(f"a process that cut with {patcher.name!r} was killed; out of memory?") from error
+        except BaseException:
+            for process in set(active_children()) - others:
+                process.kill()  # whoever hangs in a plug-in would not end by itself, and runs are whole or not there
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -156,6 +168,7 @@ _here: tuple[_Task, Patcher] | None = None
 
 def _begin(task: _Task) -> None:
     global _here
+    end_with_parent()
     for plugin in task.plugins:
         load_plugin(plugin)
     _here = task, load(task.patcher)
@@ -184,6 +197,7 @@ def _read_run(path: Path) -> tuple[bytes, bytes] | None:
         return None
     content = held[32:]
     if hashlib.sha256(content).digest() != held[:32]:
+        warn(f"{path} is damaged (its content does not have its checksum); cutting again")
         return None
     size = int.from_bytes(content[:8])
     return content[8 : 8 + size], content[8 + size :]
@@ -194,18 +208,28 @@ def _put_together(task: _Task, runs: list[tuple[int, int]]) -> None:
     with ExitStack() as stack:
         names = ("starts", "ids") if task.with_ids else ("starts",)
         files = {name: stack.enter_context(SummedFile(task.folder / name)) for name in names}
-        left = np.zeros(0, np.uint8)
+        left, bits = np.zeros(1, np.uint8), 0
         for first, last in runs:
             held = _read_run(task.path((first, last)))
             if held is None:
                 raise Damaged(f"{task.path((first, last))} is damaged: run the same command, which cuts it again")
             size = int(task.texts.offsets[last] - task.texts.offsets[first])
-            bits = np.concatenate((left, np.unpackbits(np.frombuffer(held[0], np.uint8), count=size)))
-            whole = len(bits) // 8 * 8
-            files["starts"].write(np.packbits(bits[:whole]).data)
-            left = bits[whole:]
+            joined = shifted(left, np.frombuffer(held[0], np.uint8), bits)
+            whole, bits = divmod(bits + size, 8)
+            files["starts"].write(joined[:whole].data)
+            left = joined[whole : whole + 1]
             if task.with_ids:
                 files["ids"].write(held[1])
-        files["starts"].write(np.packbits(left).data)
+        if bits:
+            files["starts"].write(left.data)
     sums = {name: file.sums.as_json() for name, file in files.items()}
     write_header(task.folder / "cuts.json", {"bytes": len(task.texts.flat), "files": sums})
+
+
+def shifted(left: np.ndarray, packed: np.ndarray, bits: int) -> np.ndarray:
+    """The first `bits` < 8 bits of the byte `left`, then those of `packed`, in one byte more than `packed` has."""
+    out = np.concatenate((packed >> bits, np.zeros(1, np.uint8)))
+    out[:1] |= left
+    if bits:
+        out[1:] |= packed << (8 - bits)
+    return out

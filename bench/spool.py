@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.data import SPLITS, DataConfig, Unit, units
-from bench.files import Damaged, MappedFile, SummedFile, Sums, read_header, write_header, writing
+from bench.files import Damaged, MappedFile, SummedFile, Sums, read_header, warn, write_header, writing
 
 ENTRY = np.dtype(
     [("digest", ">u8", 4), ("unit", ">i4"), ("begin", ">i8"), ("size", ">i8"), ("title", ">i8"), ("title_size", ">i8")]
@@ -22,6 +22,7 @@ ENTRY = np.dtype(
 PACKED = struct.Struct(">32siqqqq")
 """The same, for one."""
 
+FILES = (".data", ".titles", ".entries")
 SAID_EVERY = 2**26
 """Bytes between two words about how far the reading is."""
 
@@ -73,7 +74,8 @@ class Spool:
                     say(f"reading {self.config.label}: {(int(self.entries['size'].sum()) + said) / 1e6:,.0f} MB")
         with SummedFile(path.with_suffix(".entries")) as entries:
             entries.write(rows)
-        write_header(path.with_suffix(".json"), {"state": unit.state, "entries": entries.sums.as_json()})
+        sums = {name: file.sums.as_json() for name, file in zip(FILES, (data, titles, entries), strict=True)}
+        write_header(path.with_suffix(".json"), {"state": unit.state, "files": sums})
         return np.frombuffer(rows, ENTRY)
 
     def _cut_off(self, entries: np.ndarray) -> None:
@@ -105,7 +107,8 @@ class Spool:
         for entry in entries:
             text = self._piece(int(entry["unit"]), ".data", int(entry["begin"]), int(entry["size"]))
             if hashlib.sha256(text).digest() != entry["digest"].tobytes():
-                raise Damaged(f"{self.folder} is damaged: delete it and run the same command, which reads again")
+                file = self.folder / f"{entry['unit']}.data"
+                raise Damaged(f"{file} is damaged: delete {self.folder} and run the same command, which reads again")
             yield text, self._piece(int(entry["unit"]), ".titles", int(entry["title"]), int(entry["title_size"]))
 
     def _piece(self, unit: int, kind: str, begin: int, size: int) -> bytes:
@@ -129,11 +132,19 @@ def in_order(entries: np.ndarray) -> np.ndarray:
 
 
 def _whole(path: Path, unit: Unit) -> np.ndarray | None:
-    """The entries of a unit that was read to its end, as it is now; None where there are none."""
+    """The entries of a unit that was read to its end, as it is now; None where there are none.
+
+    Each text has its own checksum, which is looked at when it is copied; of their file only the size is.
+    """
+    if not path.with_suffix(".json").exists():
+        return None
     try:
         header = read_header(path.with_suffix(".json"))
-        if header["state"] != unit.state:
+        if header.get("state") != unit.state or header.get("files", {}).keys() != set(FILES):
             return None
-        return MappedFile(path.with_suffix(".entries"), Sums.of_json(header["entries"]), "")[:].view(ENTRY)
-    except Damaged:
+        files = {name: MappedFile(path.with_suffix(name), Sums.of_json(header["files"][name]), "") for name in FILES}
+        files[".titles"].check_all()
+        return np.asarray(files[".entries"][:]).view(ENTRY)
+    except Damaged as error:
+        warn(f"{error}; its source is read again")
         return None

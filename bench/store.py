@@ -27,7 +27,18 @@ import numpy as np
 
 from bench import data
 from bench.data import SPLITS, Corpus, Data, DataConfig, Document
-from bench.files import Damaged, MappedFile, SummedFile, Sums, locked, read_header, sync_folder, write_header, writing
+from bench.files import (
+    Damaged,
+    MappedFile,
+    SummedFile,
+    Sums,
+    locked,
+    read_header,
+    sync_folder,
+    warn,
+    write_header,
+    writing,
+)
 from bench.spool import Spool
 from bench.texts import FlatTexts, Part
 
@@ -108,7 +119,7 @@ def load(config: DataConfig, cache: Path, say: Say) -> Data:
             try:
                 return opened(config, folder)
             except Damaged as error:
-                say(f"{error}; building it again")
+                warn(f"{error}; building it again")
                 with writing(folder):
                     shutil.rmtree(folder)
         build(config, folder, say)
@@ -160,6 +171,8 @@ def build(config: DataConfig, folder: Path, say: Say) -> None:
     with writing(folder):
         part = folder.with_name(f"{folder.name}.part")
         part.mkdir(parents=True, exist_ok=True)
+        for left in part.glob("*.tmp"):
+            left.unlink()
     spool = Spool(part / "spool", config)
     spool.fill(say)
     splits = spool.splits()

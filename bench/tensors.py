@@ -20,9 +20,9 @@ from bench.files import CannotWrite, Damaged, sync_folder, writing
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, Any]) -> None:
     """Put tensors, and notes as JSON beside them, into `path`, which is either the old file or the new one.
 
-    Raises CannotWrite where there is no room.
+    One process at a time. Raises CannotWrite where there is no room.
     """
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = path.with_name(f"{path.name}.part")
     held = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     text = json.dumps(notes)
     try:

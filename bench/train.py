@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bench import stopping
 from bench.config import TrainConfig
 from bench.cuts import CutDocuments, batches, training_spans
-from bench.files import Damaged
+from bench.files import Damaged, warn
 from bench.shards import Progress as Progress
 from bench.shards import load_shards
 from bench.tensors import load_tensors, save_tensors
@@ -140,7 +140,6 @@ def train(
     device: torch.device,
     checkpoint: Path | None = None,
     report: Report | None = None,
-    say: Callable[[str], None] = lambda message: None,
     make_engine: MakeEngine = Alone,
 ) -> Progress:
     """Train in place until `config.bytes` are read, from the checkpoint if there is one that is whole.
@@ -155,7 +154,7 @@ def train(
         try:
             progress = engine.load(checkpoint) or progress
         except Damaged as error:
-            say(f"{error}; training from the beginning")
+            warn(f"{error}; training from the beginning")
     with stopping.put_off():
         finished = _steps(engine, corpus, config, seed, progress, checkpoint, report)
     if not finished:  # one of the others was told to stop

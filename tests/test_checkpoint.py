@@ -76,6 +76,8 @@ def test_what_was_saved_scores_the_same(label: str, suite: Suite, data: Data, pl
 def test_saving_again_replaces_the_whole(suite: Suite, data: Data, place: Path, tmp_path: Path) -> None:
     saved("end", tmp_path / "m", suite, data, place / "cache")
     (tmp_path / "m" / "stray").write_text("of an older version")
+    (tmp_path / "m.part").mkdir()  # by a process that was killed
+    (tmp_path / "m.part" / "model.json").write_text("half a")
     after = saved("bytes", tmp_path / "m", suite, data, place / "cache")
     (nats,) = load_model(tmp_path / "m").nats([b"some text"])
     assert nats.tolist() == after.nats([b"some text"])[0].tolist()

@@ -17,10 +17,12 @@ from bench.comparison import check_comparable
 from bench.config import Suite, suite_from_tree
 from bench.data import Data, DataConfig, Document, load
 from bench.evaluation import run_tasks, with_domains
+from bench.files import CannotWrite, Damaged
 from bench.material import byte_model
 from bench.material import material as material_of
 from bench.prepare import make_model, prepare
 from bench.run import run_suite, runs_of
+from bench.stopping import TimeLimit
 from bench.strict_yaml import parse
 from bench.table import build, render
 from bench.tasks import BitsPerByte, Material, Metric, Noise, Speed, Task, TaskNotPossible, TaskResult
@@ -178,26 +180,42 @@ class Breaks(Says):
     name = "breaks"
 
 
+class Leaves(Says):
+    name = "leaves"
+
+
 ERRORS = {
     "refuses": TaskNotPossible("this model has no letters"),
     "lacks": BenchError("no file at x.txt"),
     "breaks": ZeroDivisionError("division by zero"),
+    "leaves": SystemExit(3),
 }
 
 
 def test_the_other_tasks_of_a_run_are_kept() -> None:
     docs = [Document("a", b"abcd"), Document("b", b"xy")]
-    out, seconds = run_tasks([Refuses(), BitsPerByte(), Lacks(), Breaks(), Speed()], Told(), material(docs))
-    assert list(out) == list(seconds) == ["refuses", "bpb", "lacks", "breaks", "speed"]
+    out, seconds = run_tasks([Refuses(), BitsPerByte(), Lacks(), Breaks(), Leaves(), Speed()], Told(), material(docs))
+    assert list(out) == list(seconds) == ["refuses", "bpb", "lacks", "breaks", "leaves", "speed"]
     assert out["bpb"]["metrics"]["bpb"]["documents"] == [["a", 4, 4], ["b", 2, 2]]
     kinds = {name: said["error"]["kind"] for name, said in out.items() if "error" in said}
     assert kinds == {
-        "refuses": "TaskNotPossible", "lacks": "BenchError", "breaks": "ZeroDivisionError", "speed": "TaskNotPossible",
+        "refuses": "TaskNotPossible", "lacks": "BenchError", "breaks": "ZeroDivisionError", "leaves": "SystemExit",
+        "speed": "TaskNotPossible",
     }  # fmt: skip
     assert out["lacks"]["error"] == {"kind": "BenchError", "message": "no file at x.txt"}
     assert "ZeroDivisionError" in out["breaks"]["error"]["traceback"]
     assert out["speed"]["options"]["repeats"] == 3
     assert out["speed"]["version"] == 1
+
+
+@pytest.mark.parametrize("error", [CannotWrite("the disk is full"), Damaged("x is damaged"), TimeLimit("too long")])
+def test_what_is_no_tasks_own_fault_is_not_kept_as_its_result(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run would count as done."""
+    monkeypatch.setitem(ERRORS, "breaks", error)
+    with pytest.raises(type(error), match=str(error)):
+        run_tasks([Breaks()], Told(), material([Document("a", b"abcd")]))
 
 
 # --- further texts in bits per byte

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +15,12 @@ import pytest
 from test_run import Hears, left_over, numbers
 from tiny_suite import tiny_suite, write_suite
 
-from bench import records
+from bench import launch, records
 from bench.cli import main
 from bench.launch import Job, run_on_workers
 from bench.processes import threads_each
 from bench.run import run_suite
+from bench.stopping import Stopped
 from patchers.errors import BenchError
 
 THREE: dict[str, dict[str, Any]] = {
@@ -104,6 +109,45 @@ def test_runs_of_others_are_waited_for(tmp_path: Path) -> None:
     found = run_on_workers(job(path, tmp_path / "r"), suite, 1, Holds(), lambda: hears).records
     assert found == run_suite(suite, tmp_path / "theirs").records
     assert hears.began == []
+
+
+ORPHAN = """
+import multiprocessing, time
+from bench.processes import end_with_parent
+
+def child():
+    end_with_parent()
+    print("begun", flush=True)
+    time.sleep(100)
+
+if __name__ == "__main__":
+    process = multiprocessing.get_context("spawn").Process(target=child)
+    process.start()
+    process.join()
+"""
+
+
+def test_no_process_outlives_the_one_that_began_it(tmp_path: Path) -> None:
+    (tmp_path / "orphan.py").write_text(ORPHAN)
+    root = Path(__file__).resolve().parent.parent
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    command = [sys.executable, str(tmp_path / "orphan.py")]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "begun\n"
+        parent.kill()
+        began = time.monotonic()
+        parent.stdout.read()  # until all have closed it
+    assert time.monotonic() - began < 60
+
+
+def test_a_run_has_not_failed_because_nobody_listens(tmp_path: Path) -> None:
+    ours, theirs = multiprocessing.Pipe()
+    remote = launch._Remote(theirs, tmp_path, "tiny")
+    remote.say("heard")
+    ours.close()
+    with pytest.raises(Stopped):
+        remote.say("not heard")
 
 
 def test_cores_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -162,7 +162,9 @@ def test_what_another_process_fits_is_waited_for(data: Data, tmp_path: Path) -> 
     assert (kept / "patcher.json").exists()
 
 
-def test_a_damaged_patcher_is_named_and_fitted_again(data: Data, suite: Suite, tmp_path: Path) -> None:
+def test_a_damaged_patcher_is_named_and_fitted_again(
+    data: Data, suite: Suite, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     row = suite.row("bpe")
     assert row.patcher is not None
     first = fit_cached(row.patcher, data, 3.0, tmp_path, lambda message: None)
@@ -170,9 +172,8 @@ def test_a_damaged_patcher_is_named_and_fitted_again(data: Data, suite: Suite, t
         held = bytearray(path.read_bytes())
         held[len(held) // 2] ^= 1
         path.write_bytes(held)
-        said: list[str] = []
-        assert fit_cached(row.patcher, data, 3.0, tmp_path, said.append) == first
-        assert f"{path} is damaged" in said[0]
+        assert fit_cached(row.patcher, data, 3.0, tmp_path, lambda message: None) == first
+        assert f"{path} is damaged" in caplog.messages[-1]
 
 
 def test_other_settings_are_fitted_anew(suite: Suite, data: Data, tmp_path: Path) -> None:
@@ -186,7 +187,7 @@ def test_other_settings_are_fitted_anew(suite: Suite, data: Data, tmp_path: Path
     assert len([path for path in (tmp_path / "patchers").iterdir() if path.is_dir()]) == 4
 
 
-def test_what_a_record_says_of_the_cut(prepared: dict[str, Prepared]) -> None:
+def test_what_a_record_says_of_the_cut(prepared: dict[str, Prepared], data: Data) -> None:
     summary = patcher_summary(prepared["bpe"])
     patcher = prepared["bpe"].patcher
     assert patcher is not None
@@ -198,6 +199,7 @@ def test_what_a_record_says_of_the_cut(prepared: dict[str, Prepared]) -> None:
         "leaky": False,
         "fingerprint": patcher.fingerprint(),
         "options": patcher.options(),
+        "learnt_from": {split: getattr(data, split).bytes for split in ("train", "calibration")},
         "bytes_per_patch": prepared["bpe"].bytes_per_patch,
         "test_cut": prepared["bpe"].test_cut,
     }
@@ -206,11 +208,14 @@ def test_what_a_record_says_of_the_cut(prepared: dict[str, Prepared]) -> None:
     assert test_cut is not None
     assert test_cut["mean"] == pytest.approx(sizes["test"])
     assert patcher.options()["vocab"] != 4096, "the calibrated one, not what was asked for"
+    assert patcher_summary(prepared["stride"])["learnt_from"] == {"calibration": data.calibration.bytes}
     nothing = patcher_summary(prepared["bytes"])
     assert (nothing["name"], nothing["causal"], nothing["priced"]) == (None, True, None)
 
 
-def test_an_in_model_patcher_cuts_after_training(prepared: dict[str, Prepared], data: Data) -> None:
+def test_an_in_model_patcher_cuts_after_training(
+    prepared: dict[str, Prepared], data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = prepared["routed"]
     model = make_model(before.row, before.patcher, 0)
     after = after_training(before, model, data, lambda message: None)
@@ -221,6 +226,9 @@ def test_an_in_model_patcher_cuts_after_training(prepared: dict[str, Prepared], 
     assert after.bytes_per_patch["test"] == CutDocuments.of(
         data.test.texts, cut(after.patcher, data.test.texts)
     ).bytes_per_patch  # fmt: skip
+    monkeypatch.setattr("bench.prepare.DESCRIBED_BYTES", 1000)
+    part = after_training(before, model, data, lambda message: None).train
+    assert 1000 <= len(part.data) < 1500, "the beginning of a split says enough"
     same = prepared["stride"]
     assert after_training(same, model, data, lambda message: None) is same
 

@@ -94,6 +94,18 @@ def test_a_model_counts_beside_its_record_alone(tmp_path: Path) -> None:
     assert find_trained(results, wanted) is None
 
 
+def test_a_damaged_model_is_named_and_another_one_trained(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    results = tmp_path / "results"
+    suite = tiny_suite(tmp_path, "train.bytes=6000", rows={"stride": ROWS["stride"]})
+    (record,) = run_suite(suite, results).records
+    weights = results / "tiny/checkpoints" / record["run_id"] / "model.safetensors"
+    held = bytearray(weights.read_bytes())
+    held[-1] ^= 1
+    weights.write_bytes(held)
+    assert find_trained(results, training_id(suite, suite.row("stride"), load(suite.data), 0)) is None
+    assert f"{weights} is damaged" in caplog.text
+
+
 def test_damaged_weights_are_refused(tmp_path: Path) -> None:
     results = tmp_path / "results"
     suite = tiny_suite(tmp_path, "train.bytes=6000", rows={"stride": ROWS["stride"]})

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 from tiny_suite import TRAIN, tiny_suite, write_suite
 
 from bench import records, run
@@ -214,8 +215,27 @@ def test_kill_9_then_the_same_command(tmp_path: Path) -> None:
     (undisturbed,) = run_suite(suite, tmp_path / "undisturbed").records
     assert numbers(found) == numbers(undisturbed)
     weights = "tiny/checkpoints/{}/model.safetensors".format(found["run_id"])
-    assert (results / weights).read_bytes() == (tmp_path / "undisturbed" / weights).read_bytes()
+    one, two = (load_file(folder / weights) for folder in (results, tmp_path / "undisturbed"))
+    assert {k: v.numpy().tobytes() for k, v in one.items()} == {k: v.numpy().tobytes() for k, v in two.items()}
     assert left_over(results) == []
+
+
+def test_a_checkpoint_that_outlived_its_run_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a process that was killed when it had just written the record."""
+
+    def killed(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    suite = tiny_suite(tmp_path, rows=QUICK)
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "remove", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_suite(suite, tmp_path / "r")
+    assert left_over(tmp_path / "r")
+    again = Hears()
+    (found,) = run_suite(suite, tmp_path / "r", again).records
+    assert (found["status"], again.began) == ("ok", [])
+    assert left_over(tmp_path / "r") == []
 
 
 # --- several at once
@@ -311,20 +331,36 @@ class Miscounts(Patcher):
 """
 
 
+LEAVES = RAISES.replace("run-test-raises", "run-test-leaves").replace("raise ZeroDivisionError", "raise SystemExit")
+NOT_A_NUMBER = """
+import numpy as np
+from patchers import Patcher, register
+
+@register("run-test-nan")
+class NotANumber(Patcher):
+    def segment(self, data):
+        return np.full(len(data), np.nan)
+"""
+
+
 def test_a_failed_run_is_a_record_and_the_others_go_on(tmp_path: Path) -> None:
-    for name, text in (("raises", RAISES), ("miscounts", MISCOUNTS)):
+    texts = {"raises": RAISES, "miscounts": MISCOUNTS, "leaves": LEAVES, "nan": NOT_A_NUMBER}
+    for name, text in texts.items():
         (tmp_path / f"{name}.py").write_text(text)
     rows: dict[str, dict[str, Any]] = {
         "diverges": {"patcher": "stride", "train": {"lr": 1e4}},
         "raises": {"patcher": "run-test-raises"},
         "miscounts": {"patcher": "run-test-miscounts"},
+        "leaves": {"patcher": "run-test-leaves"},
+        "nan": {"patcher": "run-test-nan"},
         "bytes": {"model": "byte_lm"},
     }
-    plugins = [str(tmp_path / "raises.py"), str(tmp_path / "miscounts.py")]
+    plugins = [str(tmp_path / f"{name}.py") for name in texts]
     suite = tiny_suite(tmp_path, "train.checkpoint_seconds=1e-9", rows=rows, plugins=plugins)
     found = {r["row"]: r for r in run_suite(suite, tmp_path / "r").records}
     assert {label: r["status"] for label, r in found.items()} == {
-        "diverges": "failed", "raises": "failed", "miscounts": "failed", "bytes": "ok"
+        "diverges": "failed", "raises": "failed", "miscounts": "failed", "leaves": "failed", "nan": "failed",
+        "bytes": "ok",
     }  # fmt: skip
     assert all("tasks" not in r for r in found.values() if r["status"] == "failed")
     error = found["diverges"]["error"]
@@ -332,15 +368,20 @@ def test_a_failed_run_is_a_record_and_the_others_go_on(tmp_path: Path) -> None:
     assert f"at step {error['step']}; lower train.lr (it is 10000)" in error["message"]
     error = found["raises"]["error"]
     assert (error["kind"], error["message"]) == ("ZeroDivisionError", "the plug-in's own fault")
-    assert "in segment" in error["traceback"]
+    assert 'File "raises.py", line 7, in segment' in error["traceback"]
+    log = records.log_path(tmp_path / "r", "tiny", found["raises"]["run_id"]).read_text()
+    assert f'File "{tmp_path}/raises.py", line 7, in segment' in log
+    assert (found["leaves"]["error"]["kind"], found["leaves"]["error"]["message"]) == ("SystemExit", error["message"])
     error = found["miscounts"]["error"]
     assert error["kind"] == "BenchError"
     assert "patcher 'run-test-miscounts' gave bool of shape" in error["message"]
+    assert "patcher 'run-test-nan' gave float64 of shape" in found["nan"]["error"]["message"]
     assert left_over(tmp_path / "r") == []
 
     again = Hears()
     run_suite(suite, tmp_path / "r", again)
-    assert [r["row"] for r in again.ended] == ["diverges", "raises", "miscounts"], "failed ones are tried again"
+    tried = ["diverges", "raises", "miscounts", "leaves", "nan"]
+    assert [r["row"] for r in again.ended] == tried, "failed ones are tried again"
     assert again.steps[0] == 1, "from their beginning"
 
 

@@ -16,6 +16,7 @@ from torch import nn
 from bench import tasks
 from bench.data import Document
 from bench.model import CutModel, Scores
+from bench.tasks import bpb
 from bench.tasks.bpb import LATENT_GAIN_BYTES, BitsPerByte
 from models.batch import Windows
 from models.byte_lm import ByteLM, ByteLMConfig
@@ -263,6 +264,25 @@ def test_bits_per_character_stand_beside_text_that_is_not_ascii() -> None:
 def test_the_share_of_flags() -> None:
     result = BitsPerByte().run(Told(per_byte=2.0, flag=0.5), material(as_documents([b"abc", b"de"])))
     assert result.values == {"flag_bits_share": pytest.approx(0.25)}
+
+
+def test_documents_are_scored_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that of a large test split no byte's cost is held, and the sums are the same."""
+    texts = as_documents([b"abc", b"", "été".encode(), b"d" * 9, b"ef"])
+    together = BitsPerByte().run(Told(flag=0.1, gain=0.2), material(texts))
+    asked: list[int] = []
+
+    class Counts(Told):
+        def score(self, docs: Sequence[bytes], mute_latent: bool = False) -> Scores:
+            asked.append(len(docs))
+            return super().score(docs, mute_latent)
+
+    monkeypatch.setattr(bpb, "TOGETHER", 6)
+    found = BitsPerByte().run(Counts(flag=0.1, gain=0.2), material(texts))
+    assert asked == [3, 1, 1, 5], "the last is what latent_gain asks"
+    assert found.as_json() == together.as_json()
+    assert set(found.metrics) == {"bpb", "bpc"}
+    assert 0 < found.values["flag_bits_share"] < 1
 
 
 def test_latent_gain_is_what_muting_costs_on_the_first_documents() -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from bench.cuts import CutDocuments, Cuts, cut, training_spans
 from bench.files import MappedFile, SummedFile
 from bench.segmenting import cut_cached
 from bench.starts import Bits, EvenStarts, Ranks, count, count_in
+from bench.stopping import TimeLimit, time_limit
 from bench.texts import FlatTexts
 from patchers import create
 from patchers.errors import BenchError
@@ -89,7 +93,7 @@ def test_a_wrong_answer_is_not_cached(tmp_path: Path) -> None:
             cut_cached(Answers({b"abc": yes(2)}), [b"abc"], "data", tmp_path)
 
 
-def test_a_damaged_cache_is_named_and_cut_again(tmp_path: Path) -> None:
+def test_a_damaged_cache_is_named_and_cut_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     docs, patcher = documents(200), create("stride")
     first = everything(cut_cached(patcher, docs, "data", tmp_path))
     for name in ("starts", "cuts.json"):
@@ -97,9 +101,8 @@ def test_a_damaged_cache_is_named_and_cut_again(tmp_path: Path) -> None:
         held = bytearray(path.read_bytes())
         held[len(held) // 2] ^= 1
         path.write_bytes(held)
-        said: list[str] = []
-        assert everything(cut_cached(patcher, docs, "data", tmp_path, say=said.append)) == first
-        assert f"{path} is damaged" in said[0]
+        assert everything(cut_cached(patcher, docs, "data", tmp_path)) == first
+        assert f"{path} is damaged" in caplog.messages[-1]
 
 
 @pytest.mark.parametrize("with_ids", [False, True])
@@ -131,7 +134,52 @@ def test_processes_cut_as_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert found == everything(cut(patcher, docs))
 
 
-def test_what_was_cut_before_a_kill_is_not_cut_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_that_cut_do_without_torch() -> None:
+    code = "import sys, bench.segmenting; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).resolve().parent.parent).returncode == 0
+
+
+HANGS = """
+import time
+import numpy as np
+from patchers import Patcher, register
+
+@register("segmenting-test-hangs")
+class Hangs(Patcher):
+    def segment(self, data):
+        time.sleep(100)
+"""
+
+
+@pytest.mark.slow  # processes that load torch
+def test_processes_that_hang_are_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from patchers import load_plugin
+
+    (tmp_path / "hangs.py").write_text(HANGS)
+    load_plugin(tmp_path / "hangs.py")
+    small_runs(monkeypatch)
+    began = time.monotonic()
+    with pytest.raises(TimeLimit), time_limit(5):
+        cut_cached(create("segmenting-test-hangs"), documents(100), "data", tmp_path)
+    assert time.monotonic() - began < 60
+    assert not [process for process in multiprocessing.active_children() if process.is_alive()]
+
+
+@pytest.mark.slow  # processes that load torch
+def test_a_process_that_dies_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from patchers import load_plugin
+
+    dies = HANGS.replace("hangs", "dies").replace("time.sleep(100)", "import os; os.kill(os.getpid(), 9)")
+    (tmp_path / "dies.py").write_text(dies)
+    load_plugin(tmp_path / "dies.py")
+    small_runs(monkeypatch)
+    with pytest.raises(BenchError, match="a process that cut with 'segmenting-test-dies' was killed; out of memory"):
+        cut_cached(create("segmenting-test-dies"), documents(100), "data", tmp_path)
+
+
+def test_what_was_cut_before_a_kill_is_not_cut_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(texts.FlatTexts.runs, "__defaults__", (1000,))
     docs, patcher = documents(100), create("stride")
     calls: list[int] = []
@@ -147,9 +195,12 @@ def test_what_was_cut_before_a_kill_is_not_cut_again(tmp_path: Path, monkeypatch
         cut_cached(patcher, docs, "data", tmp_path)
     _, damaged = sorted(tmp_path.rglob("*.cuts"))
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+    damaged.with_name(f"{damaged.name}.1-ab.tmp").write_bytes(b"half a run")
     assert everything(cut_cached(patcher, docs, "data", tmp_path)) == everything(cut(patcher, docs))
     runs = list(FlatTexts.of(docs).runs())
     assert len(calls) == 3 + len(runs) - 1, "one of two was whole"
+    assert f"{damaged} is damaged" in caplog.text
+    assert not list(tmp_path.rglob("*.tmp")), "nothing is left of a killed process"
 
 
 # --- starts that are not in memory

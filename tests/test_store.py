@@ -185,7 +185,7 @@ def test_units_that_were_read_before_a_kill_are_not_read_again(tmp_path: Path, m
 
 
 @pytest.mark.parametrize("name", [*store.FILES, "store.json"])
-def test_a_damaged_store_is_named_and_built_again(name: str, tmp_path: Path) -> None:
+def test_a_damaged_store_is_named_and_built_again(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_texts(tmp_path, some_texts())
     asked = config(tmp_path)
     store.load(asked, tmp_path / "cache", silent)
@@ -193,9 +193,36 @@ def test_a_damaged_store_is_named_and_built_again(name: str, tmp_path: Path) -> 
     held = bytearray(path.read_bytes())
     held[len(held) // 2] ^= 4
     path.write_bytes(held)
-    said: list[str] = []
-    assert same(store.load(asked, tmp_path / "cache", said.append), data.load(asked))
-    assert f"{path} is damaged" in said[0]
+    assert same(store.load(asked, tmp_path / "cache", silent), data.load(asked))
+    assert f"{path} is damaged" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [*spool.FILES, ".json"])
+def test_what_was_read_before_a_kill_and_then_damaged_is_never_believed(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_texts(tmp_path, some_texts())
+    asked = config(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(spool.Spool, "splits", killed)
+        with pytest.raises(KeyboardInterrupt):
+            store.load(asked, tmp_path / "cache", silent)
+    (path,) = (tmp_path / "cache").rglob(f"0{kind}")
+    path.with_name("0.json.1-ab.tmp").write_bytes(b"half a header")
+    held = bytearray(path.read_bytes())
+    held[len(held) // 2] ^= 4
+    path.write_bytes(held)
+    if kind == ".data":
+        with pytest.raises(Damaged, match=f"{path} is damaged: delete .* and run the same command"):
+            store.load(asked, tmp_path / "cache", silent)
+        path.unlink()
+    assert same(store.load(asked, tmp_path / "cache", silent), data.load(asked))
+    assert f"{path} is damaged" in caplog.text
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def killed(self: spool.Spool) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_large_one_that_is_damaged_is_refused_where_it_is_looked_into(

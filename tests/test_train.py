@@ -384,6 +384,16 @@ def test_a_finished_training_is_not_repeated(tmp_path: Path) -> None:
     assert again.seconds == done.seconds
 
 
+def test_a_damaged_checkpoint_is_named_and_not_gone_on_from(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    train(Toy(), corpus(), CONFIG, 0, CPU, tmp_path / "c")
+    held = bytearray((tmp_path / "c").read_bytes())
+    held[-1] ^= 1
+    (tmp_path / "c").write_bytes(held)
+    again = Toy()
+    assert outcome(again, train(again, corpus(), CONFIG, 0, CPU, tmp_path / "c")) == undisturbed(Toy, CONFIG)
+    assert f"{tmp_path / 'c'} is damaged" in caplog.text
+
+
 def test_checkpoints_come_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved: list[int] = []
     monkeypatch.setattr(training, "save_checkpoint", lambda path, model, optimizer, p: saved.append(p.step))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-
-import numpy as np
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 from bench.data import Document
 from bench.model import ByteModel
@@ -14,6 +13,39 @@ from bench.tasks.registry import register_task
 
 LATENT_GAIN_BYTES = 65_536
 """How much text `latent_gain` is measured on; it needs no interval."""
+TOGETHER = 2**24
+"""Bytes of documents that are scored at a time; of each document its sum is kept, and not what each byte cost."""
+
+
+@dataclass
+class Costs:
+    """Documents, and what they cost a model."""
+
+    ids: list[str] = field(default_factory=list)
+    sizes: list[float] = field(default_factory=list)
+    characters: list[float] = field(default_factory=list)
+    nats: list[float] = field(default_factory=list)
+    flag_nats: list[float] | None = None
+    """Of `nats`, what boundaries cost, where they are priced."""
+    ascii: bool = True
+
+    def add(self, model: ByteModel, documents: Sequence[Document]) -> None:
+        scores = model.score([d.data for d in documents])
+        assert all(len(n) == len(d.data) for n, d in zip(scores.nats, documents, strict=True))
+        self.ids += [d.id for d in documents]
+        self.sizes += [len(d.data) for d in documents]
+        self.characters += [sum((byte & 0xC0) != 0x80 for byte in d.data) for d in documents]
+        self.nats += [float(n.sum()) for n in scores.nats]
+        if scores.flag_nats is not None:
+            self.flag_nats = (self.flag_nats or []) + [float(f.sum()) for f in scores.flag_nats]
+        self.ascii = self.ascii and all(d.data.isascii() for d in documents)
+
+    def metrics(self, per_byte: str, per_character: str) -> dict[str, Metric]:
+        bits = [n / math.log(2) for n in self.nats]
+        out = {per_byte: Metric("bits/byte", list(zip(self.ids, bits, self.sizes, strict=True)))}
+        if not self.ascii:
+            out[per_character] = Metric("bits/character", list(zip(self.ids, bits, self.characters, strict=True)))
+        return out
 
 
 @register_task("bpb")
@@ -27,39 +59,47 @@ class BitsPerByte(Task):
     """
 
     def run(self, model: ByteModel, material: Material) -> TaskResult:
-        documents = material.test
-        scores = model.score([d.data for d in documents])
-        metrics = _metrics("bpb", "bpc", documents, scores.nats)
+        costs = costs_of(model, material.test)
+        metrics = costs.metrics("bpb", "bpc")
         values = {}
         for name, texts in material.domains.items():
-            metrics |= _metrics(name, f"bpc_{name}", texts, model.nats([d.data for d in texts]))
+            metrics |= costs_of(model, texts).metrics(name, f"bpc_{name}")
             values[f"penalty_{name}"] = metrics[name].value - metrics["bpb"].value
-        if scores.flag_nats is not None:
-            values["flag_bits_share"] = float(
-                sum(f.sum() for f in scores.flag_nats) / sum(n.sum() for n in scores.nats)
-            )
+        if costs.flag_nats is not None:
+            values["flag_bits_share"] = sum(costs.flag_nats) / sum(costs.nats)
         if model.has_latent:
-            values["latent_gain"] = latent_gain(model, documents, scores.nats)
+            values["latent_gain"] = latent_gain(model, material.test, costs.nats)
         return TaskResult(metrics, values)
 
 
-def _metrics(
-    per_byte: str, per_character: str, documents: Sequence[Document], nats: Sequence[np.ndarray]
-) -> dict[str, Metric]:
-    assert all(len(n) == len(d.data) for n, d in zip(nats, documents, strict=True))
-    ids, bits = [d.id for d in documents], [float(n.sum()) / math.log(2) for n in nats]
-    sizes: list[float] = [len(d.data) for d in documents]
-    out = {per_byte: Metric("bits/byte", list(zip(ids, bits, sizes, strict=True)))}
-    if not all(d.data.isascii() for d in documents):
-        characters: list[float] = [sum((byte & 0xC0) != 0x80 for byte in d.data) for d in documents]
-        out[per_character] = Metric("bits/character", list(zip(ids, bits, characters, strict=True)))
-    return out
+def costs_of(model: ByteModel, documents: Sequence[Document]) -> Costs:
+    costs = Costs()
+    for some in in_parts(documents):
+        costs.add(model, some)
+    return costs
 
 
-def latent_gain(model: ByteModel, documents: Sequence[Document], nats: Sequence[np.ndarray]) -> float:
-    """Bits per byte lost on the first documents when the latent model tells nothing."""
-    count = 1 + int(np.searchsorted(np.cumsum([len(d.data) for d in documents]), LATENT_GAIN_BYTES))
-    some = [d.data for d in documents[:count]]
+def in_parts(documents: Sequence[Document]) -> Iterator[list[Document]]:
+    """All documents, as many at a time as reach TOGETHER bytes."""
+    part: list[Document] = []
+    held = 0
+    for document in documents:
+        part.append(document)
+        held += len(document.data)
+        if held >= TOGETHER:
+            yield part
+            part, held = [], 0
+    if part:
+        yield part
+
+
+def latent_gain(model: ByteModel, documents: Sequence[Document], nats: Sequence[float]) -> float:
+    """Bits per byte lost on the first documents, which cost `nats`, when the latent model tells nothing."""
+    some: list[bytes] = []
+    for document in documents:
+        some.append(document.data)
+        if sum(map(len, some)) >= LATENT_GAIN_BYTES:
+            break
     muted = model.score(some, mute_latent=True).nats
-    lost = sum(float(m.sum() - n.sum()) for m, n in zip(muted, nats[:count], strict=True))
+    lost = sum(float(m.sum()) - n for m, n in zip(muted, nats[: len(some)], strict=True))
     return lost / math.log(2) / sum(map(len, some))

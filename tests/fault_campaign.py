@@ -1,0 +1,498 @@
+"""Everything that can go wrong with a run, done on purpose: python tests/fault_campaign.py [--seed 0] [-o FOLDER]
+
+Runs of a tiny suite are killed (`kill -9`) in every phase, run out of disk in every phase, find one bit of each kind of
+file flipped, and share a results folder with others. After each the same command is run again and its records, less
+what a clock says, and its weights are compared with those of a run that nothing disturbed. `report.md` and
+`report.json` go to FOLDER; exit code 1 where something was lost, believed, or left lying about.
+
+Moments are drawn from --seed, within how long each phase takes on this machine, or among its operations on files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import fault_driver
+import torch
+from fault_driver import FILLER, PHASES, hashes
+from tiny_suite import TRAIN, write_suite, write_texts
+
+from bench import __version__, records
+from bench.cli import main
+from bench.tensors import load_tensors
+
+HERE = Path(__file__).resolve().parent
+ROWS: dict[str, dict[str, Any]] = {
+    "tokens": {"model": "token_lm", "patcher": {"name": "bpe", "vocab": 300}, "calibrate": False},
+    "stride": {"patcher": "stride"},
+}
+BY_CLOCK = ("seconds", "bytes_per_second", "busy_share", "peak_memory_bytes")
+"""Endings of the keys of a record's cost that no two runs have in common."""
+DISK = 8 * 2**20
+LEFT = (".part", ".tmp", ".training.")
+"""What names of files of unfinished work have in them."""
+
+
+@dataclass
+class Case:
+    """One accident, and what came of it."""
+
+    kind: str
+    what: str
+    hit: str
+    """Where it really happened."""
+    wrong: list[str] = field(default_factory=list)
+    """What is not as it should be."""
+
+
+class Campaign:
+    """A suite, the folders of its runs, and what a run comes to that nothing disturbs."""
+
+    def __init__(self, folder: Path, seed: int, say: Callable[[str], None] = lambda message: None) -> None:
+        self.folder, self.random, self.say = folder, random.Random(seed), say
+        self.suite = make_suite(folder)
+        self.cases: list[Case] = []
+        self.number = 0
+        process = self.start(folder / "undisturbed", {})
+        _, err = process.communicate(timeout=600)
+        assert process.returncode == 0, err
+        self.wanted = outcome(folder / "undisturbed")
+        torch.set_num_threads(1)
+        load_libraries()
+        with self.results() as results:
+            assert not self.again(results)
+            self.phases = [line for line in self.report() if "phase" in line]
+
+    # --- running
+
+    def run(self, results: Path, fault: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+        """The command, with the accident."""
+        return forked(self.arguments(results), self.reported(fault), self.folder)
+
+    def start(self, results: Path, fault: dict[str, Any], *others: str, cores: int = 1) -> subprocess.Popen[str]:
+        """The same by an interpreter of its own; `others` are further arguments."""
+        environment = {
+            **os.environ,
+            "PATCHBENCH_FAULT": json.dumps(self.reported(fault)),
+            "OMP_NUM_THREADS": str(cores),
+        }
+        environment["PYTHONPATH"] = os.pathsep.join((str(HERE.parent), str(HERE)))
+        command = [sys.executable, str(HERE / "fault_driver.py"), *self.arguments(results), *others]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+    def arguments(self, results: Path) -> list[str]:
+        return ["run", str(self.suite), "--results", str(results)]
+
+    def reported(self, fault: dict[str, Any]) -> dict[str, Any]:
+        (self.folder / "report").unlink(missing_ok=True)
+        return {**fault, "report": str(self.folder / "report")}
+
+    def report(self) -> list[dict[str, Any]]:
+        """What the last command has told."""
+        path = self.folder / "report"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    @contextmanager
+    def results(self) -> Iterator[Path]:
+        """An empty folder for one case."""
+        self.number += 1
+        folder = self.folder / f"case-{self.number}"
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
+
+    def note(self, case: Case) -> None:
+        self.cases.append(case)
+        self.say(f"{len(self.cases)}: {case.kind}, {case.what} ({case.hit}): {'; '.join(case.wrong) or 'fine'}")
+
+    def again(self, results: Path) -> list[str]:
+        """Run the same command, and say what is not as if nothing had happened."""
+        told = self.run(results, {})
+        if told.returncode != 0:
+            return [f"the same command ends with {told.returncode}: {told.stderr.strip()[-300:]}"]
+        return self.differences(results)
+
+    def differences(self, results: Path) -> list[str]:
+        found = outcome(results)
+        wrong = [f"{name} differs" for name in sorted(self.wanted) if found.get(name) != self.wanted[name]]
+        wrong += [f"{name} is one too many" for name in sorted(found.keys() - self.wanted.keys())]
+        left = [p.name for p in results.rglob("*") if any(mark in p.name for mark in LEFT)]
+        return wrong + [f"left lying about: {name}" for name in sorted(left)]
+
+    # --- kinds of accidents
+
+    def moment(self, phase: str) -> dict[str, Any]:
+        """At random within a phase: by the clock, or before one of its operations on files."""
+        one = self.random.choice([line for line in self.phases if line["phase"] == phase])
+        where = {"phase": phase, "nth": one["nth"]}
+        if one["operations"] and self.random.random() < 0.5:
+            return {**where, "operation": self.random.randint(1, one["operations"])}
+        return {**where, "after": self.random.random() * one["seconds"]}
+
+    def kill(self, phase: str) -> bool:
+        """Whether it was hit in this phase."""
+        with self.results() as results:
+            fault = self.moment(phase)
+            told = self.run(results, fault)
+            hit = next((line for line in self.report() if "killed in" in line), None)
+            if told.returncode != -signal.SIGKILL or hit is None:
+                return False  # it was over before
+            where = hit["killed in"] or "between two phases"
+            case = Case("kill -9", phase, f"{where}, {hit['why']}", self.again(results))
+        self.note(case)
+        return bool(where == phase)
+
+    def kill_cutting_processes(self) -> None:
+        """One of the processes that cut a corpus is killed, or the one that began them."""
+        for victim in ("parent", "child"):
+            fault: dict[str, Any] = {"parallel": 4000}
+            with self.results() as results:
+                process = self.start(results, fault, cores=2)
+                children = wait_for(cutters, process)
+                time.sleep(self.random.random())
+                os.kill(process.pid if victim == "parent" else children[0], signal.SIGKILL)
+                process.communicate(timeout=600)
+                wrong = orphans(children)
+                case = Case("kill -9", f"segmentation in processes, {victim}", "segmentation", wrong)
+                case.wrong += self.again(results)
+            self.note(case)
+
+    def kill_workers(self) -> None:
+        """`run --workers 2`: one of the workers is killed while it trains, or the process that began them."""
+        for victim in ("parent", "child"):
+            with self.results() as results:
+                process = self.start(results, {}, "--workers", "2", cores=2)
+                wait_for(functools.partial(has_trained, results), process)
+                children = workers(process.pid)
+                os.kill(process.pid if victim == "parent" else self.random.choice(children), signal.SIGKILL)
+                if victim == "parent":
+                    case = Case("kill -9", "--workers 2, parent", "training", self.again(results) + orphans(children))
+                    process.communicate()
+                else:
+                    process.communicate(timeout=600)
+                    case = Case("kill -9", "--workers 2, a worker", "training", self.again(results))
+            self.note(case)
+
+    def full_disk(self, phase: str, nth: int, leave: int) -> None:
+        case = Case("full disk", f"{phase} {nth}, {leave:,} bytes left", "not reached")
+        with self.results() as results, disk(results):
+            told = self.run(results, {"phase": phase, "nth": nth, "fill": str(results), "leave": leave})
+            full = next((line for line in self.report() if "full" in line), None)
+            if full is None:
+                case.wrong.append(f"the phase did not begin: {told.stderr.strip()[-300:]}")
+            else:
+                lines = [line for line in told.stderr.splitlines() if " done: " not in line]
+                case.hit = lines[-1].replace(str(results), "DIR") if lines else "no word"
+                if told.returncode != 2 or len(lines) != 1 or "No space left on device" not in lines[0]:
+                    case.wrong.append(f"exit code {told.returncode} and {len(lines)} lines: {told.stderr[-300:]}")
+                now = hashes(results)
+                case.wrong += [f"{name} has changed" for name in full["files"] if now.get(name) != full["files"][name]]
+                (results / FILLER).unlink()
+                case.wrong += self.again(results)
+        self.note(case)
+
+    def flip(self, name: str, before: Path, again: bool = True) -> None:
+        """One bit of a file, given the state of a results folder that has it; `again` where a run looks at it."""
+        with self.results() as results:
+            shutil.copytree(before, results, dirs_exist_ok=True)
+            path = next(iter(sorted(results.glob(name))))
+            held = bytearray(path.read_bytes())
+            place, bit = self.random.randrange(len(held)), self.random.randrange(8)
+            held[place] ^= 1 << bit
+            path.write_bytes(held)
+            told = self.run(results, {}) if again else self.ask(path.parent)
+            case = Case("flipped bit", name, f"byte {place} of {len(held)}, bit {bit}")
+            if path.name not in told.stderr:
+                case.wrong.append("nothing was said")
+            if told.returncode == 2:
+                case.hit += ", refused"
+                if len(told.stderr.splitlines()) != 1:
+                    case.wrong.append(f"not one line: {told.stderr[-300:]}")
+            else:
+                case.hit += ", made again"
+                case.wrong += self.differences(results) if told.returncode == 0 else [told.stderr[-300:]]
+        self.note(case)
+
+    def ask(self, model: Path) -> subprocess.CompletedProcess[str]:
+        """Somebody who wants to use a trained model."""
+        folder = next(p for p in (model, model.parent) if (p / "model.json").exists())
+        return forked(["generate", str(folder), "--prompt", "the", "--max-bytes", "1"], {}, self.folder)
+
+    def flips(self) -> None:
+        done = self.folder / "undisturbed"
+        self.flip("tiny/runs/tokens*.json", done)
+        for name in ("model.json", "model.safetensors", "sums.json", "patcher/patcher.json", "patcher/arrays.npz"):
+            self.flip(f"tiny/checkpoints/tokens*/{name}", done, again=False)
+        unrecorded = self.folder / "unrecorded"
+        shutil.copytree(done, unrecorded)
+        for record in (unrecorded / "tiny/runs").iterdir():  # so that its run looks at the caches
+            record.unlink()
+        shutil.rmtree(unrecorded / "tiny/checkpoints")
+        for name in ("data", "ends", "digests", "titles", "title_ends", "store.json"):
+            self.flip(f"cache/corpora/*/{name}", unrecorded)
+        for name in ("starts", "ids", "cuts.json"):
+            self.flip(f"cache/cuts/bpe*/{name}", unrecorded)
+        for name in ("arrays.npz", "patcher.json", "sums.json"):
+            self.flip(f"cache/patchers/bpe*/{name}", unrecorded)
+        # What a killed run goes on from.
+        for phase, nth, names in (
+            ("data build", 1, [f"cache/corpora/*.part/spool/0.{e}" for e in ("data", "titles", "entries", "json")]),
+            ("segmentation", 1, ["cache/cuts/*.part/*.cuts"]),
+            ("training", 1, ["tiny/checkpoints/*.training.safetensors"]),
+        ):
+            most = next(line for line in self.phases if (line["phase"], line["nth"]) == (phase, nth))["operations"]
+            killed = self.folder / f"killed-{phase}"
+            self.run(killed, {"phase": phase, "nth": nth, "operation": most // 2})
+            for name in names:
+                self.flip(name, killed)
+
+    def together(self, count: int) -> None:
+        """Processes that are begun at once with the same command."""
+        with self.results() as results:
+            processes = [self.start(results, {}) for _ in range(count)]
+            told = [process.communicate(timeout=1200)[1] for process in processes]
+            done = Counter(line.split()[1] for err in told for line in err.splitlines() if " done: " in line)
+            case = Case("together", f"{count} processes", f"{len(done)} runs, {done.total()} times done")
+            case.wrong += [f"{run} was done {times} times" for run, times in done.items() if times > 1]
+            case.wrong += [err[-300:] for p, err in zip(processes, told, strict=True) if p.returncode]
+            case.wrong += self.differences(results)
+        self.note(case)
+
+
+def make_suite(folder: Path) -> Path:
+    for number in range(4):
+        write_texts(folder, 30, seed=number).rename(folder / f"{number}.jsonl")
+    source = {"files": [str(folder / "?.jsonl")], "field": "text", "calibration": 0.2, "test": 0.2}
+    return write_suite(folder, ROWS, data=source, train={**TRAIN, "checkpoint_seconds": 0.01})
+
+
+def outcome(results: Path) -> dict[str, Any]:
+    """Every number of every record but what the clock says, and the weights."""
+    found: dict[str, Any] = {}
+    for path in sorted(results.glob("*/runs/*.json")):
+        record = records.read(path)
+        if "cost" in record:
+            record["cost"] = {k: v for k, v in record["cost"].items() if not k.endswith(BY_CLOCK)}
+        found[path.name] = record
+    for path in sorted(results.glob("*/checkpoints/*/model.safetensors")):
+        tensors, _ = load_tensors(path)
+        found[f"weights of {path.parent.name}"] = {name: held.numpy().tobytes() for name, held in tensors.items()}
+    return found
+
+
+# --- processes
+
+
+def forked(arguments: list[str], fault: dict[str, Any], folder: Path) -> subprocess.CompletedProcess[str]:
+    """A command in a process of its own, which has all its libraries from this one: they take seconds to load.
+
+    What it writes goes through files in `folder`.
+    """
+    files = [folder / name for name in ("stdout", "stderr")]
+    process = os.fork()
+    if process == 0:
+        code = 70  # EX_SOFTWARE
+        try:
+            for number, path in enumerate(files, 1):
+                os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+            signal.alarm(300)
+            fault_driver.begin(fault)
+            code = main(arguments)
+        except BaseException:  # noqa: BLE001 - the child must not go on with the campaign
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    out, err = (path.read_text() for path in files)
+    return subprocess.CompletedProcess(arguments, code, out, err)
+
+
+def load_libraries() -> None:
+    """What torch loads when it is used first."""
+    parameter = torch.zeros(1, requires_grad=True)
+    parameter.grad = torch.zeros(1)
+    torch.optim.AdamW([parameter], fused=True).step()
+
+
+def children_of(process: int) -> list[int]:
+    with suppress(OSError):
+        return [int(c) for c in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    return []
+
+
+def workers(process: int) -> list[int]:
+    """The processes that it has begun, but for the one that keeps track of their resources."""
+    found = []
+    for child in children_of(process):
+        with suppress(OSError):
+            if b"resource_tracker" not in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(child)
+    return found
+
+
+def cutters(process: subprocess.Popen[str]) -> list[int]:
+    found = workers(process.pid)
+    return found if len(found) == 2 else []
+
+
+def has_trained(results: Path, process: subprocess.Popen[str]) -> bool:
+    return any(results.glob("tiny/checkpoints/*.training.safetensors"))
+
+
+def wait_for(happens: Callable[[subprocess.Popen[str]], Any], process: subprocess.Popen[str]) -> Any:
+    deadline = time.monotonic() + 300
+    while not (found := happens(process)):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"it did not happen: {process.communicate()}")
+        time.sleep(0.005)
+    return found
+
+
+def orphans(processes: Sequence[int]) -> list[str]:
+    """Those that live on ten seconds after their parent."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and any(alive(p) for p in processes):
+        time.sleep(0.1)
+    left = [p for p in processes if alive(p)]
+    for process in left:
+        os.kill(process, signal.SIGKILL)
+    return [f"{len(left)} processes live on without their parent"] if left else []
+
+
+def alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@contextmanager
+def disk(folder: Path) -> Iterator[None]:
+    """A small one, mounted there."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(folder)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@functools.cache
+def can_mount() -> bool:
+    if os.geteuid() or shutil.which("mount") is None:
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with disk(Path(folder)):
+                return True
+        except subprocess.CalledProcessError:
+            return False
+
+
+# --- the whole
+
+
+def run_all(campaign: Campaign, kills: int, each: int) -> list[str]:
+    """Everything; what was left out, and why."""
+    hit: Counter[str] = Counter()
+    for _ in range(3 * kills):
+        if hit.total() >= kills and min(hit[phase] for phase in PHASES) >= each:
+            break
+        phase = min(PHASES, key=lambda phase: hit[phase])
+        hit[phase] += campaign.kill(phase)
+    campaign.kill_cutting_processes()
+    campaign.kill_workers()
+    campaign.flips()
+    for count in (2, 4):
+        campaign.together(count)
+    if not can_mount():
+        return ["full disk, since mounting a small one takes root"]
+    for phase in PHASES:
+        for nth, leave in ((1, 0), (2, 0), (1, 10_000)):
+            if any(line["phase"] == phase and line["nth"] == nth for line in campaign.phases):
+                campaign.full_disk(phase, nth, leave)
+    return []
+
+
+def run_short(campaign: Campaign) -> list[str]:
+    """A little of everything that needs no second interpreter."""
+    for phase in PHASES:
+        campaign.kill(phase)
+    campaign.flip("tiny/runs/tokens*.json", campaign.folder / "undisturbed")
+    if not can_mount():
+        return ["full disk, since mounting a small one takes root"]
+    for phase in ("segmentation", "record writing"):
+        campaign.full_disk(phase, 1, 0)
+    return ["most of it"]
+
+
+def markdown(cases: list[Case], left_out: list[str], seed: int, seconds: float) -> str:
+    lines = [
+        "# Faults",
+        "",
+        f"`python tests/fault_campaign.py --seed {seed}`, patchbench {__version__}, {seconds / 60:.0f} minutes.",
+        "After each accident the same command was run again. *As if nothing had happened*: every number of every",
+        "record, but for what a clock or a memory gauge says, and every byte of the weights are those of a run that",
+        "nothing disturbed, and no file of unfinished work is left.",
+        "",
+    ]
+    kinds = {"kill -9": "killed", "full disk": "", "flipped bit": "", "together": ""}
+    lines += ["| accident | cases | as if nothing had happened |", "|---|--:|--:|"]
+    counted: Counter[tuple[str, str]] = Counter()
+    fine: Counter[tuple[str, str]] = Counter()
+    for case in cases:
+        key = (case.kind, case.hit.partition(",")[0] if case.what in PHASES and case.kind == "kill -9" else case.what)
+        counted[key] += 1
+        fine[key] += not case.wrong
+    for kind in kinds:
+        lines += [f"| {k}: {what} | {n} | {fine[k, what]} |" for (k, what), n in counted.items() if k == kind]
+    lines += ["", *(f"Left out: {what}." for what in left_out)]
+    lines += ["", "## Each", "", "| kind | aimed at | hit | wrong |", "|---|---|---|---|"]
+    cell = "| {} | {} | {} | {} |"
+    lines += [cell.format(c.kind, c.what, c.hit.replace("|", "/"), "; ".join(c.wrong) or "nothing") for c in cases]
+    return "\n".join(lines) + "\n"
+
+
+def campaign() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kills", type=int, default=50, help="in all, and in each phase a sixth of them")
+    parser.add_argument("--short", action="store_true", help="a little of everything")
+    parser.add_argument("-o", dest="out", type=Path, default=HERE.parent / "results/faults")
+    given = parser.parse_args()
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="patchbench-faults-") as folder:
+        done = Campaign(Path(folder), given.seed, lambda message: print(message, flush=True))
+        left_out = run_short(done) if given.short else run_all(done, given.kills, given.kills // 6)
+    given.out.mkdir(parents=True, exist_ok=True)
+    seconds = time.monotonic() - began
+    told = {"seed": given.seed, "seconds": round(seconds), "left_out": left_out}
+    told["cases"] = [asdict(case) for case in done.cases]
+    (given.out / "report.json").write_text(json.dumps(told, indent=1) + "\n")
+    (given.out / "report.md").write_text(markdown(done.cases, left_out, given.seed, seconds))
+    return 1 if any(case.wrong for case in done.cases) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(campaign())
