@@ -17,6 +17,7 @@ from pydantic import AfterValidator, Field
 from bench.data import DataConfig
 from bench.evaluation import read_tasks
 from bench.launch_config import LaunchConfig
+from bench.precision import Dtype, fast_dtype
 from bench.strict_yaml import Place, Tree, dataclass_from_mapping, parse
 from bench.suites import find_suite
 from bench.sweep import applies, apply, combinations, description, swept_label
@@ -66,13 +67,16 @@ class TrainConfig:
     beta1: Fraction = 0.9
     beta2: Fraction = 0.95
     clip: Positive = 1.0
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    # What `auto` comes to on this machine stands here, so that it is in a run's name and in its record.
+    dtype: Literal["auto", Dtype] = "auto"
     compile: bool = False
     log_every: AtLeast1 = 10  # steps
     # How often a run can be resumed from says nothing about what comes out.
     checkpoint_seconds: Positive = field(default=60.0, metadata={"identity": False})
 
     def __post_init__(self) -> None:
+        if self.dtype == "auto":
+            object.__setattr__(self, "dtype", fast_dtype())
         if self.batch_bytes < self.window:
             raise BenchError(
                 f"batch_bytes is {self.batch_bytes} and window {self.window}, but a batch must hold a "

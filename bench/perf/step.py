@@ -146,7 +146,7 @@ def measure(suite_name: str, label: str, count: int, overrides: Sequence[str] = 
     batch = corpus.windows(next(batches(training_spans(corpus.offsets, config.window), config.batch_bytes, 1 << 60, 0)))
     cpu = torch.device("cpu")
 
-    def stepper(dtype: Literal["bfloat16", "float32"], plain: bool) -> Callable[[], None]:
+    def stepper(dtype: Literal["auto", "bfloat16", "float32"], plain: bool) -> Callable[[], None]:
         model = make_model(row, prepared.patcher, 0)
         optimizer = make_optimizer(model, config)
         settings = replace(config, dtype=dtype)
