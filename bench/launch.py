@@ -96,7 +96,14 @@ def run_on_workers(job: Job, suite: Suite, workers: int, listener: Listener, bes
 
 
 def run_on_ranks(job: Job, suite: Suite, listener: Listener, only: str | None = None, restarts: int = 3) -> Outcome:
-    """Each run on `launch.devices` ranks that torchrun begins, and begins again when one of them is killed."""
+    """Each run on `launch.devices` ranks that torchrun begins, and begins again when one of them is killed.
+
+    Raises BenchError for what concerns all runs, and where ranks died more often than `restarts`.
+    """
+    work = Work.of(suite, job.results, listener)
+    work = work if only is None else work.of_one(only)
+    if not work.missing:
+        return work.outcome()
     plugins = [part for plugin in job.plugins for part in ("--plugin", plugin)]
     arguments = [job.suite, *job.overrides, "--results", str(job.results), *plugins]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
@@ -109,8 +116,12 @@ def run_on_ranks(job: Job, suite: Suite, listener: Listener, only: str | None = 
     finally:
         process.terminate()
         process.wait()
-    work = Work.of(suite, job.results, listener)
-    return (work if only is None else work.of_one(only)).outcome()
+    if process.returncode:
+        raise BenchError(
+            f"ranks were begun {restarts + 1} times and died each time, at last with exit code {process.returncode}; "
+            "what they said stands above"
+        )
+    return work.outcome()
 
 
 def workers_by_default() -> int:
