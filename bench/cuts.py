@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bench import ranks
 from bench.starts import EvenStarts, Flags, Ranks, count
 from bench.texts import Flat, FlatTexts
 from patchers import Patcher
@@ -128,6 +129,24 @@ def cut(patcher: Patcher, docs: Sequence[bytes], with_ids: bool = False) -> Cuts
                 f"patcher {patcher.name!r} gave {len(tokens)} token ids for {starts.sum()} starts; wanted one a start"
             )
     return Cuts(np.concatenate(each) if each else np.zeros(0, bool), ids)
+
+
+PIECE = 2**20
+"""Bytes of documents that a rank cuts at a time."""
+
+
+def cut_together(patcher: Patcher, docs: Sequence[bytes], with_ids: bool = False) -> Cuts:
+    """`cut`, of which each rank does a part."""
+    texts = FlatTexts.of(docs)
+    runs = list(texts.runs(PIECE))
+    if ranks.count() == 1 or not runs:
+        return cut(patcher, docs, with_ids)
+    with ranks.failing_alike():
+        own = [cut(patcher, texts.run(*run), with_ids) for run in ranks.mine(runs)]
+    each = ranks.gathered(own)
+    found = [each[number % len(each)][number // len(each)] for number in range(len(runs))]
+    ids = [cuts.ids[:] for cuts in found if cuts.ids is not None]
+    return Cuts(np.concatenate([cuts.starts[:] for cuts in found]), np.concatenate(ids) if with_ids else None)
 
 
 def training_spans(offsets: np.ndarray, window: int) -> np.ndarray:

@@ -106,7 +106,14 @@ def run_on_workers(job: Job, suite: Suite, workers: int, listener: Listener, bes
 
 
 def run_on_ranks(job: Job, suite: Suite, listener: Listener, only: str | None = None, restarts: int = 3) -> Outcome:
-    """Each run on `launch.devices` ranks that torchrun begins, and begins again when one of them is killed."""
+    """Each run on `launch.devices` ranks that torchrun begins, and begins again when one of them is killed.
+
+    Raises BenchError for what concerns all runs, and where ranks died more often than `restarts`.
+    """
+    work = Work.of(suite, job.results, listener)
+    work = work if only is None else work.of_one(only)
+    if not work.missing:
+        return work.outcome()
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     torchrun += [f"--nproc-per-node={suite.launch.devices}", f"--max-restarts={restarts}"]
     command = [*torchrun, "-m", "bench.train_entry", *job.arguments(only)]
@@ -117,13 +124,12 @@ def run_on_ranks(job: Job, suite: Suite, listener: Listener, only: str | None = 
     finally:
         process.terminate()
         process.wait()
-    work = Work.of(suite, job.results, listener)
-    if only is None:
-        return work.outcome()
-    outcome = work.of_one(only).outcome()
-    if not outcome.records:
-        raise BenchError(f"torchrun ended with code {process.returncode} and run {only} has no record; see above why")
-    return outcome
+    if process.returncode:
+        raise BenchError(
+            f"ranks were begun {restarts + 1} times and died each time, at last with exit code {process.returncode}; "
+            "what they said stands above"
+        )
+    return work.outcome()
 
 
 def workers_by_default() -> int:

@@ -16,7 +16,7 @@ from torch import nn
 
 from bench import ranks
 from bench.continuing import Scored, scored
-from bench.cuts import CutDocuments, batches_of_spans, cut, scoring_spans
+from bench.cuts import CutDocuments, batches_of_spans, cut_together, scoring_spans
 from bench.features import Features, features
 from bench.generate import Wish, can_write, continuations, stream
 from models.harness import Harness
@@ -142,7 +142,7 @@ class CutModel:
         with torch.inference_mode():
             for s in scoring_spans(corpus.offsets, self.window):
                 batch = corpus.windows(np.array([(s.begin, s.end)])).to(self.device)
-                found = cast(Harness, self.module).encode(batch, torch.float32).starts
+                found = cast(Harness, self.module).cut(batch, torch.float32)
                 starts[s.score : s.end] = found[s.score - s.begin : s.end - s.begin].cpu().numpy()
         return [starts[a:b] for a, b in itertools.pairwise(corpus.offsets)]
 
@@ -168,7 +168,7 @@ class CutModel:
         seen = np.zeros(len(corpus.data), np.uint8)
         priced = False
         arguments = {"mute_latent": True} if mute_latent else {}
-        with torch.inference_mode():
+        with ranks.failing_alike(), torch.inference_mode():
             for picked in ranks.mine(batches_of_spans(spans, self.batch_bytes)):
                 batch = corpus.windows(np.array([(spans[i].begin, spans[i].end) for i in picked]))
                 prediction = self.module(batch.to(self.device), torch.float32, **arguments)
@@ -194,5 +194,5 @@ class CutModel:
 def cut_documents(patcher: Patcher | None, docs: Sequence[bytes], with_ids: bool) -> CutDocuments:
     """Documents with their cuts; without a patcher every document is one patch, which no such model looks at."""
     if patcher is not None:
-        return CutDocuments.of(docs, cut(patcher, docs, with_ids))
+        return CutDocuments.of(docs, cut_together(patcher, docs, with_ids))
     return CutDocuments.uncut(docs)

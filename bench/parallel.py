@@ -1,4 +1,4 @@
-"""Training one model on several ranks (DDP, or FSDP for large models): the same steps as one process takes.
+"""Training one model on several ranks (DDP, or FSDP for large models), or in parts on one: the same steps as `Alone`.
 
 A batch is what the YAML says, whatever the number of ranks: its windows are dealt out, each rank goes through its own
 in parts of at most `micro_bytes`, and the sum of all costs is divided by the bytes of the whole batch. Every rank knows
@@ -19,9 +19,8 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint as recompute
@@ -30,7 +29,9 @@ from bench import ranks
 from bench.config import TrainConfig
 from bench.cuts import CutDocuments
 from bench.shards import Progress, load_shards, save_shards
-from bench.train import DTYPES, Engine, load_checkpoint, make_optimizer
+from bench.train import DTYPES, Engine, load_checkpoint, make_optimizer, save_alone
+from models.batch import Windows
+from models.harness import Harness
 from models.layers import Block
 
 Way = Literal["ddp", "fsdp"]
@@ -57,16 +58,22 @@ class RankEngine:
     def __init__(self, model: nn.Module, config: TrainConfig, device: torch.device, how: Parallel) -> None:
         self.whole, self.config, self.device, self.how = model, config, device, how
         self.model = copy.deepcopy(model)  # wrapped in place; the one that is scored later stays as it is
+        self.whole.cpu()  # where it takes no room from the training
         blocks = [block for block in self.model.modules() if isinstance(block, Block)]
         if how.recompute:
             for block in blocks:
                 block.forward = functools.partial(recompute, block.forward, use_reentrant=False)  # type: ignore[method-assign]
-        if how.way == "fsdp":
+        if config.compile:
+            for block in blocks:
+                block.compile(dynamic=True)
+        self.forward: nn.Module = self.model
+        if ranks.are_there() and how.way == "fsdp":
             for block in blocks:
                 fully_shard(block)
             fully_shard(self.model)
-            self.forward: nn.Module = self.model
-        else:
+            if isinstance(self.model, Harness):
+                register_fsdp_forward_method(self.model, "cut")
+        elif ranks.are_there():
             self.forward = DistributedDataParallel(self.model)
         self.optimizer = make_optimizer(self.model, config)
 
@@ -77,12 +84,13 @@ class RankEngine:
         total = int((picked[:, 1] - picked[:, 0]).sum())
         parts = shares(picked, ranks.count(), self.how.micro_bytes)
         own, most = parts[ranks.rank()], max(len(part) for part in parts)
+        spans = [*own, *[None] * (most - len(own))]
+        given = self._share(corpus, spans, picked, total)
         cost = torch.zeros((), dtype=torch.float64)
-        for number in range(most):
+        for number, some in enumerate(spans):
             with self._sync(number == most - 1):
-                cost += self._part(corpus, own[number] if number < len(own) else None, picked, total)
-        dist.all_reduce(cost)
-        value = float(cost) / total / math.log(2)
+                cost += self._part(corpus, some, picked, total, given)
+        value = float(ranks.total(cost)) / total / math.log(2)
         if math.isfinite(value):
             self._clip()
             for group in self.optimizer.param_groups:
@@ -91,10 +99,38 @@ class RankEngine:
         self.optimizer.zero_grad()
         return value, time.perf_counter() - began
 
-    def _part(self, corpus: CutDocuments, spans: np.ndarray | None, picked: np.ndarray, total: int) -> Tensor:
-        """Forward and backward of some windows; without any, of one that counts nothing."""
-        batch = corpus.windows(picked[:1] if spans is None else spans).to(self.device)
-        prediction = self.forward(batch, DTYPES[self.config.dtype])
+    def _windows(self, corpus: CutDocuments, spans: np.ndarray | None, picked: np.ndarray) -> Windows:
+        """Some windows; where there are none, one whose outcome counts nothing."""
+        return corpus.windows(picked[:1] if spans is None else spans).to(self.device)
+
+    def _share(
+        self, corpus: CutDocuments, parts: list[np.ndarray | None], picked: np.ndarray, total: int
+    ) -> dict[str, Tensor]:
+        """What a model that cuts by itself must know of the whole batch before it sees a part: the share of starts.
+
+        Its ratio loss is no sum over parts; so its encoder looks at all of them once without a gradient.
+        """
+        model = self.model
+        if not isinstance(model, Harness) or model.router is None or ranks.count() == len(parts) == 1:
+            return {}
+        starts = torch.zeros((), dtype=torch.float64)
+        with torch.no_grad():
+            for spans in parts:
+                found = model.cut(self._windows(corpus, spans, picked), DTYPES[self.config.dtype])
+                starts += 0 if spans is None else found.sum().cpu()
+        return {"share": (ranks.total(starts) / total).to(self.device, torch.float32)}
+
+    def _part(
+        self,
+        corpus: CutDocuments,
+        spans: np.ndarray | None,
+        picked: np.ndarray,
+        total: int,
+        given: dict[str, Tensor],
+    ) -> Tensor:
+        """Forward and backward of some windows, and the sum of their nats."""
+        batch = self._windows(corpus, spans, picked)
+        prediction = self.forward(batch, DTYPES[self.config.dtype], **given)
         weight = (0.0 if spans is None else 1.0) * ranks.count() / total  # ranks' gradients are averaged
         loss = prediction.nats.sum() * weight
         if prediction.loss is not None:
@@ -107,8 +143,8 @@ class RankEngine:
         if isinstance(self.forward, FSDPModule):
             self.forward.set_requires_gradient_sync(last)
             return nullcontext()
-        assert isinstance(self.forward, DistributedDataParallel)
-        return nullcontext() if last else self.forward.no_sync()
+        is_shared = isinstance(self.forward, DistributedDataParallel)
+        return self.forward.no_sync() if is_shared and not last else nullcontext()
 
     def _clip(self) -> None:
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
@@ -121,7 +157,10 @@ class RankEngine:
         return ranks.any_of(flag)
 
     def save(self, path: Path, progress: Progress) -> None:
-        save_shards(path, self.model, self.optimizer, progress)
+        if ranks.are_there():
+            save_shards(path, self.model, self.optimizer, progress)
+        else:
+            save_alone(path, self.model, self.optimizer, progress)
 
     def load(self, path: Path) -> Progress | None:
         found = load_shards(path, self.model, self.optimizer)
@@ -133,12 +172,12 @@ class RankEngine:
         progress = load_checkpoint(path, self.whole, optimizer)
         for (_, own), (_, other) in zip(self.model.named_parameters(), self.whole.named_parameters(), strict=True):
             own.data.copy_(_spread(other.data, own))
-            kept = optimizer.state[other]
-            self.optimizer.state[own] = {k: v if v.ndim == 0 else _spread(v, own) for k, v in kept.items()}
+            self.optimizer.state[own] = {key: _spread(value, own) for key, value in optimizer.state[other].items()}
         return progress
 
     def finish(self) -> None:
         """The whole weights, on every rank."""
+        self.whole.to(self.device)
         with torch.no_grad():
             for own, other in zip(self.model.parameters(), self.whole.parameters(), strict=True):
                 other.copy_(own.full_tensor() if isinstance(own, DTensor) else own)
@@ -147,8 +186,10 @@ class RankEngine:
 
 
 def _spread(whole: Tensor, like: Tensor) -> Tensor:
-    """A tensor that every rank has, spread over them as another one is."""
-    return distribute_tensor(whole, like.device_mesh, like.placements) if isinstance(like, DTensor) else whole
+    """A tensor that every rank has, spread over them as a parameter is; a scalar is on all of them."""
+    if isinstance(like, DTensor) and whole.ndim:
+        return distribute_tensor(whole, like.device_mesh, like.placements)
+    return whole.to(like.device)
 
 
 def shares(picked: np.ndarray, count: int, micro_bytes: int | None) -> list[list[np.ndarray]]:

@@ -12,7 +12,7 @@ from torch import nn
 
 from bench.config import Row, Suite
 from bench.cut_statistics import cut_statistics
-from bench.cuts import CutDocuments, Cuts, cut, training_spans
+from bench.cuts import CutDocuments, Cuts, cut, cut_together, training_spans
 from bench.data import Corpus, Data
 from bench.fitting import CALIBRATION_BYTES, FIT_BYTES, Say, fit_cached
 from bench.segmenting import cut_cached
@@ -90,7 +90,7 @@ def after_training(prepared: Prepared, model: nn.Module, data: Data, say: Say) -
     learned = patcher.learned(model)
     splits = {"train": data.train, "calibration": data.calibration, "test": data.test}
     some = {name: beginning(split.texts, DESCRIBED_BYTES) for name, split in splits.items()}
-    corpora = {name: CutDocuments.of(texts, cut(learned, texts)) for name, texts in some.items()}
+    corpora = {name: CutDocuments.of(texts, cut_together(learned, texts)) for name, texts in some.items()}
     return _cut(prepared.row, learned, corpora, data)
 
 

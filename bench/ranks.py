@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,15 +19,22 @@ T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=30)
 """How long a rank waits for the others: as long as fitting a patcher may take."""
+FAILS_WITHIN = timedelta(minutes=2)
+"""How much later than the first the last rank comes to a failure that is everybody's."""
+
+_aside: dist.ProcessGroup | None = None
+"""A group for `all_failed` alone, whose messages no other collective can be taken for."""
 
 
 def begin() -> None:
     """Join the process group that torchrun's environment describes: gloo for the CPU, and NCCL for GPUs beside it."""
+    global _aside
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         dist.init_process_group("cpu:gloo,cuda:nccl", timeout=TIMEOUT)
     else:
         dist.init_process_group("gloo", timeout=TIMEOUT)
+    _aside = dist.new_group(backend="gloo", timeout=FAILS_WITHIN)
 
 
 def end() -> None:
@@ -36,6 +44,19 @@ def end() -> None:
 def are_there() -> bool:
     """Whether torchrun began this process."""
     return dist.is_initialized()
+
+
+@contextmanager
+def at_least_one() -> Iterator[None]:
+    """The process group that there is, or while the block lasts one of this process alone."""
+    if dist.is_initialized():
+        yield
+        return
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 def count() -> int:
@@ -73,13 +94,62 @@ def any_of(flag: bool) -> bool:
     return bool(said)
 
 
+def total(value: torch.Tensor) -> torch.Tensor:
+    """The sum over ranks of a tensor on the CPU, in place."""
+    if count() > 1:
+        dist.all_reduce(value)
+    return value
+
+
+def gathered(value: T) -> list[T]:
+    """What each rank says, in their order."""
+    held: list[Any] = [value] * count()
+    if count() > 1:
+        dist.all_gather_object(held, value)
+    return held
+
+
 def add_up(values: np.ndarray) -> np.ndarray:
     """The sum over ranks, in place."""
-    if count() > 1:
-        dist.all_reduce(torch.from_numpy(values))
+    total(torch.from_numpy(values))
     return values
 
 
 def wait_for_all() -> None:
     if count() > 1:
         dist.barrier()
+
+
+def all_failed() -> bool:
+    """Whether every rank has come here, which each does that has failed; False after FAILS_WITHIN where one has not.
+
+    Ranks whose others have failed alike go on together. One that failed alone has left the others in the midst of
+    something, and must end, so that torchrun ends and begins all of them.
+    """
+    if count() == 1:
+        return True
+    try:
+        dist.monitored_barrier(_aside)
+    except RuntimeError:  # somebody is elsewhere, or gone
+        return False
+    return True
+
+
+@contextmanager
+def failing_alike() -> Iterator[None]:
+    """Around work that ranks share without a word to each other: where it fails for one of them, it does for all."""
+    failure: Exception | None = None
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - whatever it is, the others must hear of it
+        failure = error
+    said = gathered(None if failure is None else f"{type(failure).__name__}: {failure}")
+    if failure is not None:
+        raise failure
+    for text in said:
+        if text is not None:
+            raise RankFailed(text)
+
+
+class RankFailed(RuntimeError):
+    """Another rank's part of the work raised this."""

@@ -216,13 +216,16 @@ def run_one(suite: Suite, run: Run, data: Data, results: Path, listener: Listene
         with time_limit(suite.launch.time_limit):
             found = record | {"status": "ok", "error": None} | _results_of(suite, run, data, results, listener)
         return records.checked(found)
-    except TrainingFailed as error:
-        problem: dict[str, Any] = {"kind": "diverged", "message": str(error), "step": error.step}
     except CannotWrite:  # of no use to try the next run
         raise
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - a plug-in may raise anything; the other runs go on
-        problem = {"kind": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
-        records.log(results, suite.name, run.run_id, problem["traceback"])
+    except (Exception, SystemExit) as error:  # a plug-in may raise anything; the other runs go on
+        if not ranks.all_failed():  # what another rank died of is no failure of the run
+            raise
+        if isinstance(error, TrainingFailed):
+            problem: dict[str, Any] = {"kind": "diverged", "message": str(error), "step": error.step}
+        else:
+            problem = {"kind": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
+            records.log(results, suite.name, run.run_id, problem["traceback"])
     return record | {"status": "failed", "error": problem}
 
 
@@ -308,12 +311,14 @@ def _results_of(suite: Suite, run: Run, data: Data, results: Path, listener: Lis
 
 
 def engine_of(suite: Suite) -> MakeEngine:
-    """What takes the steps of a training: this process, or the ranks that torchrun began."""
-    if not ranks.are_there():
+    """What takes the steps of a training: this process, in whole batches or in parts, or the ranks that torchrun
+    began."""
+    launch = suite.launch
+    if not ranks.are_there() and launch.micro_bytes is None and not launch.recompute:
         return Alone
     from bench.parallel import Parallel  # and torch's machinery, which takes a second
 
-    return Parallel(suite.launch.parallel, suite.launch.micro_bytes, suite.launch.recompute)
+    return Parallel(launch.parallel, launch.micro_bytes, launch.recompute)
 
 
 def training_checkpoint(results: Path, suite: Suite, run: Run) -> Path:

@@ -1,5 +1,5 @@
 """Cutting a corpus once for the same patcher and the same documents: one bit a byte on disk, in several processes where
-the corpus is large.
+the corpus is large, and by all ranks of a run.
 
 `CACHE/cuts/NAME-KEY/` has the starts in `starts`, token ids in `ids` where a model wants them, and checksums in
 `cuts.json`. Documents are cut in runs; a run that is cut stays when the process is killed.
@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import numpy as np
 
+from bench import ranks
 from bench.cuts import Cuts, cut
 from bench.files import (
     Damaged,
@@ -63,15 +64,19 @@ def cut_cached(
     texts = FlatTexts.of(docs)
     key = hashlib.sha256(f"{patcher.fingerprint()}:{docs_fingerprint}:{with_ids}".encode()).hexdigest()[:24]
     folder = cache / "cuts" / f"{patcher.name}-{key}"
-    with locked(folder.with_name(f"{folder.name}.lock")):
-        if folder.exists():
+    with locked(folder.with_name(f"{folder.name}.lock")) if ranks.is_first() else nullcontext():
+        if ranks.is_first() and folder.exists():
             try:
-                return _opened(folder, len(texts.flat), with_ids)
+                _opened(folder, len(texts.flat), with_ids)
             except Damaged as error:
                 warn(f"{error}; cutting again")
                 with writing(folder):
                     shutil.rmtree(folder)
-        _cut_into(folder, patcher, texts, with_ids, say)
+        if ranks.is_first():
+            for left in folder.with_name(f"{folder.name}.part").glob("*.tmp"):  # of a killed process
+                left.unlink()
+        if not ranks.told(folder.exists()):
+            _cut_into(folder, patcher, texts, with_ids, say)
     return _opened(folder, len(texts.flat), with_ids)
 
 
@@ -104,33 +109,39 @@ class _Task:
 
 def _cut_into(folder: Path, patcher: Patcher, texts: FlatTexts, with_ids: bool, say: Say) -> None:
     part = folder.with_name(f"{folder.name}.part")
-    task = _Task(part / "patcher", tuple(loaded_plugins()), texts, with_ids, part)
+    task = _Task(part / f"patcher-{ranks.rank()}", tuple(loaded_plugins()), texts, with_ids, part)
     with writing(part):
         part.mkdir(parents=True, exist_ok=True)
-        for left in part.glob("*.tmp"):
-            left.unlink()
     runs = list(texts.runs())
-    missing = [run for run in runs if _read_run(task.path(run)) is None]
-    began, size = time.monotonic(), len(texts.flat)
-    done = size - sum(int(texts.offsets[b] - texts.offsets[a]) for a, b in missing)
+    own = list(ranks.mine(runs))
+    missing = [run for run in own if _read_run(task.path(run)) is None]
+    began, size = time.monotonic(), _bytes_of(texts, own)
+    done = size - _bytes_of(texts, missing)
     fresh = 0
     try:
-        with _processes(task, patcher, len(missing), size) as each:
+        with ranks.failing_alike(), _processes(task, patcher, len(missing), size) as each:
             for run in each(missing):
                 fresh += int(texts.offsets[run[1]] - texts.offsets[run[0]])
                 rate = fresh / max(1e-9, time.monotonic() - began) / 1e6
                 if len(runs) > 1:
                     say(f"cutting with {patcher.name}: {(done + fresh) / size:.0%}, {rate:.1f} MB/s")
     finally:
-        if not any(part.glob("*.cuts")):  # nothing to go on from
+        if ranks.is_first() and not any(part.glob("*.cuts")):  # nothing to go on from
             shutil.rmtree(part, ignore_errors=True)
-    _put_together(task, runs)
-    with writing(folder):
-        shutil.rmtree(task.patcher, ignore_errors=True)
-        for run in runs:
-            task.path(run).unlink()
-        part.rename(folder)
-        sync_folder(folder.parent)
+    if ranks.is_first():
+        _put_together(task, runs)
+        with writing(folder):
+            for left in part.glob("patcher-*"):
+                shutil.rmtree(left, ignore_errors=True)
+            for run in runs:
+                task.path(run).unlink()
+            part.rename(folder)
+            sync_folder(folder.parent)
+    ranks.wait_for_all()
+
+
+def _bytes_of(texts: FlatTexts, runs: list[tuple[int, int]]) -> int:
+    return sum(int(texts.offsets[last] - texts.offsets[first]) for first, last in runs)
 
 
 Each = Callable[[list[tuple[int, int]]], Iterator[tuple[int, int]]]

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from bench import ranks
@@ -69,12 +68,14 @@ def load_shards(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) 
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
     from torch.distributed.checkpoint.state_dict_loader import load
 
-    for parameter in model.parameters():
+    learnt = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    for _, parameter in learnt:
         moments = {key: torch.zeros_like(parameter.data) for key in ("exp_avg", "exp_avg_sq")}
-        optimizer.state[parameter] = {"step": torch.zeros(()), **moments}
+        optimizer.state[parameter] = {"step": torch.zeros((), device=parameter.device), **moments}
     held = tensors(model, optimizer)
-    load(held, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=not dist.is_initialized())
-    for name, parameter in model.named_parameters():
+    with ranks.at_least_one():
+        load(held, storage_reader=HuggingFaceStorageReader(str(folder)))
+    for name, parameter in learnt:
         optimizer.state[parameter]["step"] = held[f"optimizer.step.{name}"].reshape(())
     return Progress(**read_header(folder / "progress.json"))
 

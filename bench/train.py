@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from bench import stopping
 from bench.config import TrainConfig
 from bench.cuts import CutDocuments, batches, training_spans
-from bench.files import Damaged, warn
+from bench.files import Damaged, remove, warn
 from bench.shards import Progress as Progress
-from bench.shards import load_shards
+from bench.shards import found_beside, load_shards
 from bench.tensors import load_tensors, save_tensors
 from models.batch import Windows
 from models.harness import Prediction
@@ -119,7 +119,7 @@ class Alone:
         return flag
 
     def save(self, path: Path, progress: Progress) -> None:
-        save_checkpoint(path, self.model, self.optimizer, progress)
+        save_alone(path, self.model, self.optimizer, progress)
 
     def load(self, path: Path) -> Progress | None:
         if path.exists():
@@ -254,6 +254,13 @@ def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tup
 def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
     """Weights, optimizer, RNG and place in the data, in one file that is either the old one or the new one."""
     save_tensors(path, dict(_tensors(model, optimizer)), vars(progress))
+
+
+def save_alone(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+    """The checkpoint of a training in one process, which may have gone on with that of several."""
+    save_checkpoint(path, model, optimizer, progress)
+    for folder in found_beside(path):
+        remove(folder)
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> Progress:

@@ -3,7 +3,8 @@
 Every rank does the same steps (`bench.ranks`); `launch.parallel`, `micro_bytes` and `recompute` say how a model is
 spread.
 `patchbench run` begins this where a suite has `launch: {devices: N}`. Killed ranks are begun again by torchrun
-(`--max-restarts`) and go on from the last checkpoint, as does another number of ranks.
+(`--max-restarts`) and go on from the last checkpoint, as does another number of ranks. A run that fails has a record
+that says so, and the exit code is 0 all the same: torchrun would train it again.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def train(
     results: Results = DEFAULT_RESULTS,
     plugin: Plugins = None,
     only: Annotated[str | None, typer.Option(metavar="RUN_ID", hidden=True)] = None,
-) -> int:
+) -> None:
     """Do what is missing of a suite as one rank of those that torchrun began."""
     from bench.config import load_suite
     from bench.progress import Display
@@ -36,12 +37,11 @@ def train(
     try:
         if ranks.is_first():
             with Display() as display:
-                records = run_suite(config, results, display, only).records
+                run_suite(config, results, display, only)
         else:
-            records = run_suite(config, results, Silent(), only).records
+            run_suite(config, results, Silent(), only)
     finally:
         ranks.end()
-    return 1 if any(record["status"] != "ok" for record in records) else 0
 
 
 def main() -> int:
@@ -49,13 +49,13 @@ def main() -> int:
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(train)
     try:
-        code = app(standalone_mode=False)
+        app(standalone_mode=False)
     except BenchError as error:
         print(f"patchbench: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except Stopped:
         return EXIT_CODE
-    return code if isinstance(code, int) else 0
+    return 0
 
 
 if __name__ == "__main__":

@@ -159,6 +159,10 @@ class Harness(nn.Module):
             x = x + F.pad(known, (0, 0, 0, spare))
         return Encoded(x, starts, routing, rope, mask)
 
+    def cut(self, batch: Windows, dtype: torch.dtype) -> Tensor:
+        """(T,) bool: where patches start; the router's answer where there is one."""
+        return self.encode(batch, dtype).starts
+
     def states(self, batch: Windows, dtype: torch.dtype, mute_latent: bool = False) -> Decoded:
         """The whole model but its head.
 
@@ -209,13 +213,22 @@ class Harness(nn.Module):
         ended = Patches.of(starts, batch.offsets).read[starts]
         return States(starts, self.norm(decoded.x)[: len(starts)], decoded.latent.index_select(0, ended))
 
-    def forward(self, batch: Windows, dtype: torch.dtype = torch.float32, mute_latent: bool = False) -> Prediction:
+    def forward(
+        self,
+        batch: Windows,
+        dtype: torch.dtype = torch.float32,
+        mute_latent: bool = False,
+        share: Tensor | None = None,
+    ) -> Prediction:
+        """`share` is what `CosineRouter.ratio_loss` needs where windows are a part of a batch."""
         decoded = self.states(batch, dtype, mute_latent)
         logits = self.read_out(decoded, batch)
         if self.price is not None:
             return priced(logits, batch, self.price)
         nats = F.cross_entropy(wide(logits), batch.data, reduction="none")
-        return Prediction(nats, loss=None if decoded.routing is None else decoded.routing.loss)
+        if self.router is None or decoded.routing is None:
+            return Prediction(nats)
+        return Prediction(nats, loss=self.router.ratio_loss(decoded.routing, share))
 
 
 def priced(logits: Tensor, batch: Windows, price: Price) -> Prediction:

@@ -154,7 +154,7 @@ class PatchStateEmbedding(nn.Module):
         self.lookup_std = {"flag": 0.0, "length": 0.0, "patch": 0.0}
         self.knows_flag = knows_flag
         self.rows = prime_below(rows)
-        self.flag = nn.Parameter(torch.zeros(2, width))
+        self.flag = nn.Parameter(torch.zeros(2, width), requires_grad=knows_flag)
         self.length = nn.Parameter(torch.zeros(self.max_length + 1, width))
         self.patch = nn.Parameter(torch.zeros(self.rows, width))
 

@@ -28,9 +28,6 @@ class Routing:
     probability: Tensor
     """(T,) float32: of that; 1 at the beginning of a window."""
 
-    loss: Tensor
-    """Scalar, weighted: how far the share of starts is from the wanted one."""
-
     @property
     def gate(self) -> Tensor:
         """(T,): 1, with the gradient of the probability of what was chosen (eq. 7-8, straight-through)."""
@@ -56,16 +53,17 @@ class CosineRouter(nn.Module):
         before = F.linear(h.roll(1, 0), self.query.to(h.dtype))
         probability = 0.5 * (1 - F.cosine_similarity(before, F.linear(h, self.key.to(h.dtype)), dim=-1))
         probability = probability.clamp(0, 1).masked_fill(begins, 1.0)
-        starts = probability > 0.5
-        return Routing(starts, probability, self.ratio_loss(starts, probability))
+        return Routing(probability > 0.5, probability)
 
-    def ratio_loss(self, starts: Tensor, probability: Tensor) -> Tensor:
+    def ratio_loss(self, routing: Routing, share: Tensor | None = None) -> Tensor:
         """N / (N - 1) * ((N - 1) F G + (1 - F)(1 - G)), F the share of starts, G the mean probability (eq. 10).
 
-        It is least, 1, where F = G = 1 / N; gradient reaches it through G alone.
+        It is least, 1, where F = G = 1 / N; gradient reaches it through G alone. `share` is F where these positions
+        are a part of a batch: the loss of the whole is then the mean of the parts', by their bytes.
         """
-        n = self.bytes_per_patch
-        share, mean = starts.float().mean(), probability.mean()
+        n, mean = self.bytes_per_patch, routing.probability.mean()
+        if share is None:
+            share = routing.starts.float().mean()
         return RATIO_WEIGHT * n / (n - 1) * ((n - 1) * share * mean + (1 - share) * (1 - mean))
 
 

@@ -55,7 +55,7 @@ class TokenLM(nn.Module):
         """
         assert batch.ids is not None, "a model over tokens needs token ids"
         if len(batch.ids) == 0:  # windows in the midst of one long token
-            return Prediction(0 * self.token[0, 0] * batch.data)
+            return Prediction(self._nothing(batch, dtype))
         states = self._states(batch, batch.ids, dtype)
         # scored in float64, a batch of logits over a whole vocabulary would be the largest tensor there is
         at_once = len(states) if torch.is_grad_enabled() else SCORED_AT_ONCE
@@ -67,6 +67,12 @@ class TokenLM(nn.Module):
         )
         at = batch.starts.nonzero()[:, 0]
         return Prediction(nats.new_zeros(len(batch.data)).index_copy(0, at, nats))
+
+    def _nothing(self, batch: Windows, dtype: torch.dtype) -> Tensor:
+        """Zeros (T,) that depend on every weight, so that of the ranks of a training none has less to exchange."""
+        start = torch.full((1,), self.vocab_size, device=batch.data.device)
+        state = self.latent(F.embedding(start, self.token).to(dtype), torch.ones_like(start))
+        return 0 * self.head(state).sum().float() * batch.data
 
     def hidden(self, batch: Windows, dtype: torch.dtype = torch.float32) -> States:
         """The state at the first byte of a token has read the token before it."""

@@ -13,7 +13,7 @@ import patchers
 from models.batch import Windows
 from models.harness import Harness
 from models.initialise import initialise
-from models.router import RATIO_WEIGHT, CosineRouter, smooth
+from models.router import RATIO_WEIGHT, CosineRouter, Routing, smooth
 from patchers.errors import BenchError
 
 ROUTED = dataclasses.replace(SMALL, pool="last")
@@ -44,11 +44,23 @@ def test_an_untrained_router_is_the_cosine_of_neighbours() -> None:
 def test_ratio_loss_is_one_where_the_share_is_as_wanted() -> None:
     router = CosineRouter(8, 5.0)
     starts = torch.tensor([True, False, False, False, False])
-    assert router.ratio_loss(starts, torch.full((5,), 0.2)).item() == pytest.approx(RATIO_WEIGHT)
-    more = float(router.ratio_loss(torch.tensor([True] * 3 + [False] * 2), torch.full((5,), 0.6)))
+    assert router.ratio_loss(Routing(starts, torch.full((5,), 0.2))).item() == pytest.approx(RATIO_WEIGHT)
+    more = float(router.ratio_loss(Routing(torch.tensor([True] * 3 + [False] * 2), torch.full((5,), 0.6))))
     f = 0.6
     assert more == pytest.approx(RATIO_WEIGHT * 5 / 4 * (4 * f * f + (1 - f) ** 2))
     assert more > RATIO_WEIGHT
+
+
+def test_ratio_loss_of_a_batch_is_the_mean_of_its_parts() -> None:
+    router = CosineRouter(8, 5.0)
+    probability = torch.tensor([0.9, 0.8, 0.7, *torch.linspace(0.1, 0.6, 9).tolist()])
+    whole = Routing(probability > 0.5, probability)
+    parts = [Routing(whole.starts[part], probability[part]) for part in (slice(0, 3), slice(3, 12))]
+    share = whole.starts.float().mean()
+    mean = (3 * router.ratio_loss(parts[0], share) + 9 * router.ratio_loss(parts[1], share)) / 12
+    assert mean.item() == pytest.approx(router.ratio_loss(whole).item(), rel=1e-6)
+    alone = (3 * router.ratio_loss(parts[0]) + 9 * router.ratio_loss(parts[1])) / 12
+    assert alone.item() != pytest.approx(mean.item(), rel=1e-2)
 
 
 @given(st.lists(st.floats(0.500001, 1), min_size=1, max_size=60), st.integers(0, 1000))

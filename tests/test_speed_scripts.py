@@ -19,10 +19,11 @@ from tiny_suite import TRAIN, write_suite
 
 import bench.perf
 from bench.model import CutModel
-from bench.perf import bootstrap, decode, lm_eval, segment, step
+from bench.perf import bootstrap, decode, gpu, lm_eval, segment, step
 from patchers import create
+from patchers.errors import BenchError
 
-SCRIPTS = {"bootstrap", "decode", "lm_eval", "segment", "step"}
+SCRIPTS = {"bootstrap", "decode", "gpu", "lm_eval", "segment", "step"}
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +55,25 @@ def test_a_training_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
         assert found[ratio] > 0
     assert 0 < found["e_share_outside_the_step"] < 1
     assert 0 <= found["f_latent_padding"] < 1
+
+
+def test_the_rate_of_a_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows: dict[str, dict[str, object]] = {"stride": {"patcher": "stride"}, "bytes": {"model": "byte_lm"}}
+    suite = write_suite(tmp_path, rows, launch={"micro_bytes": 500})
+    arguments = ["gpu", "--suite", str(suite), "--turns", "1", "--side", "64"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    gpu.main()
+    found = json.loads(capsys.readouterr().out)
+    assert found["latent_over_products"] == pytest.approx(
+        found["latent_tflops_per_second"] / found["products_tflops_per_second"]
+    )
+    assert 0 < found["latent_share_of_flops"] < 1
+    assert found["step_tflops_per_second"] > 0
+    monkeypatch.setattr(sys, "argv", [*arguments, "--row", "bytes"])
+    with pytest.raises(BenchError, match="no latent model"):
+        gpu.main()
 
 
 def test_the_plain_step_is_the_same_model() -> None:

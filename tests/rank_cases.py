@@ -1,0 +1,203 @@
+"""Small trainings that one process and several ranks must do alike.
+
+`python -m torch.distributed.run tests/rank_cases.py FOLDER CASE...` does them on ranks and leaves `found.json`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tiny import SMALL, TEXT, random_starts
+from torch import nn
+
+from bench import cuts, ranks, segmenting, stopping
+from bench.config import TrainConfig
+from bench.cuts import CutDocuments, Cuts
+from bench.model import CutModel
+from bench.parallel import Parallel
+from bench.stopping import Stopped, heed_sigterm
+from bench.texts import FlatTexts
+from bench.train import Engine, MakeEngine, Progress, train
+from models.batch import Windows
+from models.byte_lm import ByteLM, ByteLMConfig
+from models.harness import Harness
+from models.initialise import initialise
+from models.router import CosineRouter
+from models.token_lm import TokenLM, TokenLMConfig
+from patchers import create
+
+CPU = torch.device("cpu")
+VOCAB = 50
+STOPS_AT = 8
+"""The step after which a training is stopped that is to go on with another number of ranks."""
+
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "harness": lambda: Harness(SMALL),
+    "priced": lambda: Harness(SMALL, "start"),
+    "hnet": lambda: Harness(dataclasses.replace(SMALL, pool="last"), router=CosineRouter(32, 4.0)),
+    "token_lm": lambda: TokenLM(TokenLMConfig(width=32, layers=1, heads=2), VOCAB),
+    "byte_lm": lambda: ByteLM(ByteLMConfig(width=32, layers=1, heads=2, window=8)),
+}
+
+
+def corpus(patch: float = 3.0) -> CutDocuments:
+    """Documents of 1 to 149 bytes, cut at random into patches of that mean size."""
+    rng = np.random.default_rng(0)
+    docs = [(TEXT + TEXT)[a : a + int(rng.integers(1, 150))] for a in rng.integers(0, len(TEXT), 30)]
+    starts = np.concatenate([random_starts(len(doc), rng, patch) for doc in docs])
+    return CutDocuments.of(docs, Cuts(starts, rng.integers(0, VOCAB, int(starts.sum())).astype(np.int32)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One training of 20 steps or more."""
+
+    kind: str
+    how: Parallel
+    batch_bytes: int = 300
+    patch: float = 3.0
+    dtype: Any = "float32"
+
+    @property
+    def config(self) -> TrainConfig:
+        return TrainConfig(
+            bytes=20 * self.batch_bytes, batch_bytes=self.batch_bytes, window=60, lr=3e-3, dtype=self.dtype,
+            log_every=1, checkpoint_seconds=1e9,
+        )  # fmt: skip
+
+
+CASES = {f"{kind} {way}": Case(kind, Parallel(way)) for kind in MODELS for way in ("ddp", "fsdp")}
+CASES |= {
+    f"{kind} in parts {way}": Case(kind, Parallel(way, micro_bytes=100))
+    for kind, way in (("harness", "ddp"), ("harness", "fsdp"), ("hnet", "ddp"), ("hnet", "fsdp"))
+}
+for each in ("ddp", "fsdp"):
+    # one window a batch, so that one of the two ranks has none; and patches so long that most windows begin no token
+    CASES[f"harness alone {each}"] = Case("harness", Parallel(each), batch_bytes=60)
+    CASES[f"token_lm without tokens {each}"] = Case("token_lm", Parallel(each), batch_bytes=60, patch=1000.0)
+    CASES[f"harness recomputed {each}"] = Case("harness", Parallel(each, recompute=True))
+    CASES[f"harness bfloat16 {each}"] = Case("harness", Parallel(each), dtype="bfloat16")
+
+
+def resumable(folder: Path, by: str, name: str) -> Path:
+    """Where the checkpoint is of a training that was stopped, `by` one process or two."""
+    return folder / f"{name.replace(' ', '-')}-of-{by}"
+
+
+def trained(
+    case: Case, make: MakeEngine, checkpoint: Path | None = None, stop: int | None = None
+) -> tuple[nn.Module, list[float]]:
+    """The model and the loss at each step; raises Stopped after step `stop`, which only the last rank is told."""
+    model = MODELS[case.kind]()
+    initialise(model, 0)
+    losses: list[float] = []
+
+    def recording(model: nn.Module, config: TrainConfig, device: torch.device) -> Engine:
+        engine = make(model, config, device)
+        step = engine.step
+
+        def recorded(*arguments: Any) -> tuple[float, float]:
+            bits, busy = step(*arguments)
+            losses.append(bits)
+            return bits, busy
+
+        engine.step = recorded  # type: ignore[method-assign]
+        return engine
+
+    def report(progress: Progress, total: int) -> None:
+        if progress.step == stop and ranks.rank() == ranks.count() - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    try:
+        train(model, corpus(case.patch), case.config, 0, CPU, checkpoint, report, make_engine=recording)
+    finally:
+        stopping._asked = False
+    return model, losses
+
+
+def as_read(model: nn.Module) -> float:
+    """What a trained model makes of all documents: every weight has a say."""
+    docs = corpus()
+    batch: Windows = docs.windows(np.stack((docs.offsets[:-1], docs.offsets[1:]), 1))
+    with torch.no_grad():
+        return float(model(batch).nats.sum())
+
+
+def scored() -> dict[str, list[float]]:
+    """Nats of each document under models of every kind."""
+    docs = list(FlatTexts(corpus().data, corpus().offsets))
+    bpe = create("bpe", vocab=280).fit([TEXT] * 3)
+    out = {}
+    for kind in MODELS:
+        model = TokenLM(TokenLMConfig(width=32, layers=1, heads=2), 280) if kind == "token_lm" else MODELS[kind]()
+        initialise(model, 0)
+        patcher = bpe if kind in ("token_lm", "priced") else create("whitespace") if kind == "harness" else None
+        seen = CutModel(model.eval(), patcher, 60, CPU, batch_bytes=200, with_ids=kind == "token_lm")
+        out[kind] = [float(nats.sum()) for nats in seen.nats(docs)]
+    return out
+
+
+def cut_alike(folder: Path) -> list[list[int]]:
+    """Starts and ids, by way of the cache and without it."""
+    docs = [TEXT[: 5 + 7 * i] for i in range(12)] * 3
+    bpe = create("bpe", vocab=280).fit([TEXT] * 3)
+    cached, together = segmenting.cut_cached(bpe, docs, "x", folder, True), cuts.cut_together(bpe, docs, True)
+    assert cached.ids is not None
+    assert together.ids is not None
+    values = (cached.starts, cached.ids, together.starts, together.ids)
+    return [each[:].astype(int).tolist() for each in values]
+
+
+def failures() -> dict[str, Any]:
+    """What each rank hears when one of them, or all, fail; the last spoils the group that it is found out with."""
+    found: dict[str, Any] = {"all": ranks.all_failed()}
+    try:
+        with ranks.failing_alike():
+            if ranks.rank() == 1:
+                raise ValueError("of the second")
+    except (ValueError, ranks.RankFailed) as error:
+        found["alike"] = f"{type(error).__name__}: {error}"
+    found["one"] = ranks.all_failed() if ranks.is_first() else None
+    return found
+
+
+def main(folder: Path, names: list[str]) -> None:
+    """On one rank; the cases whose checkpoints of one process are there are gone on with, and stopped on two."""
+    torch.set_num_threads(1)
+    ranks.FAILS_WITHIN = timedelta(seconds=3)
+    cuts.PIECE = 150
+    FlatTexts.runs.__defaults__ = (150,)  # type: ignore[attr-defined]
+    heed_sigterm()
+    ranks.begin()
+    found: dict[str, Any] = {"cases": {}, "resumed": {}}
+    for name in names:
+        case = CASES[name]
+        model, losses = trained(case, case.how)
+        found["cases"][name] = [*losses, as_read(model)]
+        if not resumable(folder, "one", name).exists():
+            continue
+        model, losses = trained(case, case.how, resumable(folder, "one", name))
+        found["resumed"][name] = [*losses, as_read(model)]
+        with suppress(Stopped):
+            trained(case, case.how, resumable(folder, "two", name), STOPS_AT)
+    found["scores"] = scored()
+    found["cuts"] = cut_alike(folder / "cache")
+    found["failures"] = ranks.gathered(failures())
+    if ranks.is_first():
+        (folder / "found.json").write_text(json.dumps(found))
+    ranks.end()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])

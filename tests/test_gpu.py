@@ -1,0 +1,100 @@
+"""On a GPU the models say what they say on the CPU; and the suite for one, as far as it can be looked at without."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+from rank_cases import MODELS, corpus
+from tiny import TEXT, harness
+from tiny_suite import write_texts
+
+from bench import plan, prepare
+from bench.config import TrainConfig, load_suite
+from bench.model import CutModel
+from bench.parallel import Parallel
+from bench.plan import Pace, plan_rows
+from bench.train import Alone, MakeEngine, train
+from models.initialise import initialise
+from patchers import create
+
+on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+CUDA, CPU = torch.device("cuda"), torch.device("cpu")
+
+
+@on_cuda
+@pytest.mark.parametrize("kind", MODELS)
+def test_forward_on_cuda_is_that_of_the_cpu(kind: str) -> None:
+    """In float32; PyTorch multiplies float32 in full precision unless told otherwise."""
+    model = MODELS[kind]()
+    initialise(model, 0)
+    docs = corpus()
+    batch = docs.windows(np.stack((docs.offsets[:-1], docs.offsets[1:]), 1))
+    with torch.inference_mode():
+        here = model.eval()(batch).nats
+        there = model.to(CUDA)(batch.to(CUDA)).nats.cpu()
+    assert torch.allclose(here, there, atol=1e-3)
+
+
+@on_cuda
+@pytest.mark.filterwarnings("ignore")  # of torch by torch, while it compiles
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("make", [Alone, Parallel(micro_bytes=70, recompute=True)])
+@pytest.mark.parametrize("kind", MODELS)
+def test_training_in_bfloat16_on_cuda(
+    kind: str, make: MakeEngine, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("torch.__trace"), "propagate", False)  # pytest keeps every line of it
+    ends = []
+    settings: list[tuple[torch.device, Literal["float32", "bfloat16"], bool, MakeEngine]] = [
+        (CPU, "float32", False, Alone),
+        (CUDA, "bfloat16", compiled, make),
+    ]
+    for device, dtype, compiling, engine in settings:
+        model = MODELS[kind]()
+        initialise(model, 0)
+        config = TrainConfig(
+            bytes=6000, batch_bytes=300, window=60, lr=3e-3, dtype=dtype, compile=compiling, log_every=1
+        )
+        curve = train(model, corpus(), config, 0, device, make_engine=engine).curve
+        ends.append([row[2] for row in curve])
+    assert ends[1][0] == pytest.approx(ends[0][0], abs=0.05)
+    assert ends[1][-1] == pytest.approx(ends[0][-1], abs=0.3)
+
+
+@on_cuda
+def test_writing_on_cuda_is_that_of_the_cpu() -> None:
+    written = []
+    for device in (CPU, CUDA):
+        model = CutModel(harness().to(device), create("whitespace"), 256, device)
+        written.append(model.generate([TEXT[:30], TEXT[10:50]], 40))
+    assert written[0] == written[1]
+
+
+def test_the_suite_for_a_gpu_is_mostly_latent_products(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planned on other texts and without weights or timing: half a billion of them would be drawn."""
+    make_model = plan.make_model
+
+    def shapeless(*arguments: Any) -> torch.nn.Module:
+        with torch.device("meta"):
+            return make_model(*arguments)
+
+    monkeypatch.setattr(plan, "make_model", shapeless)
+    monkeypatch.setattr(prepare, "initialise", lambda model, seed: None)
+    monkeypatch.setattr(plan, "_pace", lambda *arguments: Pace(0.0, 0))
+    texts = write_texts(tmp_path, documents=400)
+    shipped = load_suite("gpu")
+    suite = load_suite("gpu", [f"data.files={texts}", "data.field=text", "rows.token_lm.patcher.vocab=300"])
+    rows = {row.label: row for row in plan_rows(suite, tmp_path / "cache")}
+    assert list(rows) == [row.label for row in shipped.rows]
+    for row in shipped.rows:
+        planned = rows[row.label]
+        parts = planned.flops_per_byte
+        assert parts["latent"] > 0.9 * (parts["total"] - parts["patcher"])
+        assert planned.parameters["non_embedding"] > 5e8
+        assert row.train.dtype == "bfloat16"
+        assert row.train.batch_bytes >= row.train.window
