@@ -2,7 +2,7 @@
 
 Everything here serves B documents that are written side by side, each at a place of its own.
 
-Legend: B rows (documents), N rows of one step, M new positions a row, L layers, H heads, E head width, S keys.
+Legend: B rows (documents), N new positions, L layers, H heads, E head width, S keys.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import Block, RMSNorm, Rope
+from models.layers import Rope
 
 DRAFT = 64
 """How many positions may be added at once to what is remembered of a window, and taken back again."""
@@ -51,6 +52,10 @@ class Turn:
     sin: Tensor
     half: int
 
+    @cached_property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.cos.numpy(), self.sin.numpy()
+
     def __call__(self, x: Tensor) -> Tensor:
         """x (N, n, E) turned by its position's angles."""
         return torch.addcmul(x * self.cos, x.roll(self.half, -1), self.sin)
@@ -64,34 +69,56 @@ class Place(Protocol):
         ...
 
 
-def rms(norm: RMSNorm, x: Tensor) -> Tensor:
-    """`RMSNorm` without what its gradient needs."""
-    return F.rms_norm(x, x.shape[-1:], norm.weight, norm.eps)
+@dataclass(frozen=True)
+class CachePlace:
+    """Where new positions go in a cache; each sees the keys of its row from `low` up to itself."""
 
+    kv: Tensor
+    """(L, B, 2 H, S, E)."""
 
-class Layer:
-    """A `Block` with its weights at hand: looking them up in modules would take a third of a step's time."""
+    row: np.ndarray
+    """(N,), as are the next two."""
 
-    def __init__(self, block: Block) -> None:
-        attention, mlp = block.attention, block.mlp
-        self.heads, self.width = attention.heads, (attention.qkv.in_features,)
-        self.attention_norm, self.mlp_norm = block.attention_norm.weight, block.mlp_norm.weight
-        self.attention_eps, self.mlp_eps = block.attention_norm.eps, block.mlp_norm.eps
-        self.qkv, self.out = attention.qkv.weight, attention.out.weight
-        self.gate_up, self.down = mlp.gate_up.weight, mlp.down.weight
-        self.projection = attention.qkv
+    at: np.ndarray
+    low: np.ndarray
 
-    def advance(self, layer: int, x: Tensor, turn: Turn, place: Place) -> Tensor:
-        """The block for new positions x (N, D), as `Block.forward` would give them among all others."""
-        h = self.heads
-        normed = F.rms_norm(x, self.width, self.attention_norm, self.attention_eps)
-        qkv = F.linear(normed, self.qkv).view(len(x), 3 * h, -1)
-        turned = turn(qkv[:, : 2 * h])
-        mixed = place.attend(layer, turned[:, :h], turned[:, h:], qkv[:, 2 * h :])
-        x = x + F.linear(mixed, self.out)
-        normed = F.rms_norm(x, self.width, self.mlp_norm, self.mlp_eps)
-        gate, up = F.linear(normed, self.gate_up).chunk(2, -1)
-        return x + F.linear(F.silu(gate) * up, self.down)
+    @cached_property
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        return self.kv.numpy(), self.row, self.at, self.low
+
+    @cached_property
+    def _index(self) -> tuple[Tensor, Tensor]:
+        row, at = (torch.from_numpy(index).to(self.kv.device) for index in (self.row, self.at))
+        return row, at
+
+    @cached_property
+    def _span(self) -> slice:
+        """From the first key that any position sees to the last."""
+        return slice(int(self.low.min()), int(self.at.max()) + 1)
+
+    @cached_property
+    def _bias(self) -> Tensor | None:
+        """(N, 1, 1, S) over the keys of the span; None where every position sees all of them."""
+        key = np.arange(self._span.start, self._span.stop)
+        unseen = (key < self.low[:, None]) | (key > self.at[:, None])
+        if not unseen.any():
+            return None
+        bias = torch.zeros(unseen.shape).masked_fill_(torch.from_numpy(unseen), -torch.inf)
+        return bias[:, None, None].to(self.kv.device)
+
+    @cached_property
+    def _everywhere(self) -> bool:
+        """Whether there is one new position in every row."""
+        return np.array_equal(self.row, np.arange(self.kv.shape[1]))
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        kv, h = self.kv[layer], q.shape[1]
+        row, at = self._index
+        kv[row, :h, at], kv[row, h:, at] = k, v
+        seen = kv[:, :, self._span]
+        if not self._everywhere:
+            seen = seen.index_select(0, row)
+        return F.scaled_dot_product_attention(q[:, :, None], seen[:, :h], seen[:, h:], attn_mask=self._bias).flatten(1)
 
 
 class WindowCache:
@@ -115,7 +142,7 @@ class WindowCache:
         self.kv[layer, row, : self.heads, end - len(k) : end] = k.transpose(0, 1)
         self.kv[layer, row, self.heads :, end - len(v) : end] = v.transpose(0, 1)
 
-    def enter(self, count: int = 1) -> WindowPlace:
+    def enter(self, count: int = 1) -> CachePlace:
         """Room for `count` new positions in every row."""
         self.reserve(count)
         self.end += count
@@ -131,38 +158,15 @@ class WindowCache:
             self.begin = np.maximum(self.begin - shift, 0)
             self.end = kept
 
-    def place(self, at: int, count: int) -> WindowPlace:
+    def place(self, at: int, count: int) -> CachePlace:
         """The positions from `at` on, which may have been entered before."""
-        low = max(0, at - self.window + 1, int(self.begin.min()))
-        bias = None
-        if count > 1 or int(self.begin.max()) > low:
-            query, key = np.arange(at, at + count)[:, None], np.arange(low, at + count)
-            seen = (key <= query) & (key > query - self.window) & (key >= self.begin[:, None, None])
-            bias = torch.zeros(seen.shape).masked_fill_(torch.from_numpy(~seen), -torch.inf)[:, None]
-            bias = bias.to(self.kv.device)
-        return WindowPlace(self.kv[:, :, :, low : at + count], self.heads, count, bias)
+        row, places = np.divmod(np.arange(len(self.begin) * count), count)
+        places += at
+        return CachePlace(self.kv, row, places, np.maximum(places - self.window + 1, self.begin[row]))
 
     def keep(self, rows: Tensor) -> None:
         self.kv = self.kv.index_select(1, rows)
         self.begin = self.begin[rows.cpu().numpy()]
-
-
-@dataclass(frozen=True)
-class WindowPlace:
-    kv: Tensor
-    """(L, B, 2 H, S, E): all that new positions may see, they themselves the last M."""
-
-    heads: int
-    count: int
-    bias: Tensor | None
-
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        kv, h, m = self.kv[layer], self.heads, self.count
-        b = len(kv)
-        new = kv[:, :, -m:]
-        new[:, :h] = k.view(b, m, h, -1).transpose(1, 2)
-        new[:, h:] = v.view(b, m, h, -1).transpose(1, 2)
-        return _mix(q.view(b, m, h, -1), kv, self.bias)
 
 
 class GrowingCache:
@@ -185,71 +189,17 @@ class GrowingCache:
         if size > have:
             self.kv = F.pad(self.kv, (0, 0, 0, max(size, 2 * have) - have))
 
-    def enter(self, rows: np.ndarray, count: int = 1) -> GrowingPlace:
-        """Room for `count` new positions in each of N rows (for one in each where rows differ in length)."""
-        at = self.counts[rows].copy()
-        longest = int(at.max()) + count
-        self._reserve(longest)
+    def enter(self, rows: np.ndarray, count: int = 1) -> CachePlace:
+        """Room for `count` new positions in each of N rows."""
+        row = rows.repeat(count)
+        at = self.counts[row] + np.arange(len(row)) % count
+        self._reserve(int(at.max()) + 1)
         self.counts[rows] += count
-        device = self.kv.device
-        level = int(at.min()) + count == longest
-        if level and len(rows) == len(self.counts):
-            bias = None
-            if count > 1:
-                seen = torch.ones(count, longest, dtype=torch.bool).tril(longest - count)
-                bias = torch.zeros(seen.shape).masked_fill_(~seen, -torch.inf).to(device)[None, None]
-            return GrowingPlace(self, None, at, longest, count, bias)
-        assert count == 1, "rows of different lengths grow one by one"
-        bias = None
-        if not level:
-            unseen = torch.from_numpy(np.arange(longest) > at[:, None])
-            bias = torch.zeros(unseen.shape).masked_fill_(unseen, -torch.inf)[:, None, None].to(device)
-        return GrowingPlace(self, torch.from_numpy(rows).to(device), at, longest, count, bias)
+        return CachePlace(self.kv, row, at, np.zeros_like(at))
 
     def keep(self, rows: Tensor) -> None:
         self.kv = self.kv.index_select(1, rows)
         self.counts = self.counts[rows.cpu().numpy()]
-
-
-@dataclass(frozen=True)
-class GrowingPlace:
-    cache: GrowingCache
-    rows: Tensor | None
-    """Which rows grow; None for all of them, all of one length."""
-
-    at: np.ndarray
-    """(N,): the first new position of each."""
-
-    longest: int
-    count: int
-    bias: Tensor | None
-
-    @property
-    def positions(self) -> np.ndarray:
-        """(N * M,)."""
-        return (self.at[:, None] + np.arange(self.count)).ravel()
-
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        kv, h, m = self.cache.kv[layer], self.cache.heads, self.count
-        seen = kv[:, :, : self.longest]
-        if self.rows is None:
-            new = seen[:, :, -m:]
-            new[:, :h] = k.view(len(kv), m, h, -1).transpose(1, 2)
-            new[:, h:] = v.view(len(kv), m, h, -1).transpose(1, 2)
-        else:
-            at = torch.from_numpy(self.at).to(kv.device)
-            kv[:, :h][self.rows, :, at] = k
-            kv[:, h:][self.rows, :, at] = v
-            if len(self.rows) < len(kv):
-                seen = seen.index_select(0, self.rows)
-        return _mix(q.view(len(seen), m, h, -1), seen, self.bias)
-
-
-def _mix(q: Tensor, kv: Tensor, bias: Tensor | None) -> Tensor:
-    """q (N, M, H, E) over kv (N, 2 H, S, E) under bias (N or 1, 1, M, S) -> (N * M, H * E)."""
-    n, m, h, e = q.shape
-    out = F.scaled_dot_product_attention(q.transpose(1, 2), kv[:, :h], kv[:, h:], attn_mask=bias)
-    return out.transpose(1, 2).reshape(n * m, h * e)
 
 
 @contextmanager

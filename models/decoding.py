@@ -22,13 +22,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from models.batch import Patches
-from models.caches import RotaryTable, Turn, WindowCache, WindowPlace, recorded, rms
+from models.caches import CachePlace, RotaryTable, Turn, WindowCache, recorded
 from models.harness import Harness
-from models.pooling import PatchQueries, PatchReader, pool
+from models.parts import Lookup, NormedLinear, Pooler, Reader, owners
+from models.pooling import PatchReader, pool
 from models.prefill import LatentCache, fill_windows, layers_of, lengthened
 from models.running_hashes import Grams, OpenPatches
 
@@ -74,14 +74,19 @@ class HarnessDecoder:
         """(B,): how many bytes each document has; the newest position holds the last of them."""
         self._encoder, self._decoder = layers_of(model.encoder), layers_of(model.decoder)
         readers = model.readers if c.inject == "cross_attention" else ()
-        self._readers = [reader for reader in readers if isinstance(reader, PatchReader)]
+        self._readers = [Reader(reader) for reader in readers if isinstance(reader, PatchReader)]
+        self._pooler = Pooler(model.queries) if c.pool == "cross_attention" else None
+        self._head = NormedLinear(model.norm, model.head)
+        state = model.patch_state
+        self._byte = Lookup(model.byte)
+        self._patch_state = Lookup(state.length), Lookup(state.patch), Lookup(state.flag) if state.knows_flag else None
         self.latent = LatentCache(model.latent, len(prompts), device)
         batch = lengthened(prompts, starts, device)
         local = {f"{i}": block.projection for i, block in enumerate((*self._encoder, *self._decoder))}
         with recorded({**local, "encoded": model.encoder[-1]}) as seen, self.latent.filling():
             decoded = model.states(batch, torch.float32)
         last = batch.offsets[1:] - 1
-        self.logits = model.head(rms(model.norm, decoded.x[last]))
+        self.logits = self.read_out(decoded.x[last])
 
         width = c.local_width // c.local_heads
         self.table = RotaryTable(width, device)
@@ -93,7 +98,7 @@ class HarnessDecoder:
         cut[batch.offsets[:-1]] = True
         read = Patches.of(cut, batch.offsets, late=self.late).read[last]
         self.newest = decoded.latent[read]
-        self.slots: list[tuple[Tensor, Tensor]] = []
+        self.slots: list[Tensor] = []
         self.added: Tensor | None = None
         self._give(np.arange(len(prompts)), self.newest)
 
@@ -124,9 +129,7 @@ class HarnessDecoder:
         x = self.encode(data, flags)
         if not self.late:
             self.finish(np.flatnonzero(self._begun))
-        turn = self.table.at(self.positions)
-        x = self.decode(x, turn, self.local.place(self.local.end - 1, 1), self.slots, self.added)
-        self.logits = self.read_out(x)
+        self.logits = self.read_out(self.decode(x, *self.here, self.slots, self.added))
 
     @property
     def starts(self) -> np.ndarray:
@@ -139,16 +142,16 @@ class HarnessDecoder:
         begins = flags if self.late else self._begun
         assert begins is not None
         self.positions = self.positions + 1
-        x = F.embedding(torch.from_numpy(data).to(self._device), model.byte)
+        x = self._byte(data)
         if self._grams is not None:
             x = x + self._grams.push(data, self.positions)
-        written = self._open.push(data, begins)
+        rows = self._open.push(data, begins)
         if model.router is None:
             assert flags is not None
-            x = x + self._known(written, flags)
-        turn, place = self.table.at(self.positions), self.local.enter()
+            x = x + self._known(rows, flags)
+        self.here = self.table.at(self.positions), self.local.enter()
         for i, block in enumerate(self._encoder):
-            x = block.advance(i, x, turn, place)
+            x = block.step(i, x, *self.here)
         if model.router is not None:
             both = torch.stack((self._last, x), 1).flatten(0, 1)
             begins_here = torch.arange(len(both), device=self._device) % 2 == 0
@@ -156,7 +159,7 @@ class HarnessDecoder:
             self._last = x
             flags = routing.starts[1::2].cpu().numpy()
             self.fired = routing.probability[1::2]
-            x = x + self._known(written, flags)
+            x = x + self._known(rows, flags)
         if not self.late:
             assert flags is not None
             self._begun = flags
@@ -166,13 +169,10 @@ class HarnessDecoder:
             members.append(x[row : row + 1])
         return x
 
-    def _known(self, written: np.ndarray, flags: np.ndarray) -> Tensor:
-        state = self.model.patch_state
-        place = torch.from_numpy(written).to(self._device)
-        x = F.embedding(place[:, 0].clamp(max=state.max_length), state.length) + F.embedding(place[:, 1], state.patch)
-        if state.knows_flag:
-            x = x + F.embedding(torch.from_numpy(flags).to(self._device).long(), state.flag)
-        return x
+    def _known(self, rows: np.ndarray, flags: np.ndarray) -> Tensor:
+        length, patch, flag = self._patch_state
+        x = length(np.minimum(self._open.length, self.model.patch_state.max_length)) + patch(rows)
+        return x if flag is None else x + flag(flags.astype(np.int64))
 
     def finish(self, rows: np.ndarray) -> None:
         """One latent step for each of these rows (N,), whose open patches are complete."""
@@ -190,15 +190,12 @@ class HarnessDecoder:
 
     def pooled(self, members: Sequence[Tensor]) -> Tensor:
         """What the latent model gets for complete patches, from each one's encoder states (bytes, D) -> (N, L)."""
-        model, count, how = self.model, len(members), self.model.config.pool
-        if how == "cross_attention" and count == 1:
-            made = query_patch(model.queries, members[0])
+        if self._pooler is not None:
+            made = self._pooler.pool(members)
         else:
             x = torch.cat(list(members))
-            sizes = torch.tensor([len(m) for m in members])
-            member = torch.arange(count).repeat_interleave(sizes).to(self._device)
-            made = model.queries(x, member, count) if how == "cross_attention" else pool(x, member, count, how)
-        out: Tensor = model.to_latent(made.flatten(1))
+            made = pool(x, owners([len(m) for m in members], x.device), len(members), self.model.config.pool)
+        out: Tensor = self.model.to_latent(made)
         return out
 
     def _give(self, rows: np.ndarray, latent: Tensor) -> None:
@@ -209,42 +206,27 @@ class HarnessDecoder:
             return
         index = torch.from_numpy(rows).to(self._device)
         self.newest = self.newest.index_copy(0, index, latent)
-        self.slots = [
-            (key.index_copy(0, index, new_key), value.index_copy(0, index, new_value))
-            for (key, value), (new_key, new_value) in zip(self.slots, slots, strict=True)
-        ]
+        self.slots = [have.index_copy(0, index, new) for have, new in zip(self.slots, slots, strict=True)]
         if self.added is not None and added is not None:
             self.added = self.added.index_copy(0, index, added)
 
-    def given(self, latent: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor | None]:
-        """Latent outputs (N, L) -> keys and values of their slots for each decoder layer, (N, H, K, E); or what is
+    def given(self, latent: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        """Latent outputs (N, L) -> keys and values of their slots for each decoder layer, (N, K, 2, H, E); or what is
         added instead, (N, D)."""
-        model, c = self.model, self.model.config
-        given = model.from_latent(latent)
+        c, given = self.model.config, self.model.from_latent(latent)
         if c.inject == "add":
             return [], given
         slots = given.view(len(latent), c.n_slots, c.local_width)
-        projected = []
-        for reader in self._readers:
-            both = F.linear(rms(reader.slot_norm, slots), reader.key_value.weight)
-            both = both.view(len(latent), c.n_slots, 2, c.local_heads, -1)
-            projected.append((both[:, :, 0].transpose(1, 2), both[:, :, 1].transpose(1, 2)))
-        return projected, None
+        return [reader.project(slots) for reader in self._readers], None
 
-    def decode(
-        self, x: Tensor, turn: Turn, place: WindowPlace, slots: Sequence[tuple[Tensor, Tensor]], added: Tensor | None
-    ) -> Tensor:
+    def decode(self, x: Tensor, turn: Turn, place: CachePlace, slots: Sequence[Tensor], added: Tensor | None) -> Tensor:
         """Local decoder for positions x (N, D) that read one patch each."""
-        c = self.model.config
         if added is not None:
             x = x + added
         for i, block in enumerate(self._decoder):
             if slots:
-                reader, (key, value) = self._readers[i], slots[i]
-                query = F.linear(rms(reader.query_norm, x), reader.query.weight).view(len(x), c.local_heads, 1, -1)
-                mixed = F.scaled_dot_product_attention(query, key, value).reshape(len(x), -1)
-                x = x + F.linear(mixed, reader.out.weight)
-            x = block.advance(len(self._encoder) + i, x, turn, place)
+                x = self._readers[i].read(x, slots[i])
+            x = block.step(len(self._encoder) + i, x, turn, place)
         return x
 
     def mark(self) -> Mark:
@@ -265,14 +247,13 @@ class HarnessDecoder:
 
     def read_out(self, x: Tensor) -> Tensor:
         """Decoder states (N, D) -> logits (N, V)."""
-        out: Tensor = self.model.head(rms(self.model.norm, x))
-        return out
+        return self._head(x)
 
     def keep(self, rows: Sequence[int]) -> None:
         host, index = np.array(rows), torch.tensor(rows, device=self._device)
         self.positions, self.patches, self._begun = self.positions[host], self.patches[host], self._begun[host]
         self.logits, self.newest, self._last = self.logits[index], self.newest[index], self._last[index]
-        self.slots = [(key[index], value[index]) for key, value in self.slots]
+        self.slots = [slots[index] for slots in self.slots]
         self.added = None if self.added is None else self.added[index]
         self.members = [self.members[row] for row in rows]
         self.local.keep(index)
@@ -286,13 +267,3 @@ def smoothed(latent: Tensor, probability: Tensor, before: Tensor) -> Tensor:
     """One patch more of `router.smooth`: latent and before (N, L), probability (N,)."""
     p = probability[:, None].to(latent.dtype)
     return p * latent + (1 - p) * before
-
-
-def query_patch(module: PatchQueries, x: Tensor) -> Tensor:
-    """`PatchQueries` for one patch, x (bytes, D) -> (1, K, D), without what it takes to do many at once."""
-    k, h, d = module.slots, module.heads, x.shape[1]
-    slots = F.linear(x.amax(0), module.expand.weight).view(k, d)
-    query = F.linear(rms(module.query_norm, slots), module.query.weight).view(1, k, h, -1).transpose(1, 2)
-    both = F.linear(rms(module.key_norm, x), module.key_value.weight).view(1, len(x), 2 * h, -1).transpose(1, 2)
-    mixed = F.scaled_dot_product_attention(query, both[:, :h], both[:, h:]).transpose(1, 2).reshape(k, d)
-    return (slots + F.linear(mixed, module.out.weight))[None]

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 
 from models.byte_lm import ByteLM
-from models.caches import RotaryTable, WindowCache, recorded, rms
+from models.caches import RotaryTable, WindowCache, recorded
+from models.parts import Lookup, NormedLinear
 from models.prefill import LatentCache, fill_windows, layers_of, lengthened
 from models.running_hashes import Grams
 from models.token_lm import TokenLM
@@ -27,7 +28,7 @@ class ByteLMDecoder:
 
     def _begin(self, model: ByteLM, prompts: Sequence[bytes]) -> None:
         c = model.config
-        self._model, self._device = model, model.byte.device
+        self._device = model.byte.device
         blocks = layers_of(model.blocks)
         batch = lengthened(prompts, [np.zeros(len(p) + 1, bool) for p in prompts], self._device)
         with recorded({f"{i}": block.projection for i, block in enumerate(blocks)}) as seen:
@@ -36,7 +37,8 @@ class ByteLMDecoder:
         self._cache = WindowCache(len(blocks), len(prompts), c.heads, c.width // c.heads, c.window, self._device)
         for i in range(len(blocks)):
             fill_windows(self._cache, i, seen[f"{i}"][1], batch.offsets, self._table)
-        self._blocks = blocks
+        self._byte = Lookup(model.byte)
+        self._blocks, self._head = blocks, NormedLinear(model.norm, model.head)
         self._grams = Grams(model.ngrams, prompts) if model.ngrams is not None else None
         self.positions = np.array([len(p) for p in prompts])
         self.logits = logits[batch.offsets[1:] - 1]
@@ -44,15 +46,14 @@ class ByteLMDecoder:
     @torch.inference_mode()
     def step(self, data: np.ndarray) -> None:
         """data (B,): the next byte of each document."""
-        model = self._model
         self.positions = self.positions + 1
-        x = F.embedding(torch.from_numpy(data).to(self._device), model.byte)
+        x = self._byte(data)
         if self._grams is not None:
             x = x + self._grams.push(data, self.positions)
         turn, place = self._table.at(self.positions), self._cache.enter()
         for i, block in enumerate(self._blocks):
-            x = block.advance(i, x, turn, place)
-        self.logits = model.head(rms(model.norm, x))
+            x = block.step(i, x, turn, place)
+        self.logits = self._head(x)
 
     def keep(self, rows: Sequence[int]) -> None:
         host, index = np.array(rows), torch.tensor(rows, device=self._device)

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from models.batch import Windows
-from models.caches import GrowingCache, Layer, RotaryTable, WindowCache, recorded, rms
+from models.caches import GrowingCache, RotaryTable, WindowCache, recorded
 from models.layers import Block
 from models.packing import PackedTransformer, pack
+from models.parts import Layer, rms
 
 
 class LatentCache:
@@ -33,9 +34,9 @@ class LatentCache:
     def step(self, x: Tensor, rows: np.ndarray, count: int = 1) -> Tensor:
         """x (N * M, D): the next `count` positions of each of `rows` (N,) -> (N * M, D)."""
         place = self.cache.enter(rows, count)
-        turn = self._table.at(place.positions)
+        turn = self._table.at(place.at)
         for i, block in enumerate(self._blocks):
-            x = block.advance(i, x, turn, place)
+            x = block.step(i, x, turn, place)
         return rms(self._model.norm, x)
 
     def keep(self, rows: Tensor) -> None:

@@ -8,42 +8,53 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
-import torch.nn.functional as F
+from numba import njit
 from torch import Tensor
 
 from models.ngrams import _MASK, _MULTIPLIER, NgramEmbedding
+from models.parts import Lookup
 
 _MAX = (1 << 64) - 1
+_FACTOR, _LOW, _ONE = np.uint64(_MULTIPLIER), np.uint64(_MASK), np.uint64(1)
 
 
 class Grams:
     """`NgramEmbedding` for the newest position of B documents, from the last bytes of each."""
 
     def __init__(self, module: NgramEmbedding, documents: Sequence[bytes]) -> None:
-        self._table = module.table
         self._rows, self._sizes = np.uint64(module.rows), np.array(module.sizes)
+        self._lookup = Lookup(module.table, skip=len(module.sizes) * module.rows)
         reach = module.sizes[-1]
-        powers = [pow(_MULTIPLIER, back, _MASK + 1) for back in range(reach)]
-        self._powers = np.array(powers, np.uint64)
-        self._first = np.arange(len(self._sizes), dtype=np.int64) * module.rows
         self.recent = np.zeros((len(documents), reach), np.uint64)
+        """(B, R): newest first."""
         for row, document in enumerate(documents):
             tail = document[-reach:][::-1]
             self.recent[row, : len(tail)] = np.frombuffer(tail, np.uint8)
 
     def push(self, data: np.ndarray, positions: np.ndarray) -> Tensor:
         """The next byte of each document (B,), the position that holds it (B,) -> (B, D)."""
-        self.recent = np.concatenate((data.astype(np.uint64)[:, None], self.recent[:, :-1]), 1)
-        values = ((self.recent + np.uint64(1)) * self._powers).cumsum(1, dtype=np.uint64)[:, self._sizes - 1]
-        rows = ((values & np.uint64(_MASK)) % self._rows).astype(np.int64) + self._first
-        fits = positions[:, None] >= self._sizes
-        padding = len(self._sizes) * int(self._rows)
-        index = torch.from_numpy(np.where(fits, rows, padding)).to(self._table.device)
-        return F.embedding_bag(index, self._table, mode="sum", padding_idx=padding)
+        self.recent, rows = _pushed_grams(self.recent, data, positions, self._sizes, self._rows)
+        return self._lookup(rows)
 
     def keep(self, rows: np.ndarray) -> None:
         self.recent = self.recent[rows]
+
+
+@njit(cache=True, nogil=True)
+def _pushed_grams(recent, data, positions, sizes, rows):  # type: ignore[no-untyped-def]
+    """recent (B, R) before, data and positions (B,) -> recent after, and `gram_rows` (B, G)."""
+    after, out = np.empty_like(recent), np.empty((len(data), len(sizes)), np.int64)
+    for b in range(len(data)):
+        after[b, 0], after[b, 1:] = data[b], recent[b, :-1]
+        value, power, done = np.uint64(0), _ONE, 0
+        for g in range(len(sizes)):
+            for back in range(done, sizes[g]):
+                value += (after[b, back] + _ONE) * power
+                power *= _FACTOR
+            done = sizes[g]
+            fits = positions[b] >= done
+            out[b, g] = np.int64((value & _LOW) % rows) + g * np.int64(rows) if fits else len(sizes) * np.int64(rows)
+    return after, out
 
 
 class OpenPatches:
@@ -62,15 +73,27 @@ class OpenPatches:
             self.length[row], self.value[row], self.power[row] = len(document) - begin, value, power
 
     def push(self, data: np.ndarray, begins: np.ndarray) -> np.ndarray:
-        """The next byte of each document (B,), which may begin a patch (B,) -> (B, 2) int64: lengths and rows."""
-        power = np.where(begins, np.uint64(1), self.power)
-        self.length = np.where(begins, 1, self.length + 1)
-        self.value = np.where(begins, np.uint64(0), self.value) + (data.astype(np.uint64) + np.uint64(1)) * power
-        self.power = power * np.uint64(_MULTIPLIER)
-        # the shift of `open_patch_rows` is one of a signed number whose upper bits are then cut off
-        mixed = self.value ^ ((self.value >> np.uint64(29)) & np.uint64(0x7FFFFFFFF))
-        rows = ((mixed & np.uint64(_MASK)) % self._rows).astype(np.int64) + 1
-        return np.stack((self.length, rows), 1)
+        """The next byte of each document (B,), which may begin a patch (B,) -> (B,) rows; `length` is then that with
+        this byte."""
+        self.length, self.value, self.power, rows = _pushed_patches(
+            self.length, self.value, self.power, data, begins, self._rows
+        )
+        return rows
 
     def keep(self, rows: np.ndarray) -> None:
         self.length, self.value, self.power = self.length[rows], self.value[rows], self.power[rows]
+
+
+@njit(cache=True, nogil=True)
+def _pushed_patches(length, value, power, data, begins, rows):  # type: ignore[no-untyped-def]
+    """All (B,): length, value and power before, data and begins -> these three after, and `open_patch_rows`."""
+    length, value, power, out = length + 1, value.copy(), power.copy(), np.empty_like(length)
+    for b in range(len(data)):
+        if begins[b]:
+            length[b], value[b], power[b] = 1, np.uint64(0), _ONE
+        value[b] += (np.uint64(data[b]) + _ONE) * power[b]
+        power[b] *= _FACTOR
+        # the shift of `open_patch_rows` is one of a signed number whose upper bits are then cut off
+        mixed = value[b] ^ ((value[b] >> np.uint64(29)) & np.uint64(0x7FFFFFFFF))
+        out[b] = np.int64((mixed & _LOW) % rows) + 1
+    return length, value, power, out

@@ -87,8 +87,7 @@ class Speculator:
     def _local(self, x: Tensor) -> Tensor:
         """The local decoder's step with the patch output that is there."""
         decoder = self._decoder
-        turn, place = decoder.table.at(decoder.positions), decoder.local.place(decoder.local.end - 1, 1)
-        return decoder.read_out(decoder.decode(x, turn, place, decoder.slots, decoder.added))
+        return decoder.read_out(decoder.decode(x, *decoder.here, decoder.slots, decoder.added))
 
     def _speculate(self, x: Tensor, length: int) -> list[int]:
         """Draft up to `length` bytes from position x (1, D) on, and keep what plain decoding would have written."""
@@ -129,7 +128,7 @@ class Speculator:
             outputs = torch.cat(smooth)
         slots, added = decoder.given(outputs)
         index = torch.tensor(reads, device=x.device) - 1
-        slots = [(key[index], value[index]) for key, value in slots]
+        slots = [own[index] for own in slots]
         positions = mark.positions + np.arange(len(x))
         place = decoder.local.place(mark.end - 1, len(x))
         made = decoder.decode(x, decoder.table.at(positions), place, slots, None if added is None else added[index])

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from test_models import OPTIONS
 from tiny import SMALL, TEXT, batch_of, harness, random_starts, shaken
 
+from models import parts
 from models.byte_lm import ByteLM, ByteLMConfig
 from models.decoding import HarnessDecoder
 from models.harness import Harness, Price
@@ -23,8 +24,19 @@ from models.speculation import Speculator, best
 from models.token_lm import TokenLM, TokenLMConfig
 from patchers import Stream
 
+WAYS = {"compiled": parts.NARROW, "torch": 0}
+"""Widths up to which parts run compiled."""
+
 PRICES: list[Price | None] = [None, "end", "start"]
 CLOSE = 1e-4
+
+
+@pytest.fixture(params=WAYS)
+def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "NARROW", WAYS[request.param])
+
+
+both_ways = pytest.mark.usefixtures("_way")
 
 
 def bytes_like_text(size: int, rng: np.random.Generator) -> bytes:
@@ -63,10 +75,14 @@ def test_cached_logits_are_those_of_the_full_forward(price: Price | None, option
                 decoder.step(np.array([data[p]]), told(model, starts, p))
 
 
-@settings(max_examples=25)
-@given(st.data())
-def test_any_batch_of_any_prompts(draw: st.DataObject) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_any_batch_of_any_prompts(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows of different lengths, cut differently, give what each gives in the full forward."""
+    monkeypatch.setattr(parts, "NARROW", WAYS[way])
+    settings(max_examples=15)(given(st.data())(any_batch))()
+
+
+def any_batch(draw: st.DataObject) -> None:
     price = draw.draw(st.sampled_from(PRICES))
     options: dict[str, Any] = draw.draw(st.sampled_from(OPTIONS))
     model = harness(price, dataclasses.replace(SMALL, **options))
@@ -93,6 +109,7 @@ def test_any_batch_of_any_prompts(draw: st.DataObject) -> None:
         decoder.step(np.array([data[r][lengths[r] + i] for r in rows]), flags)
 
 
+@both_ways
 def test_rows_of_different_lengths_far_beyond_the_window() -> None:
     """What a window remembers is moved to the front now and then; who has a short past keeps it."""
     rng = np.random.default_rng(6)
@@ -107,6 +124,7 @@ def test_rows_of_different_lengths_far_beyond_the_window() -> None:
         decoder.step(np.array([data[0][i], data[1][77 + i]]), flags)
 
 
+@both_ways
 def test_a_router_cuts_while_it_writes() -> None:
     rng = np.random.default_rng(2)
     for inject in ("add", "cross_attention"):
@@ -134,6 +152,7 @@ def test_a_router_cuts_while_it_writes() -> None:
             decoder.step(np.array([data[0][30 + i], data[1][10 + i]]))
 
 
+@both_ways
 @pytest.mark.parametrize("ngrams", [(), (3, 5)])
 def test_a_byte_model_without_patches(ngrams: tuple[int, ...]) -> None:
     rng = np.random.default_rng(3)
@@ -149,6 +168,7 @@ def test_a_byte_model_without_patches(ngrams: tuple[int, ...]) -> None:
         decoder.step(np.array([d[n + i] for d, n in zip(data, lengths, strict=True)]))
 
 
+@both_ways
 def test_a_token_model() -> None:
     rng = np.random.default_rng(4)
     model = shaken(TokenLM(TokenLMConfig(width=32, layers=2, heads=2), 50))

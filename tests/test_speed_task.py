@@ -104,7 +104,7 @@ def test_a_suite_of_all_kinds_of_models_has_speeds_in_its_table(
     suite = write_suite(tmp_path, train={**TRAIN, "bytes": 4000}, tasks=tasks)
     assert main(["run", str(suite), "--results", str(tmp_path / "results")]) == 0
     capsys.readouterr()
-    columns = "decode_rate,prefill_rate,step_ms_p50"
+    columns = "flops_per_byte,decode_rate,prefill_rate,step_ms_p50,step_ms_p90,step_ms_p99,speed_memory"
     call = ["table", str(suite), "--results", str(tmp_path / "results"), "--columns", columns, "--format", "csv"]
     assert main(call) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))

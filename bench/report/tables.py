@@ -22,8 +22,8 @@ COLUMNS = {
         *("flops.per_byte.head", "flops.per_byte.patcher", "train_flops", "patcher_flops", "train_bytes"),
     ),
     "Speed and memory": (
-        *("row", "train_bytes_per_second", "train_seconds", "score_seconds", "peak_memory", "prefill_rate"),
-        *("decode_rate", "step_ms_p50", "step_ms_p99"),
+        *("row", "flops_per_byte", "train_bytes_per_second", "train_seconds", "score_seconds", "peak_memory"),
+        *("prefill_rate", "decode_rate", "step_ms_p50", "step_ms_p90", "step_ms_p99", "speed_memory"),
     ),
     "The cut": ("row", "bytes_per_patch", "variation", "on_spaces", "flag_bits_share", "latent_gain", "kraft"),
 }

@@ -1,0 +1,106 @@
+"""Parts compute what the modules compute whose weights they read, compiled and by torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from tiny import shaken
+from torch import Tensor
+
+from models import parts
+from models.caches import GrowingCache, RotaryTable, WindowCache
+from models.layers import Block, Linear, RMSNorm
+from models.parts import Layer, Lookup, NormedLinear, Pooler, Reader, rms
+from models.pooling import PatchQueries, PatchReader
+
+WIDTH, HEADS, SLOTS = 16, 2, 3
+WAYS = {"compiled": parts.NARROW, "torch": 0}
+"""Widths up to which parts run compiled."""
+
+
+@pytest.fixture(params=WAYS, autouse=True)
+def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "NARROW", WAYS[request.param])
+
+
+def normal(*shape: int) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(sum(shape)).normal(size=shape).astype(np.float32))
+
+
+def same(have: Tensor, want: Tensor) -> bool:
+    return have.shape == want.shape and torch.allclose(have, want, atol=1e-5)
+
+
+def alone_too(part: Callable[[Tensor], Tensor], x: Tensor, want: Tensor) -> None:
+    """A compiled part gives each row what it gives it alone, to the last bit."""
+    have = part(x)
+    assert same(have, want)
+    if parts.NARROW:
+        assert torch.equal(have, torch.cat([part(row) for row in x.split(1)]))
+
+
+@torch.inference_mode()
+def test_norms_products_and_tables() -> None:
+    norm, linear, x = shaken(RMSNorm(WIDTH)), Linear(WIDTH, 7), normal(4, WIDTH)
+    assert isinstance(norm, RMSNorm)
+    alone_too(NormedLinear(norm, linear), x, linear(norm(x)))
+    assert same(rms(norm, x), norm(x))
+    table, rows = normal(9, WIDTH), np.array([[0, 3, 8], [8, 8, 8], [1, 1, 2]])
+    assert same(Lookup(table)(rows), table[rows].sum(1))
+    assert same(Lookup(table, skip=8)(rows), torch.stack((table[0] + table[3], 0 * table[0], 2 * table[1] + table[2])))
+    assert same(Lookup(table)(rows[:, 0]), table[rows[:, 0]])
+
+
+@torch.inference_mode()
+def test_readers() -> None:
+    module, x, slots = shaken(PatchReader(WIDTH, HEADS)), normal(4, WIDTH), normal(4, SLOTS, WIDTH)
+    assert isinstance(module, PatchReader)
+    reader = Reader(module)
+    projected = reader.project(slots)
+    assert projected.shape == (4, SLOTS, 2, HEADS, WIDTH // HEADS)
+    want = x + module(x, slots, torch.arange(4))
+    alone_too(lambda some: reader.read(some, projected[: len(some)]), x[:1], want[:1])
+    assert same(reader.read(x, projected), want)
+
+
+@torch.inference_mode()
+def test_pooling_of_patches_of_any_length() -> None:
+    module = shaken(PatchQueries(WIDTH, SLOTS, HEADS))
+    assert isinstance(module, PatchQueries)
+    for sizes in ((1,), (5, 1, 9), (4 * parts.FEW + 1,)):
+        members = normal(sum(sizes), WIDTH).split(list(sizes))
+        want = [module(own, torch.zeros(len(own), dtype=torch.int64), 1).flatten(1) for own in members]
+        assert same(Pooler(module).pool(members), torch.cat(want))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("count", [3, parts.FEW + 1])
+def test_layers_in_a_window_that_is_moved(count: int) -> None:
+    """Rows that differ in where they begin, against each row's own last positions."""
+    module = shaken(Block(WIDTH, HEADS))
+    assert isinstance(module, Block)
+    layer, width = Layer(module), WIDTH // HEADS
+    rows, table = 2, RotaryTable(width, torch.device("cpu"))
+    cache = WindowCache(1, rows, HEADS, width, window=5, device=torch.device("cpu"))
+    cache.begin[1] = cache.end = 2
+    whole = GrowingCache(1, rows, HEADS, width, torch.device("cpu"))
+    for step in range(100):
+        x = normal(rows, 1, WIDTH)[:, 0] + step / 50
+        turn = table.at(np.array([step + 2, step]))
+        have = layer.step(0, x, turn, cache.enter())
+        place = whole.enter(np.arange(rows))
+        seen = np.maximum(place.at - 4, 0)
+        want = layer.advance(0, x, turn, type(place)(place.kv, place.row, place.at, seen))
+        if step >= 5:
+            assert same(have, want), step
+    later = normal(count, WIDTH)
+    turn = table.at(np.arange(count))
+    have = layer.step(0, later, turn, whole.enter(np.array([1]), count))
+    whole.counts[1] -= count
+    one_by_one = [
+        layer.step(0, row, table.at(np.array([i])), whole.enter(np.array([1]))) for i, row in enumerate(later.split(1))
+    ]
+    assert same(have, torch.cat(one_by_one)), "several positions of a row, as one after the other"
