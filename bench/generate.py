@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import copy
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TextIO
@@ -60,7 +61,8 @@ def stream(module: nn.Module, patcher: Patcher | None, prompts: Sequence[bytes],
     Raises BenchError where the model cannot write: its patcher is not causal and it does not predict boundaries.
     """
     if wish.draft is not None:
-        return _speculated(module, patcher, prompts, wish.limits, wish.draft)
+        quick = (speculator(module, patcher, prompt, wish.draft) for prompt in prompts)
+        return itertools.chain.from_iterable(speculated(one, wish.limits, row) for row, one in enumerate(quick))
     chance = [np.random.default_rng(wish.seed + row) for row in range(len(prompts))]
     writer = begin(module, patcher, prompts, wish.sampling, chance)
     return write(writer, prompts, wish.limits, wish.sampling, chance)
@@ -77,20 +79,18 @@ def speculator(module: nn.Module, patcher: Patcher | None, prompt: bytes, draft:
     return Speculator(writer.decoder, None, None, draft)
 
 
-def _speculated(
-    module: nn.Module, patcher: Patcher | None, prompts: Sequence[bytes], limits: Limits, draft: int
-) -> Iterator[list[Piece]]:
-    for row, prompt in enumerate(prompts):
-        stopper, left = Stopper(limits.until), limits.max_bytes
-        if left == 0:
-            yield [Piece(row, b"", "max_bytes")]
-        for byte in speculator(module, patcher, prompt, draft).bytes(left):
-            left -= 1
-            shown = stopper.push(bytes([byte]))
-            if stopper.found:
-                yield [Piece(row, shown, "until")]
-                break
-            yield [Piece(row, shown if left else shown + stopper.end(), None if left else "max_bytes")]
+def speculated(quick: Speculator, limits: Limits, row: int = 0) -> Iterator[list[Piece]]:
+    """What `quick` writes, step by step, as document `row`; it can say then how many of its drafts stayed."""
+    stopper, left = Stopper(limits.until), limits.max_bytes
+    if left == 0:
+        yield [Piece(row, b"", "max_bytes")]
+    for byte in quick.bytes(left):
+        left -= 1
+        shown = stopper.push(bytes([byte]))
+        if stopper.found:
+            yield [Piece(row, shown, "until")]
+            return
+        yield [Piece(row, shown if left else shown + stopper.end(), None if left else "max_bytes")]
 
 
 def forking(patcher: Patcher) -> Callable[[Cut], Cut]:

@@ -129,6 +129,11 @@ def test_decoding(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
         assert found[ratio] > 0
 
 
+def test_what_is_not_installed_is_skipped_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    assert decode.transformers_blt(1) == {"d_transformers_blt": "skipped: transformers is not installed"}
+
+
 def test_multiple_choice(tmp_path: Path) -> None:
     items = [{"query": f"Question: {i}?", "choices": ["one", "two", "three"], "gold": 0} for i in range(6)]
     (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, items)))

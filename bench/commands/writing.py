@@ -42,7 +42,7 @@ def generate(
 ) -> None:
     """Go on with a prompt, byte by byte, with a model that a run has trained."""
     from bench.checkpoint import load_model
-    from bench.generate import Screen, Wish, stream
+    from bench.generate import Screen, Wish, speculated, speculator, stream
     from models.sampling import Sampling
     from models.writing import Limits
 
@@ -51,16 +51,24 @@ def generate(
     wish = Wish(Limits(max_bytes, ends, utf8), Sampling(temperature, top_k, top_p), seed, draft)
     begins = _prompt(prompt, prompt_file)
     model = load_model(checkpoint)
+    quick = speculator(model.module, model.patcher, begins, draft) if draft is not None else None
+    steps = speculated(quick, wish.limits) if quick else stream(model.module, model.patcher, [begins], wish)
     written, done, screen = b"", None, Screen(sys.stdout)
-    for pieces in stream(model.module, model.patcher, [begins], wish):
+    for pieces in steps:
         written, done = written + pieces[0].data, pieces[0].done
         if not as_json:
             screen.show(pieces[0].data, final=done is not None)
     if as_json:
         text = {"prompt": begins.decode(errors="replace"), "text": written.decode(errors="replace")}
-        print(json.dumps({**text, "hex": written.hex(), "bytes": len(written), "ended_by": done}, indent=1))
-    elif sys.stdout.isatty():
+        told = {**text, "hex": written.hex(), "bytes": len(written), "ended_by": done}
+        if quick is not None:
+            told |= {"drafted": quick.drafted, "accepted": quick.accepted}
+        print(json.dumps(told, indent=1))
+        return
+    if sys.stdout.isatty():
         print()
+    if quick is not None:
+        print(f"{quick.acceptance:.0%} of {quick.drafted} drafted bytes stayed", file=sys.stderr)
 
 
 def trace(
