@@ -55,11 +55,12 @@ def run(
             records = run_suite(config, results, display, only).records
         else:
             records = run_on_workers(job, config, count, display, display.beside).records
-        if display.ran == 0 and only is None and config.launch.devices == 1:
+        failed = any(record["status"] != "ok" for record in records)
+        if display.ran == 0 and not failed and only is None and config.launch.devices == 1:
             display.line(f"nothing to do: all {len(records)} runs are done (delete a record to repeat its run)")
     if only is None:
         print(render(build(records, preferred=config.columns), "terminal"))
-    return 1 if any(record["status"] != "ok" for record in records) else 0
+    return 1 if failed else 0
 
 
 def status(
