@@ -25,6 +25,10 @@ COMPARABLE = (
 ASKED = (("tasks", "options"), ("data.eval", "fingerprint"))
 
 
+NOT_POSSIBLE = "TaskNotPossible"
+"""The kind of error of a task that a model cannot be asked (`bench.tasks`, which would bring torch along)."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """Why a run has no number."""
@@ -104,17 +108,31 @@ def _runs(label: str, records: list[Record]) -> Runs:
 
 def _failure(record: Record) -> Failure | None:
     if record["status"] == "failed":
-        error = record["error"]
-        message = shortened(error["message"])
-        if error["kind"] == "BenchError":  # its message is made for people
-            return Failure(record["seed"], shortened(message, 40), message)
-        short = error["kind"] if error.get("step") is None else f"{error['kind']} at step {error['step']}"
-        return Failure(record["seed"], short, f"{short}: {message}")
+        return _reason(record["seed"], record["error"])
     for name, audit in {} if is_leaky(record) else (record.get("audits") or {}).items():
         if not audit.get("passed"):
             detail = shortened(str(audit.get("detail", "")))
             return Failure(record["seed"], f"{name} audit", f"the {name} audit failed: {detail}")
     return None
+
+
+def task_failures(runs: Runs) -> dict[str, list[Failure]]:
+    """Why runs that have numbers have none of a task, by task. One that a model cannot be asked has not failed."""
+    found: dict[str, list[Failure]] = {}
+    for record in runs.records:
+        for task, outcome in record["tasks"].items():
+            error = outcome.get("error")
+            if error is not None and error["kind"] != NOT_POSSIBLE:
+                found.setdefault(task, []).append(_reason(record["seed"], error))
+    return found
+
+
+def _reason(seed: int, error: Mapping[str, Any]) -> Failure:
+    message = shortened(error["message"])
+    if error["kind"] == "BenchError":  # its message is made for people
+        return Failure(seed, shortened(message, 40), message)
+    short = error["kind"] if error.get("step") is None else f"{error['kind']} at step {error['step']}"
+    return Failure(seed, short, f"{short}: {message}")
 
 
 def shortened(text: str, limit: int = 240) -> str:

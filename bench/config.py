@@ -498,7 +498,7 @@ def _check_model(sizes: Sizes, row: RowConfig, place: Place) -> None:
     for width, heads in HEADS.items():
         size, count = getattr(sizes, width, 0), getattr(sizes, heads, 1)
         if size % (2 * count):
-            raise wrong(width, f"wanted a multiple of {2 * count}, as {heads} is {count} and a head is even, got {size}")
+            raise wrong(width, f"wanted a multiple of {2 * count} (twice {heads}; each is of even width), got {size}")
 
 
 def _patcher(mapping: Mapping[str, Any], place: Place) -> Patcher:

@@ -118,12 +118,12 @@ def intervals(rows: Iterable[Runs], resamples: int) -> str:
     )
 
 
-def without_number(label: str, failures: list[Failure]) -> list[str]:
+def without_number(label: str, failures: list[Failure], what: str = "number") -> list[str]:
     """One note a reason."""
     reasons: dict[str, list[int]] = {}
     for failure in failures:
         reasons.setdefault(failure.full, []).append(failure.seed)
-    return [f"No number for {label}, {_seeds(seeds)}: {reason}" for reason, seeds in reasons.items()]
+    return [f"No {what} for {label}, {_seeds(seeds)}: {reason}" for reason, seeds in reasons.items()]
 
 
 def _span(numbers: Iterable[int]) -> str:

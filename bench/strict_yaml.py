@@ -93,7 +93,7 @@ def parse(text: str, name: str) -> Tree:
     try:
         return _parse(text, name)
     except RecursionError as error:
-        raise BenchError(f"{name}: its values are nested too deeply to be read; write them with fewer levels") from error
+        raise BenchError(f"{name}: its values are nested too deeply to be read; use fewer levels") from error
 
 
 def _parse(text: str, name: str) -> Tree:

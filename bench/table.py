@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from bench import footnotes
-from bench.comparison import Runs, check_comparable, metrics_of, rows_of, scores_of
+from bench.comparison import Runs, check_comparable, metrics_of, rows_of, scores_of, task_failures
 from bench.records import Record, dig
 from bench.render import FORMATS, Cell, Column, Row, Style, Table, render
 from bench.stats import MARGIN, RESAMPLES, Bootstrap, Estimate, Scores, best_rows, verdict
@@ -210,8 +210,9 @@ class Comparison:
         has = {name for name, (metric, _) in METRICS.items() if metric in self.metrics}
         default = [name for name in DEFAULT if name not in METRICS or name in has]
         chosen = list(dict.fromkeys(["row", *names] if names and "row" not in names else names or default))
-        if "flags" not in chosen and any(self.runs[label].mark for label in self.shown):
-            chosen.append("flags")  # who leaks and who failed cannot be chosen away
+        runs = [self.runs[label] for label in self.shown]
+        if "flags" not in chosen and any(one.mark or task_failures(one) for one in runs):
+            chosen.append("flags")  # who leaks and what failed cannot be chosen away
         return [self.column(name) for name in chosen]
 
     def column(self, name: str) -> _Maker:
@@ -297,6 +298,9 @@ class Comparison:
         if any(row.values("patcher.priced") for row in runs):
             notes.append(footnotes.PRICED)
         notes += [note for row in runs for note in footnotes.without_number(row.label, row.failures)]
+        for row in runs:
+            for task, failures in task_failures(row).items():
+                notes += footnotes.without_number(row.label, failures, f"result of the task {task}")
         if unaudited := [row.label for row in runs if any(not r.get("audits") for r in row.records)]:
             notes.append(f"Not audited: {', '.join(unaudited)}.")
         return notes
@@ -312,7 +316,7 @@ def _flags(runs: Runs) -> list[str]:
         return [*flags, f"failed: {runs.failures[0].short}"]
     if runs.failures:
         flags.append(f"{len(runs.failures)} of {len(runs.failures) + len(runs.records)} seeds failed")
-    return flags
+    return flags + [f"task {task} failed" for task in task_failures(runs)]
 
 
 def _text(words: Sequence[Any]) -> Cell:

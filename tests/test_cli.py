@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from record_builder import make_failed, make_record
 from rich.console import Console
 
 from bench import __version__
@@ -17,6 +18,7 @@ from bench.cli import main
 from bench.commands import reports
 from bench.listing import LISTS
 from bench.progress import Display
+from bench.run import Outcome
 from bench.table import FORMATS
 
 TINY = """\
@@ -213,6 +215,13 @@ def test_neither_help_nor_a_list_nor_a_rule_waits_for_torch(tmp_path: Path) -> N
         )
         done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+
+
+def test_a_run_that_another_process_failed_at_is_no_success(call: Called, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.run.run_suite", lambda *_: Outcome([make_record("random"), make_failed("stride")]))
+    code, out, err = call("run", "tiny.yaml")
+    assert (code, err) == (1, ""), "it was waited for, and there is something to do"
+    assert "No number for stride" in out
 
 
 def test_list_shows_plugins(call: Called) -> None:

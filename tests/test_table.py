@@ -20,6 +20,7 @@ from rich.console import Console
 from bench.render import Cell, Column, Row, Style, number, rich_table
 from bench.stats import Bootstrap, Scores
 from bench.table import COLUMNS, DEFAULT, FORMATS, Table, build, render
+from bench.tasks import TaskNotPossible
 from patchers.errors import BenchError
 
 LEAKY = {"config.leaky": True, "patcher.leaky": True}
@@ -350,6 +351,21 @@ def test_a_row_of_which_some_seeds_failed_says_so() -> None:
     assert table.cell("b", "flags").value == "1 of 3 seeds failed"
     assert table.cell("b", "seeds") == Cell(2, text="2 of 3")
     assert note(table, "No number for b, seed 2: ")
+
+
+def test_a_task_that_failed_is_named() -> None:
+    records = suite(2, a=2.3, b=2.2)
+    put(records[-1], "tasks.noise", {"version": 1, "error": {"kind": "ZeroDivisionError", "message": "no\nwords"}})
+    put(
+        records[0],
+        "tasks.speed",
+        {"version": 1, "error": {"kind": TaskNotPossible.__name__, "message": "it cannot write"}},
+    )
+    table = build(records, columns=["bpb"])
+    assert [table.cell(label, "flags").value for label in ("a", "b")] == [None, "task noise failed"]
+    assert note(table, "No result") == "No result of the task noise for b, seed 1: ZeroDivisionError: no words"
+    assert not any("cannot write" in text for text in table.notes), "not to be asked is no failure"
+    assert isinstance(table.cell("b", "bpb").value, float), "its other tasks have their numbers"
 
 
 def test_a_run_whose_audit_failed_carries_no_number() -> None:

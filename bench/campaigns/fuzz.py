@@ -135,7 +135,7 @@ class Sandbox:
         if number % 2:
             return Case(mutations.command_line(rng, self.root, self.good))
         suite = mutations.suite_file(rng, self.texts)
-        command = rng.choice((["plan"], ["plan"], ["plan"], ["table"], ["table"], ["fit"], ["run"], ["status"], ["data", "build"]))
+        command = rng.choice(("plan", "plan", "plan", "table", "table", "fit", "run", "status", "data build")).split()
         changes = [mutations.override(rng) for _ in range(rng.choice((0, 0, 0, 1, 2)))]
         return Case((*command, "fuzzed.yaml", *changes), suite)
 
@@ -293,7 +293,7 @@ def _streams(out: io.TextIOWrapper, err: io.TextIOWrapper) -> Iterator[None]:
 
 @contextlib.contextmanager
 def sandbox(trained: bool) -> Iterator[Sandbox]:
-    """A sandbox in a temporary folder, which is the working directory in the block; with a suite that was run, or not."""
+    """A sandbox in a temporary folder, which is the working directory in the block; `trained`: with a run suite."""
     with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):
         made = Sandbox(Path(name), trained)
         with harmless():
@@ -333,8 +333,9 @@ def main() -> int:
             print("  " + "\n  ".join(box.run(case).detail.splitlines()))
     said = ", ".join(f"{count} with exit code {code}" for code, count in codes.most_common())
     seconds = time.perf_counter() - began
-    print(f"{sum(codes.values())} cases of seed {asked.seed} in {seconds:.0f} s (the slowest, {slowest[1]}, {slowest[0]:.1f} s): {said}")
-    print(f"{sum(map(len, failed.values()))} failed, in {len(failed)} ways; peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GB")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"{codes.total()} cases of seed {asked.seed} in {seconds:.0f} s, the slowest {slowest}: {said}")
+    print(f"{sum(map(len, failed.values()))} failed, in {len(failed)} ways; peak {peak:.2f} GB")
     return 1 if failed else 0
 
 

@@ -35,9 +35,10 @@ CONTAINERS: tuple[Any, ...] = ([], {}, [[]], [{}], {"": None}, [None], {"name": 
 VALUES: tuple[Any, ...] = (None, True, False, *NUMBERS, *TEXTS, *CONTAINERS)
 
 SNIPPETS = (
-    *("&a ", "*a", "<<: *a\n", "<<: {train: {lr: 1}}\n", "!!python/object/apply:os.system [x] ", "!!binary aGk=", "!x "),
-    *("- ", ": ", "? ", "? [a]\n: b\n", "{", "}", "[", "]", "'", '"', "|\n  ", ">\n", "#", "---\n", "...\n", "%YAML 1.1\n"),
-    *("\t", "\r", "\x00", "\x85", "\u2028", "\ufeff", "\ud7ff", "1e400", ".nan", ".inf", "0x10", "1_0__0", "12:30"),
+    *("&a ", "*a", "<<: *a\n", "<<: {train: {lr: 1}}\n", "!!python/name:os.system ", "!!binary aGk=", "!x "),
+    *("- ", ": ", "? ", "? [a]\n: b\n", "{", "}", "[", "]", "'", '"', "|\n  ", ">\n", "#", "---\n", "...\n"),
+    *("%YAML 1.1\n", "\t", "\r", "\x00", "\x85", "\u2028", "\ufeff", "\ud7ff", "1e400", ".nan"),
+    *(".inf", "0x10", "1_0__0", "12:30"),
 )
 
 
@@ -69,7 +70,8 @@ def _changed_tree(rng: random.Random, text: str) -> str:
         holder, key = rng.choice(list(_places(tree)))
         rng.choice((_replaced, _replaced, _without, _renamed, _wrapped, _moved))(rng, tree, holder, key)
     try:
-        return yaml.safe_dump(tree, allow_unicode=rng.random() < 0.5, default_flow_style=rng.choice((None, True, False)))
+        flow = rng.choice((None, True, False))
+        return yaml.safe_dump(tree, allow_unicode=rng.random() < 0.5, default_flow_style=flow)
     except (yaml.YAMLError, ValueError, RecursionError):
         return text
 
@@ -168,7 +170,7 @@ def _appended(rng: random.Random, text: str) -> str:
 
 
 def _nothing_left(rng: random.Random, text: str) -> str:
-    return rng.choice(("", "\n", "# only a comment\n", "---\n", "null\n", "3\n", "[]\n", "{}\n", '"text"\n', "- a\n- b\n"))
+    return rng.choice(("", "\n", "# a comment\n", "---\n", "null\n", "3\n", "[]\n", "{}\n", '"text"\n', "- a\n- b\n"))
 
 
 _OF_TEXT: tuple[Callable[[random.Random, str], str], ...] = (
@@ -220,8 +222,8 @@ def _keys() -> list[tuple[tuple[str, ...], tuple[Any, ...]]]:
     ]
     out.append((("rows", "*", "patcher", "name"), tuple(patchers.names())))
     out += [(("tasks",), ([name], [{"name": name, "x": 1}], [name, name])) for name in tasks.names()]
-    out += [(("sweep", key), ([1e6], [1, 2], [0])) for key in ("train.bytes", "train_flops", "bytes_per_patch", "train.lr")]
-    return out
+    swept = ("train.bytes", "train_flops", "bytes_per_patch", "train.lr")
+    return out + [(("sweep", key), ([1e6], [1, 2], [0])) for key in swept]
 
 
 def _words(hint: Any) -> tuple[Any, ...]:
@@ -280,7 +282,8 @@ def override(rng: random.Random) -> str:
     value = rng.choice(values) if values and rng.random() < 0.5 else rng.choice(VALUES)
     rows = ("stride", "bytes", "more", "*")
     dotted = ".".join(rng.choice(rows) if key == "*" else key for key in path)
-    return f"{dotted}={value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True).split(chr(10))[0]}"
+    said = value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True).splitlines()[0]
+    return f"{dotted}={said}"
 
 
 def _commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -311,4 +314,5 @@ def _odd(rng: random.Random, args: list[str]) -> None:
 
 
 def _stray(rng: random.Random, args: list[str]) -> None:
-    args.insert(rng.randrange(len(args) + 1), rng.choice(("--", "-", "-x", "--jsn", "--json=1", "--help", "-h", "", "--plugin")))
+    stray = rng.choice(("--", "-", "-x", "--jsn", "--json=1", "--help", "-h", "", "--plugin"))
+    args.insert(rng.randrange(len(args) + 1), stray)
