@@ -68,7 +68,7 @@ def run_in_slurm(
     work = Work.of(suite, job.results, listener)
     name = submit(job, work, at_a_time)
     if name is not None:
-        tell(f"Slurm has the runs as job {name}; this only looks on, and `scancel {name}` stops them")
+        tell(f"Slurm has the runs as job {name}, which goes on without this command; `scancel {name}` ends it")
     if not wait:
         return None
     for line in follow(work, listener):

@@ -22,9 +22,10 @@ from tiny_suite import TRAIN, tiny_suite, write_suite
 
 from bench import records, slurm
 from bench.cli import main
+from bench.data import load
 from bench.launch import Job
 from bench.records import Record
-from bench.run import Work, described, run_suite
+from bench.run import Work, described, run_suite, runs_of, training_checkpoint
 from bench.slurm import follow, parameters, submit, tasks_of
 from bench.slurm_task import do
 from bench.status import status
@@ -302,36 +303,30 @@ def until(happens: Callable[[], object], process: subprocess.Popen[str], seconds
 def test_a_real_array_whose_tasks_are_stopped_and_cancelled_ends_with_the_local_table(
     tmp_path: Path, real: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train = {**TRAIN, "bytes": 200_000, "checkpoint_seconds": 0.5}
+    train = {**TRAIN, "bytes": 100_000, "checkpoint_seconds": 0.2}
     launch = {"slurm": {"partition": "work", "cpus": 1, "time": 30}}
     path = write_suite(tmp_path, TWO, seeds=[0, 1], train=train, launch=launch)
     results = tmp_path / "there"
     command = [sys.executable, "-m", "bench.cli", "run", str(path), "--results", str(results)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     suite = tiny_suite(tmp_path, rows=TWO, seeds=[0, 1], train=train, launch=launch)
+    runs = runs_of(suite, load(suite.data))
     try:
         until(lambda: list(results.glob("tiny/slurm/*.json")), process)
         array = next(results.glob("tiny/slurm/*.json")).stem
 
-        def training(index: int) -> bool:
-            return "trained on" in status(suite, results)[index].what
-
-        until(lambda: training(0), process)
-        stopped = status(suite, results)[0]
+        until(training_checkpoint(results, suite, runs[0]).exists, process)
         real("scancel", "--signal=TERM", f"{array}_0")  # as at the end of its time
-        until(lambda: training(1), process)
-        cancelled = status(suite, results)[1]
+        until(training_checkpoint(results, suite, runs[1]).exists, process)
         real("scancel", f"{array}_1")
         real("scontrol", "requeue", f"{array}_1")
         out, err = process.communicate(timeout=900)
     finally:
         process.kill()
     assert process.returncode == 0, err
-    assert err.startswith(f"Slurm has the runs as job {array}; ")
-    for one in (stopped, cancelled):
-        assert one.state == "running"
-        assert one.log is not None
-        assert "stopped by SIGTERM" in Path(one.log).read_text()
+    assert err.startswith(f"Slurm has the runs as job {array}, ")
+    for run in runs[:2]:
+        assert "stopped by SIGTERM" in records.log_path(results, "tiny", run.run_id).read_text()
     restarts = [re.findall(r"Restarts=(\d+)", real("scontrol", "show", "job", f"{array}_{n}")) for n in range(4)]
     assert restarts == [["1"], ["1"], ["0"], ["0"]]
     there = run_suite(suite, results).records
