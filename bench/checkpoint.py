@@ -60,13 +60,16 @@ def save_model(
 
 
 def read_header(folder: Path) -> dict[str, Any]:
-    """What `model.json` says. Raises BenchError when there is none, or one of another version, or a damaged one."""
+    """What `model.json` says. Raises BenchError when there is none, or one of another version; Damaged for no JSON."""
+    path = folder / "model.json"
     try:
-        header = json.loads((folder / "model.json").read_text())
-    except (OSError, ValueError) as error:
+        header = json.loads(path.read_bytes())
+    except OSError as error:
         raise BenchError(
             f"{folder} holds no trained model ({error}); give a folder results/SUITE/checkpoints/RUN_ID"
         ) from error
+    except ValueError as error:
+        raise Damaged(f"{path} is damaged ({error})") from error
     found = header.get("format") if isinstance(header, dict) else None
     if found != FORMAT:
         raise BenchError(f"{folder} has format {found}, this patchbench reads format {FORMAT}; train it again")
@@ -76,7 +79,7 @@ def read_header(folder: Path) -> dict[str, Any]:
 def check_model(folder: Path) -> None:
     """Raises Damaged, naming the file, for a model that is not as `save_model` left it."""
     try:
-        if read_header(folder).get("sealed", False) or (folder / SEAL).exists():
+        if (folder / SEAL).exists() or read_header(folder).get("sealed", False):
             check_sealed(folder)
     except Damaged as error:
         raise Damaged(f"{error}: delete {folder} and run its suite again, which trains it anew") from error
@@ -106,8 +109,8 @@ def load_model(folder: str | Path, device: torch.device | None = None) -> CutMod
     Raises BenchError when the folder holds no such model.
     """
     folder = Path(folder)
+    check_model(folder)  # first, so that what is damaged is named, whatever it would say
     header = read_header(folder)
-    check_model(folder)
     patcher = load(folder / "patcher") if header["patcher"] else None
     try:
         model = _module(header, patcher)

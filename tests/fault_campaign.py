@@ -5,16 +5,19 @@ file flipped, and share a results folder with others. After each the same comman
 what a clock says, and its weights are compared with those of a run that nothing disturbed. `report.md` and
 `report.json` go to FOLDER; exit code 1 where something was lost, believed, or left lying about.
 
-Moments are drawn from --seed, within how long each phase takes on this machine, or among its operations on files.
+Moments are drawn from --seed, within how long each phase takes on this machine, or among its operations on files. The
+campaign may be stopped: the same command goes on from the report, which is written after each case.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -36,6 +39,7 @@ from tiny_suite import TRAIN, write_suite, write_texts
 
 from bench import __version__, records
 from bench.cli import main
+from bench.files import write_atomic
 from bench.tensors import load_tensors
 
 HERE = Path(__file__).resolve().parent
@@ -56,29 +60,53 @@ class Case:
 
     kind: str
     what: str
-    hit: str
+    hit: str = ""
     """Where it really happened."""
     wrong: list[str] = field(default_factory=list)
     """What is not as it should be."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}, {self.what}"
 
 
 class Campaign:
     """A suite, the folders of its runs, and what a run comes to that nothing disturbs."""
 
-    def __init__(self, folder: Path, seed: int, say: Callable[[str], None] = lambda message: None) -> None:
-        self.folder, self.random, self.say = folder, random.Random(seed), say
-        self.suite = make_suite(folder)
-        self.cases: list[Case] = []
-        self.number = 0
-        process = self.start(folder / "undisturbed", {})
-        _, err = process.communicate(timeout=600)
-        assert process.returncode == 0, err
-        self.wanted = outcome(folder / "undisturbed")
+    def __init__(self, folder: Path, seed: int, wanted: dict[str, str] | None = None) -> None:
+        """`wanted` is what an earlier part of the campaign found undisturbed."""
+        self.folder, self.seed = folder, seed
+        self.random = random.Random(seed)
+        make_suite(folder)
+        os.chdir(folder)  # so that the suite, and with it the runs, are called the same wherever that is
         torch.set_num_threads(1)
         load_libraries()
+        self.wanted = wanted or self.by_an_interpreter_of_its_own()
+        self.undisturbed = folder / "undisturbed"
+        assert not (wrong := self.again(self.undisturbed)), wrong
+        self.phases = [line for line in self.report() if "phase" in line]
+
+    def by_an_interpreter_of_its_own(self) -> dict[str, str]:
         with self.results() as results:
-            assert not self.again(results)
-            self.phases = [line for line in self.report() if "phase" in line]
+            process = self.start(results, {})
+            _, err = process.communicate(timeout=600)
+            assert process.returncode == 0, err
+            return outcome(results)
+
+    @functools.cached_property
+    def unrecorded(self) -> Path:
+        """The caches of a whole run: the next one looks at them."""
+        folder = self.folder / "unrecorded"
+        shutil.copytree(self.undisturbed / "cache", folder / "cache")
+        return folder
+
+    @functools.cache  # noqa: B019 - there is one campaign
+    def killed_in(self, phase: str) -> Path:
+        """What a run leaves that is killed in the middle."""
+        folder = self.folder / f"killed in {phase}"
+        most = next(line["operations"] for line in self.phases if (line["phase"], line["nth"]) == (phase, 1))
+        self.run(folder, {"phase": phase, "nth": 1, "operation": most // 2})
+        return folder
 
     # --- running
 
@@ -99,7 +127,7 @@ class Campaign:
         return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
 
     def arguments(self, results: Path) -> list[str]:
-        return ["run", str(self.suite), "--results", str(results)]
+        return ["run", "tiny.yaml", "--results", str(results)]
 
     def reported(self, fault: dict[str, Any]) -> dict[str, Any]:
         (self.folder / "report").unlink(missing_ok=True)
@@ -113,17 +141,12 @@ class Campaign:
     @contextmanager
     def results(self) -> Iterator[Path]:
         """An empty folder for one case."""
-        self.number += 1
-        folder = self.folder / f"case-{self.number}"
+        folder = self.folder / "case"
         folder.mkdir()
         try:
             yield folder
         finally:
             shutil.rmtree(folder)
-
-    def note(self, case: Case) -> None:
-        self.cases.append(case)
-        self.say(f"{len(self.cases)}: {case.kind}, {case.what} ({case.hit}): {'; '.join(case.wrong) or 'fine'}")
 
     def again(self, results: Path) -> list[str]:
         """Run the same command, and say what is not as if nothing had happened."""
@@ -149,52 +172,47 @@ class Campaign:
             return {**where, "operation": self.random.randint(1, one["operations"])}
         return {**where, "after": self.random.random() * one["seconds"]}
 
-    def kill(self, phase: str) -> bool:
-        """Whether it was hit in this phase."""
-        with self.results() as results:
-            fault = self.moment(phase)
-            told = self.run(results, fault)
-            hit = next((line for line in self.report() if "killed in" in line), None)
-            if told.returncode != -signal.SIGKILL or hit is None:
-                return False  # it was over before
-            where = hit["killed in"] or "between two phases"
-            case = Case("kill -9", phase, f"{where}, {hit['why']}", self.again(results))
-        self.note(case)
-        return bool(where == phase)
+    def kill(self, case: Case, phase: str) -> None:
+        """Until it is hit in this phase: a moment may come when the phase is over, on a machine with other work."""
+        tries: list[str] = []
+        while len(tries) < 8 and case.hit.partition(",")[0] != phase:
+            with self.results() as results:
+                told = self.run(results, self.moment(phase))
+                hit = next((line for line in self.report() if "killed in" in line), None)
+                if told.returncode == -signal.SIGKILL and hit is not None:
+                    case.hit = f"{hit['killed in'] or 'between two phases'}, {hit['why']}"
+                    case.wrong += self.again(results)
+                tries.append(case.hit)
+        if case.hit.partition(",")[0] != phase:
+            case.wrong.append(f"not hit in {len(tries)} tries")
 
-    def kill_cutting_processes(self) -> None:
+    def kill_cutting(self, case: Case, victim: str) -> None:
         """One of the processes that cut a corpus is killed, or the one that began them."""
-        for victim in ("parent", "child"):
-            fault: dict[str, Any] = {"parallel": 4000}
-            with self.results() as results:
-                process = self.start(results, fault, cores=2)
-                children = wait_for(cutters, process)
-                time.sleep(self.random.random())
-                os.kill(process.pid if victim == "parent" else children[0], signal.SIGKILL)
-                process.communicate(timeout=600)
-                wrong = orphans(children)
-                case = Case("kill -9", f"segmentation in processes, {victim}", "segmentation", wrong)
-                case.wrong += self.again(results)
-            self.note(case)
+        with self.results() as results:
+            process = self.start(results, {"parallel": 4000}, cores=2)
+            children = wait_for(cutters, process)
+            time.sleep(self.random.random())
+            os.kill(process.pid if victim == "parent" else children[0], signal.SIGKILL)
+            process.communicate(timeout=600)
+            case.hit = "segmentation"
+            case.wrong = orphans(children) + self.again(results)
 
-    def kill_workers(self) -> None:
+    def kill_workers(self, case: Case, victim: str) -> None:
         """`run --workers 2`: one of the workers is killed while it trains, or the process that began them."""
-        for victim in ("parent", "child"):
-            with self.results() as results:
-                process = self.start(results, {}, "--workers", "2", cores=2)
-                wait_for(functools.partial(has_trained, results), process)
-                children = workers(process.pid)
-                os.kill(process.pid if victim == "parent" else self.random.choice(children), signal.SIGKILL)
-                if victim == "parent":
-                    case = Case("kill -9", "--workers 2, parent", "training", self.again(results) + orphans(children))
-                    process.communicate()
-                else:
-                    process.communicate(timeout=600)
-                    case = Case("kill -9", "--workers 2, a worker", "training", self.again(results))
-            self.note(case)
+        with self.results() as results:
+            process = self.start(results, {}, "--workers", "2", cores=2)
+            wait_for(functools.partial(has_trained, results), process)
+            children = workers(process.pid)
+            os.kill(process.pid if victim == "parent" else self.random.choice(children), signal.SIGKILL)
+            case.hit = "training"
+            if victim == "parent":
+                case.wrong = self.again(results)  # at once: what the workers do meanwhile must not matter
+                case.wrong += orphans(children)
+            process.communicate(timeout=600)
+            if victim != "parent":
+                case.wrong = self.again(results)
 
-    def full_disk(self, phase: str, nth: int, leave: int) -> None:
-        case = Case("full disk", f"{phase} {nth}, {leave:,} bytes left", "not reached")
+    def full_disk(self, case: Case, phase: str, nth: int, leave: int) -> None:
         with self.results() as results, disk(results):
             told = self.run(results, {"phase": phase, "nth": nth, "fill": str(results), "leave": leave})
             full = next((line for line in self.report() if "full" in line), None)
@@ -209,9 +227,8 @@ class Campaign:
                 case.wrong += [f"{name} has changed" for name in full["files"] if now.get(name) != full["files"][name]]
                 (results / FILLER).unlink()
                 case.wrong += self.again(results)
-        self.note(case)
 
-    def flip(self, name: str, before: Path, again: bool = True) -> None:
+    def flip(self, case: Case, before: Path, name: str, again: bool = True) -> None:
         """One bit of a file, given the state of a results folder that has it; `again` where a run looks at it."""
         with self.results() as results:
             shutil.copytree(before, results, dirs_exist_ok=True)
@@ -221,7 +238,7 @@ class Campaign:
             held[place] ^= 1 << bit
             path.write_bytes(held)
             told = self.run(results, {}) if again else self.ask(path.parent)
-            case = Case("flipped bit", name, f"byte {place} of {len(held)}, bit {bit}")
+            case.hit = f"byte {place} of {len(held)}, bit {bit}"
             if path.name not in told.stderr:
                 case.wrong.append("nothing was said")
             if told.returncode == 2:
@@ -231,72 +248,84 @@ class Campaign:
             else:
                 case.hit += ", made again"
                 case.wrong += self.differences(results) if told.returncode == 0 else [told.stderr[-300:]]
-        self.note(case)
 
     def ask(self, model: Path) -> subprocess.CompletedProcess[str]:
         """Somebody who wants to use a trained model."""
         folder = next(p for p in (model, model.parent) if (p / "model.json").exists())
         return forked(["generate", str(folder), "--prompt", "the", "--max-bytes", "1"], {}, self.folder)
 
-    def flips(self) -> None:
-        done = self.folder / "undisturbed"
-        self.flip("tiny/runs/tokens*.json", done)
-        for name in ("model.json", "model.safetensors", "sums.json", "patcher/patcher.json", "patcher/arrays.npz"):
-            self.flip(f"tiny/checkpoints/tokens*/{name}", done, again=False)
-        unrecorded = self.folder / "unrecorded"
-        shutil.copytree(done, unrecorded)
-        for record in (unrecorded / "tiny/runs").iterdir():  # so that its run looks at the caches
-            record.unlink()
-        shutil.rmtree(unrecorded / "tiny/checkpoints")
-        for name in ("data", "ends", "digests", "titles", "title_ends", "store.json"):
-            self.flip(f"cache/corpora/*/{name}", unrecorded)
-        for name in ("starts", "ids", "cuts.json"):
-            self.flip(f"cache/cuts/bpe*/{name}", unrecorded)
-        for name in ("arrays.npz", "patcher.json", "sums.json"):
-            self.flip(f"cache/patchers/bpe*/{name}", unrecorded)
-        # What a killed run goes on from.
-        for phase, nth, names in (
-            ("data build", 1, [f"cache/corpora/*.part/spool/0.{e}" for e in ("data", "titles", "entries", "json")]),
-            ("segmentation", 1, ["cache/cuts/*.part/*.cuts"]),
-            ("training", 1, ["tiny/checkpoints/*.training.safetensors"]),
-        ):
-            most = next(line for line in self.phases if (line["phase"], line["nth"]) == (phase, nth))["operations"]
-            killed = self.folder / f"killed-{phase}"
-            self.run(killed, {"phase": phase, "nth": nth, "operation": most // 2})
-            for name in names:
-                self.flip(name, killed)
-
-    def together(self, count: int) -> None:
+    def together(self, case: Case, count: int) -> None:
         """Processes that are begun at once with the same command."""
         with self.results() as results:
             processes = [self.start(results, {}) for _ in range(count)]
             told = [process.communicate(timeout=1200)[1] for process in processes]
             done = Counter(line.split()[1] for err in told for line in err.splitlines() if " done: " in line)
-            case = Case("together", f"{count} processes", f"{len(done)} runs, {done.total()} times done")
-            case.wrong += [f"{run} was done {times} times" for run, times in done.items() if times > 1]
+            case.hit = f"{len(done)} runs, {done.total()} times done"
+            case.wrong = [f"{run} was done {times} times" for run, times in done.items() if times > 1]
             case.wrong += [err[-300:] for p, err in zip(processes, told, strict=True) if p.returncode]
             case.wrong += self.differences(results)
-        self.note(case)
+
+    # --- all of them
+
+    def plan(self, kills: int) -> list[tuple[Case, Callable[[Case], None]]]:
+        """Every case, and how it comes about."""
+        made: list[tuple[Case, Callable[[Case], None]]] = []
+
+        def add(kind: str, what: str, how: Callable[..., None], *arguments: Any) -> None:
+            made.append((Case(kind, what), lambda case: how(case, *arguments)))
+
+        for number in range(kills):
+            phase = PHASES[number % len(PHASES)]
+            add("kill -9", f"{phase} {number // len(PHASES) + 1}", self.kill, phase)
+        for name in ("tiny/runs/tokens*.json",):
+            add("flipped bit", name, self.flip, self.undisturbed, name)
+        for name in ("model.json", "model.safetensors", "sums.json", "patcher/patcher.json", "patcher/arrays.npz"):
+            add("flipped bit", name := f"tiny/checkpoints/tokens*/{name}", self.flip, self.undisturbed, name, False)
+        caches = [f"corpora/*/{n}" for n in ("data", "ends", "digests", "titles", "title_ends", "store.json")]
+        caches += [f"cuts/bpe*/{n}" for n in ("starts", "ids", "cuts.json")]
+        caches += [f"patchers/bpe*/{n}" for n in ("arrays.npz", "patcher.json", "sums.json")]
+        for name in caches:
+            add("flipped bit", f"cache/{name}", self.flip, self.unrecorded, f"cache/{name}")
+        unfinished = [
+            ("data build", f"cache/corpora/*.part/spool/0.{n}") for n in ("data", "titles", "entries", "json")
+        ]
+        unfinished += [("segmentation", "cache/cuts/*.part/*.cuts")]
+        unfinished += [("training", "tiny/checkpoints/*.training.safetensors")]
+        for phase, name in unfinished:
+            add("flipped bit", name, lambda c, p, n: self.flip(c, self.killed_in(p), n), phase, name)
+        for phase in PHASES if can_mount() else ():
+            for nth, leave in ((1, 0), (2, 0), (1, 10_000)):
+                if any((line["phase"], line["nth"]) == (phase, nth) for line in self.phases):
+                    add("full disk", f"{phase} {nth}, {leave:,} bytes left", self.full_disk, phase, nth, leave)
+        for victim in ("parent", "child"):
+            add("kill -9", f"processes that cut, the {victim}", self.kill_cutting, victim)
+        for victim in ("parent", "child"):
+            add("kill -9", f"--workers 2, the {victim}", self.kill_workers, victim)
+        for count in (2, 4):
+            add("together", f"{count} processes", self.together, count)
+        return made
 
 
 def make_suite(folder: Path) -> Path:
     for number in range(4):
         write_texts(folder, 30, seed=number).rename(folder / f"{number}.jsonl")
-    source = {"files": [str(folder / "?.jsonl")], "field": "text", "calibration": 0.2, "test": 0.2}
+    source = {"files": ["?.jsonl"], "field": "text", "calibration": 0.2, "test": 0.2}
     return write_suite(folder, ROWS, data=source, train={**TRAIN, "checkpoint_seconds": 0.01})
 
 
-def outcome(results: Path) -> dict[str, Any]:
-    """Every number of every record but what the clock says, and the weights."""
-    found: dict[str, Any] = {}
+def outcome(results: Path) -> dict[str, str]:
+    """A digest of every number of every record but what the clock says, and one of the weights."""
+    found: dict[str, str] = {}
     for path in sorted(results.glob("*/runs/*.json")):
         record = records.read(path)
         if "cost" in record:
             record["cost"] = {k: v for k, v in record["cost"].items() if not k.endswith(BY_CLOCK)}
-        found[path.name] = record
+        found[path.name] = records.digest(record)
     for path in sorted(results.glob("*/checkpoints/*/model.safetensors")):
-        tensors, _ = load_tensors(path)
-        found[f"weights of {path.parent.name}"] = {name: held.numpy().tobytes() for name, held in tensors.items()}
+        digest = hashlib.sha256()
+        for name, held in sorted(load_tensors(path)[0].items()):
+            digest.update(name.encode() + held.numpy().tobytes())
+        found[f"weights of {path.parent.name}"] = digest.hexdigest()
     return found
 
 
@@ -410,88 +439,66 @@ def can_mount() -> bool:
             return False
 
 
-# --- the whole
+# --- the report
 
 
-def run_all(campaign: Campaign, kills: int, each: int) -> list[str]:
-    """Everything; what was left out, and why."""
-    hit: Counter[str] = Counter()
-    for _ in range(3 * kills):
-        if hit.total() >= kills and min(hit[phase] for phase in PHASES) >= each:
-            break
-        phase = min(PHASES, key=lambda phase: hit[phase])
-        hit[phase] += campaign.kill(phase)
-    campaign.kill_cutting_processes()
-    campaign.kill_workers()
-    campaign.flips()
-    for count in (2, 4):
-        campaign.together(count)
-    if not can_mount():
-        return ["full disk, since mounting a small one takes root"]
-    for phase in PHASES:
-        for nth, leave in ((1, 0), (2, 0), (1, 10_000)):
-            if any(line["phase"] == phase and line["nth"] == nth for line in campaign.phases):
-                campaign.full_disk(phase, nth, leave)
-    return []
-
-
-def run_short(campaign: Campaign) -> list[str]:
-    """A little of everything that needs no second interpreter."""
-    for phase in PHASES:
-        campaign.kill(phase)
-    campaign.flip("tiny/runs/tokens*.json", campaign.folder / "undisturbed")
-    if not can_mount():
-        return ["full disk, since mounting a small one takes root"]
-    for phase in ("segmentation", "record writing"):
-        campaign.full_disk(phase, 1, 0)
-    return ["most of it"]
-
-
-def markdown(cases: list[Case], left_out: list[str], seed: int, seconds: float) -> str:
+def markdown(told: dict[str, Any], cases: list[Case]) -> str:
     lines = [
         "# Faults",
         "",
-        f"`python tests/fault_campaign.py --seed {seed}`, patchbench {__version__}, {seconds / 60:.0f} minutes.",
-        "After each accident the same command was run again. *As if nothing had happened*: every number of every",
-        "record, but for what a clock or a memory gauge says, and every byte of the weights are those of a run that",
-        "nothing disturbed, and no file of unfinished work is left.",
+        f"`python tests/fault_campaign.py --seed {told['seed']}`, patchbench {__version__}. After each accident the",
+        "same command was run again. *As if nothing had happened*: every number of every record, but for what a clock",
+        "or a memory gauge says, and every byte of the weights are those of a run that nothing disturbed, and no file",
+        "of unfinished work is left.",
         "",
     ]
-    kinds = {"kill -9": "killed", "full disk": "", "flipped bit": "", "together": ""}
     lines += ["| accident | cases | as if nothing had happened |", "|---|--:|--:|"]
-    counted: Counter[tuple[str, str]] = Counter()
-    fine: Counter[tuple[str, str]] = Counter()
+    groups: dict[str, list[Case]] = {}
     for case in cases:
-        key = (case.kind, case.hit.partition(",")[0] if case.what in PHASES and case.kind == "kill -9" else case.what)
-        counted[key] += 1
-        fine[key] += not case.wrong
-    for kind in kinds:
-        lines += [f"| {k}: {what} | {n} | {fine[k, what]} |" for (k, what), n in counted.items() if k == kind]
-    lines += ["", *(f"Left out: {what}." for what in left_out)]
-    lines += ["", "## Each", "", "| kind | aimed at | hit | wrong |", "|---|---|---|---|"]
+        phase = case.hit.partition(",")[0]
+        groups.setdefault(f"{case.kind}: {phase}" if case.kind == "kill -9" else case.kind, []).append(case)
+    lines += [f"| {name} | {len(group)} | {sum(not c.wrong for c in group)} |" for name, group in groups.items()]
+    lines += ["", *(f"Left out: {what}." for what in told["left_out"])]
+    lines += ["", "## Each", "", "| kind | aimed at | what happened | wrong |", "|---|---|---|---|"]
     cell = "| {} | {} | {} | {} |"
     lines += [cell.format(c.kind, c.what, c.hit.replace("|", "/"), "; ".join(c.wrong) or "nothing") for c in cases]
     return "\n".join(lines) + "\n"
 
 
+def write_report(folder: Path, told: dict[str, Any], cases: list[Case]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.md").write_text(markdown(told, cases))
+    write_atomic(folder / "report.json", json.dumps({**told, "cases": [asdict(c) for c in cases]}, indent=1).encode())
+
+
 def campaign() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kills", type=int, default=50, help="in all, and in each phase a sixth of them")
-    parser.add_argument("--short", action="store_true", help="a little of everything")
+    parser.add_argument("--kills", type=int, default=54, help="the phases in turn")
+    parser.add_argument("--only", help="cases whose names match this regular expression")
+    parser.add_argument("--cases", type=int, help="stop after so many")
     parser.add_argument("-o", dest="out", type=Path, default=HERE.parent / "results/faults")
     given = parser.parse_args()
-    began = time.monotonic()
+    out, path = given.out.resolve(), given.out.resolve() / "report.json"
+    told: dict[str, Any] = {"seed": given.seed, "left_out": [] if can_mount() else ["full disks, which take root"]}
+    cases: list[Case] = []
+    before = json.loads(path.read_text()) if path.exists() else {}
+    if before.get("seed") == given.seed:
+        told, cases = before, [Case(**case) for case in before.pop("cases")]
     with tempfile.TemporaryDirectory(prefix="patchbench-faults-") as folder:
-        done = Campaign(Path(folder), given.seed, lambda message: print(message, flush=True))
-        left_out = run_short(done) if given.short else run_all(done, given.kills, given.kills // 6)
-    given.out.mkdir(parents=True, exist_ok=True)
-    seconds = time.monotonic() - began
-    told = {"seed": given.seed, "seconds": round(seconds), "left_out": left_out}
-    told["cases"] = [asdict(case) for case in done.cases]
-    (given.out / "report.json").write_text(json.dumps(told, indent=1) + "\n")
-    (given.out / "report.md").write_text(markdown(done.cases, left_out, given.seed, seconds))
-    return 1 if any(case.wrong for case in done.cases) else 0
+        done = Campaign(Path(folder), given.seed, told.get("wanted"))
+        told["wanted"] = done.wanted
+        known = {case.name for case in cases}
+        missing = [(case, how) for case, how in done.plan(given.kills) if case.name not in known]
+        missing = [(case, how) for case, how in missing if re.search(given.only or "", case.name)]
+        for case, how in missing[: given.cases]:
+            done.random = random.Random(f"{given.seed} {case.name}")
+            how(case)
+            cases.append(case)
+            print(f"{case.name} ({case.hit}): {'; '.join(case.wrong) or 'fine'}", flush=True)
+            write_report(out, told, cases)
+        os.chdir(HERE)
+    return 1 if any(case.wrong for case in cases) else 0
 
 
 if __name__ == "__main__":
