@@ -40,7 +40,8 @@ def rms(norm: RMSNorm, x: Tensor) -> Tensor:
     """`RMSNorm` without what its gradient needs, of x (N, D)."""
     own = arrays((norm.weight,))
     if own is not None and len(x) <= FEW:
-        return torch.from_numpy(compiled.normed(x.numpy(), *own, norm.eps))
+        (weight,) = own
+        return torch.from_numpy(compiled.normed(x.numpy(), weight, norm.eps))
     return F.rms_norm(x, x.shape[-1:], norm.weight, norm.eps)
 
 
@@ -129,7 +130,8 @@ class Lookup:
         """rows (N, G), or (N,) -> (N, D)."""
         rows = rows if rows.ndim == 2 else rows[:, None]
         if self._arrays is not None:
-            return torch.from_numpy(compiled.row_sums(*self._arrays, rows, self._skip))
+            (table,) = self._arrays
+            return torch.from_numpy(compiled.row_sums(table, rows, self._skip))
         index = torch.from_numpy(rows).to(self._table.device)
         skip = self._skip if self._skip >= 0 else None
         return F.embedding_bag(index, self._table, mode="sum", padding_idx=skip)
