@@ -138,6 +138,27 @@ def test_choices_share_their_context(kind: str, monkeypatch: pytest.MonkeyPatch)
     assert len(branches.own()) < 40
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_neighbours_that_begin_alike_cost_what_each_costs_alone(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also groups that are no such thing: texts longer than a window, empty ones, and those with nothing in common."""
+    read = 0
+
+    def spy(module: nn.Module, branches: Branches) -> Scored:
+        nonlocal read
+        read += int(branches.shared.sum()) + len(branches.own())
+        return score(module, branches)
+
+    monkeypatch.setattr(continuing, "score", spy)
+    model = model_of(kind, window=128)
+    docs = [*(TEXT[:70] + choice for choice in (b" one", b" two.", b"")), TEXT * 2, b"", b"xy", TEXT[:60]]
+    whole = model.nats(docs)
+    for one, other in zip(whole, model.nats(docs, [3, 3, 1]), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+    anew = read
+    model.nats(docs, [1] * len(docs))
+    assert anew < read - anew - 100, "what three have in common is read once"
+
+
 def test_long_texts_are_read_from_where_their_continuation_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a context of many windows the last two or three are read, not all of them."""
     read = 0

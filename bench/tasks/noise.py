@@ -53,7 +53,7 @@ class Noise(Task):
     measures: Annotated[tuple[Measure, ...], Field(min_length=1)] = ("after", "on", "choice", "cut")
     operators: Annotated[tuple[OperatorName, ...], Field(min_length=1)] = tuple(OPERATORS)
     levels: Annotated[tuple[Level, ...], Field(min_length=1)] = (0.05, 0.1, 0.2)
-    documents: Count = 160  # for (a) and (d)
+    documents: Count = 200  # for (a) and (d)
     level_documents: Count = 32  # for (b), which reads each of them once a level and operator
     first: Annotated[int, Field(ge=LEAST)] = 128  # characters of a document that may be noisy in (a), at most
     second: Annotated[int, Field(ge=LEAST)] = 64  # and of what follows: nearly all of the cost is there
