@@ -206,8 +206,8 @@ def paper_flops(prepared: Prepared) -> float:
     row, context = prepared.row, prepared.row.train.window
     if isinstance(row.sizes, ByteLMConfig):
         return paper_byte_flops(row.sizes, context)
-    assert prepared.bytes_per_patch is not None, "what has patches has been cut"
-    size = prepared.bytes_per_patch["train"]
+    shapes = shapes_of(prepared)
+    size = shapes.bytes / int(shapes.patches.sum())
     if isinstance(row.sizes, HarnessConfig):
         return paper_harness_flops(row.sizes, size, context, 512 if row.price else 256)
     vocab = vocab_size(prepared.patcher)

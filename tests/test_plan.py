@@ -37,8 +37,8 @@ def test_the_plan_is_what_the_run_records(tmp_path: Path, monkeypatch: pytest.Mo
         assert record["status"] == "ok", record["error"]
         assert planned.parameters == record["parameters"]
         assert planned.flops_per_byte == record["flops"]["per_byte"]
-        # every window is full, which they are not here, so that attention is a larger part
-        assert 1 < planned.paper_flops_per_byte / planned.flops_per_byte["total"] < 1.5
+        # its windows are all full, and it takes half of a sliding window for seen
+        assert 0.5 < planned.paper_flops_per_byte / planned.flops_per_byte["total"] < 2
         assert planned.paper_flops_per_byte == record["flops"]["paper_per_byte"]
         assert set(planned.flops_per_byte) == {*COMPONENTS, "patcher", "total"}
         assert planned.train_bytes == record["config"]["train"]["bytes"]
