@@ -161,7 +161,7 @@ def test_documents_of_two_bytes_cost_what_scoring_each_says(kind: str) -> None:
     if kind == "leaky":
         model = CutModel(harness(), bpe(), 64)
     elif kind == "routed":
-        router = create("hnet").router(SMALL.local_width)  # type: ignore[attr-defined]
+        router = create("hnet").router(SMALL.local_width)
         model = CutModel(shaken(Harness(dataclasses.replace(SMALL, pool="last"), router=router)), None, 64)
     else:
         model = shaken_of(kind)
