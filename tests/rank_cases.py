@@ -84,8 +84,8 @@ CASES |= {
     for kind, way in (("harness", "ddp"), ("harness", "fsdp"), ("hnet", "ddp"), ("hnet", "fsdp"))
 }
 for each in ("ddp", "fsdp"):
-    # one window a batch, so that one of the two ranks has none; and tokens so long that many windows begin none (at a
-    # lower rate: Adam makes steps of full size of gradients that are hardly more than rounding)
+    # one window a batch, so that one of the two ranks has none; and tokens so long that many windows begin none (few
+    # tokens make scores whose gradients are nothing but rounding, of which Adam makes full steps: a lower rate)
     CASES[f"harness alone {each}"] = Case("harness", Parallel(each), batch_bytes=60)
     CASES[f"token_lm without tokens {each}"] = Case("token_lm", Parallel(each), batch_bytes=120, patch=200.0, lr=3e-4)
     CASES[f"harness recomputed {each}"] = Case("harness", Parallel(each, recompute=True))

@@ -82,7 +82,8 @@ def check(found: dict[str, Any], name: str) -> None:
     case = CASES[name]
     *losses, read = undisturbed(case)
     assert len(losses) >= 20
-    tolerance = LOSS if case.dtype == "float32" else 2e-2
+    rough = 1e-4 if "without tokens" in name else LOSS  # `rank_cases` says why
+    tolerance = rough if case.dtype == "float32" else 2e-2
     assert found["cases"][name][:-1] == pytest.approx(losses, abs=tolerance)
     assert found["cases"][name][-1] == pytest.approx(read, rel=tolerance)
     if name not in RESUMED:
