@@ -19,8 +19,7 @@ from bench.cuts import batches, training_spans
 from bench.data import load
 from bench.matching import expected, prepare_matched
 from bench.prepare import Prepared, flops, make_model, paper_flops, parameters, shapes_of, training_flops
-from bench.run import best_device, peak_memory, reset_peak_memory
-from bench.train import make_optimizer, train_step
+from bench.run import best_device, engine_of, peak_memory, reset_peak_memory
 
 CALIBRATION_SECONDS = 10.0
 """How long this machine is timed for: real training steps of each model, the first one left out."""
@@ -74,7 +73,7 @@ def plan_rows(suite: Suite, cache: Path) -> list[RowPlan]:
         per_byte, shapes = flops(prepared), shapes_of(prepared)
         name = _model_of(suite, before)
         if name not in paces:
-            paces[name] = _pace(model, prepared, CALIBRATION_SECONDS / len(models))
+            paces[name] = _pace(suite, model, prepared, CALIBRATION_SECONDS / len(models))
         rows.append(
             RowPlan(
                 label=row.label,
@@ -101,20 +100,18 @@ def _model_of(suite: Suite, prepared: Prepared) -> str:
     return json.dumps(what, default=str)
 
 
-def _pace(model: nn.Module, prepared: Prepared, budget: float) -> Pace:
+def _pace(suite: Suite, model: nn.Module, prepared: Prepared, budget: float) -> Pace:
     """Of training steps on this machine, two at least and as many as go into `budget` seconds."""
     config, device = prepared.row.train, best_device()
     reset_peak_memory(device)
-    model.to(device)
-    optimizer = make_optimizer(model, config)
+    engine = engine_of(suite)(model.train().to(device), config, device)
     spans = training_spans(prepared.train.offsets, config.window)
     rates: list[float] = []
     began = time.perf_counter()
     for picked in batches(spans, config.batch_bytes, 1 << 60, seed=0):
         at = time.perf_counter()
-        batch = prepared.train.windows(picked).to(device)
-        train_step(model, model, optimizer, batch, 0.0, config)
-        rates.append((time.perf_counter() - at) / len(batch.data))
+        engine.step(prepared.train, picked, 0.0)
+        rates.append((time.perf_counter() - at) / int((picked[:, 1] - picked[:, 0]).sum()))
         if len(rates) > 1 and time.perf_counter() - began > budget:
             break
     return Pace(float(np.median(rates[1:])), peak_memory(device))

@@ -29,11 +29,16 @@ _aside: dist.ProcessGroup | None = None
 def begin() -> None:
     """Join the process group that torchrun's environment describes: gloo for the CPU, and NCCL for GPUs beside it."""
     global _aside
+    backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("cpu:gloo,cuda:nccl", timeout=TIMEOUT)
-    else:
-        dist.init_process_group("gloo", timeout=TIMEOUT)
+        backend = "cpu:gloo,cuda:nccl"
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    is_host = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" and rank == 0
+    held = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), size, is_host, TIMEOUT)
+    # torchrun keeps one store for all its attempts, and with it the addresses of ranks that are dead (torch 2.13)
+    store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", held)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     _aside = dist.new_group(backend="gloo", timeout=FAILS_WITHIN)
 
 
@@ -129,7 +134,7 @@ def all_failed() -> bool:
     if count() == 1:
         return True
     try:
-        dist.monitored_barrier(_aside)
+        dist.monitored_barrier(_aside, FAILS_WITHIN)
     except RuntimeError:  # somebody is elsewhere, or gone
         return False
     return True
@@ -138,10 +143,10 @@ def all_failed() -> bool:
 @contextmanager
 def failing_alike() -> Iterator[None]:
     """Around work that ranks share without a word to each other: where it fails for one of them, it does for all."""
-    failure: Exception | None = None
+    failure: BaseException | None = None
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - whatever it is, the others must hear of it
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, the others must hear of it
         failure = error
     said = gathered(None if failure is None else f"{type(failure).__name__}: {failure}")
     if failure is not None:

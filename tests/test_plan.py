@@ -12,6 +12,7 @@ from rich.console import Console
 from tiny_suite import ROWS, tiny_suite, write_suite
 
 from bench import plan, run
+from bench import train as training
 from bench.cli import main
 from bench.config import Suite
 from bench.data import load
@@ -64,7 +65,7 @@ def test_time_is_that_of_a_step_that_is_warm(tmp_path: Path, monkeypatch: pytest
         steps[0] += 1
         return 8.0
 
-    monkeypatch.setattr(plan, "train_step", train_step)
+    monkeypatch.setattr(training, "train_step", train_step)
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
     (planned,) = plan_rows(tiny_suite(tmp_path, rows={"bytes": ROWS["bytes"]}), tmp_path / "cache")
     assert planned.seconds == pytest.approx(1e-4 * planned.train_bytes)
@@ -84,7 +85,7 @@ def test_a_cut_that_is_yet_to_be_learnt_is_counted_as_it_is_wanted(tmp_path: Pat
 def test_the_budgets_of_a_sweep_are_timed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     timed: list[str] = []
 
-    def pace(model: Any, prepared: Any, budget: float) -> plan.Pace:
+    def pace(suite: Any, model: Any, prepared: Any, budget: float) -> plan.Pace:
         timed.append(prepared.row.label)
         return plan.Pace(1e-3, 5)
 
