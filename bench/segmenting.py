@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -47,6 +48,8 @@ PARALLEL_FROM = 2**25
 CHECKED_AT_ONCE = 2**26
 
 Say = Callable[[str], None]
+Run = tuple[int, int]
+"""The first document of some that are cut together, and the first that is not among them."""
 
 
 def cut_cached(
@@ -103,7 +106,7 @@ class _Task:
     with_ids: bool
     folder: Path
 
-    def path(self, run: tuple[int, int]) -> Path:
+    def path(self, run: Run) -> Path:
         return self.folder / f"{run[0]}-{run[1]}.cuts"
 
 
@@ -117,19 +120,31 @@ def _cut_into(folder: Path, patcher: Patcher, texts: FlatTexts, with_ids: bool, 
     missing = [run for run in own if _read_run(task.path(run)) is None]
     began, size = time.monotonic(), _bytes_of(texts, own)
     done = size - _bytes_of(texts, missing)
-    fresh = 0
-    try:
-        with ranks.failing_alike(), _processes(task, patcher, len(missing), size) as each:
-            for run in each(missing):
+
+    def there(cut_now: Iterator[Run]) -> Iterator[Run]:
+        """One's own runs in their order, each when it is on disk."""
+        to_come, fresh = set(missing), 0
+        for run in own:
+            if run in to_come:
+                next(cut_now)
                 fresh += int(texts.offsets[run[1]] - texts.offsets[run[0]])
                 rate = fresh / max(1e-9, time.monotonic() - began) / 1e6
                 if len(runs) > 1:
                     say(f"cutting with {patcher.name}: {(done + fresh) / size:.0%}, {rate:.1f} MB/s")
+            yield run
+
+    try:
+        with ranks.failing_alike(), _processes(task, patcher, len(missing), size) as each:
+            if ranks.count() == 1:
+                _put_together(task, there(each(missing)))  # while the others are being cut
+            else:
+                deque(there(each(missing)), maxlen=0)
     finally:
         if ranks.is_first() and not any(part.glob("*.cuts")):  # nothing to go on from
             shutil.rmtree(part, ignore_errors=True)
     if ranks.is_first():
-        _put_together(task, runs)
+        if ranks.count() > 1:
+            _put_together(task, runs)
         with writing(folder):
             for left in part.glob("patcher-*"):
                 shutil.rmtree(left, ignore_errors=True)
@@ -140,11 +155,11 @@ def _cut_into(folder: Path, patcher: Patcher, texts: FlatTexts, with_ids: bool, 
     ranks.wait_for_all()
 
 
-def _bytes_of(texts: FlatTexts, runs: list[tuple[int, int]]) -> int:
+def _bytes_of(texts: FlatTexts, runs: list[Run]) -> int:
     return sum(int(texts.offsets[last] - texts.offsets[first]) for first, last in runs)
 
 
-Each = Callable[[list[tuple[int, int]]], Iterator[tuple[int, int]]]
+Each = Callable[[list[Run]], Iterator[Run]]
 
 
 @contextmanager
@@ -185,12 +200,12 @@ def _begin(task: _Task) -> None:
     _here = task, load(task.patcher)
 
 
-def _cut_here(run: tuple[int, int]) -> tuple[int, int]:
+def _cut_here(run: Run) -> Run:
     assert _here is not None
     return _cut_run(*_here, run)
 
 
-def _cut_run(task: _Task, patcher: Patcher, run: tuple[int, int]) -> tuple[int, int]:
+def _cut_run(task: _Task, patcher: Patcher, run: Run) -> Run:
     cuts = cut(patcher, task.texts.run(*run), task.with_ids)
     content = np.packbits(cuts.starts[:]).tobytes()
     content = len(content).to_bytes(8) + content
@@ -214,7 +229,7 @@ def _read_run(path: Path) -> tuple[bytes, bytes] | None:
     return content[8 : 8 + size], content[8 + size :]
 
 
-def _put_together(task: _Task, runs: list[tuple[int, int]]) -> None:
+def _put_together(task: _Task, runs: Iterable[Run]) -> None:
     """One file of all runs, whose bits do not end where bytes do."""
     with ExitStack() as stack:
         names = ("starts", "ids") if task.with_ids else ("starts",)

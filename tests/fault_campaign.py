@@ -254,6 +254,10 @@ class Campaign:
         folder = next(p for p in (model, model.parent) if (p / "model.json").exists())
         return forked(["generate", str(folder), "--prompt", "the", "--max-bytes", "1"], {}, self.folder)
 
+    def flip_unfinished(self, case: Case, phase: str, name: str) -> None:
+        """The same of what a killed run goes on from."""
+        self.flip(case, self.killed_in(phase), name)
+
     def together(self, case: Case, count: int) -> None:
         """Processes that are begun at once with the same command."""
         with self.results() as results:
@@ -277,10 +281,10 @@ class Campaign:
         for number in range(kills):
             phase = PHASES[number % len(PHASES)]
             add("kill -9", f"{phase} {number // len(PHASES) + 1}", self.kill, phase)
-        for name in ("tiny/runs/tokens*.json",):
-            add("flipped bit", name, self.flip, self.undisturbed, name)
-        for name in ("model.json", "model.safetensors", "sums.json", "patcher/patcher.json", "patcher/arrays.npz"):
-            add("flipped bit", name := f"tiny/checkpoints/tokens*/{name}", self.flip, self.undisturbed, name, False)
+        add("flipped bit", "tiny/runs/tokens*.json", self.flip, self.undisturbed, "tiny/runs/tokens*.json")
+        parts = ("model.json", "model.safetensors", "sums.json", "patcher/patcher.json", "patcher/arrays.npz")
+        for name in (f"tiny/checkpoints/tokens*/{part}" for part in parts):
+            add("flipped bit", name, self.flip, self.undisturbed, name, False)
         caches = [f"corpora/*/{n}" for n in ("data", "ends", "digests", "titles", "title_ends", "store.json")]
         caches += [f"cuts/bpe*/{n}" for n in ("starts", "ids", "cuts.json")]
         caches += [f"patchers/bpe*/{n}" for n in ("arrays.npz", "patcher.json", "sums.json")]
@@ -292,7 +296,7 @@ class Campaign:
         unfinished += [("segmentation", "cache/cuts/*.part/*.cuts")]
         unfinished += [("training", "tiny/checkpoints/*.training.safetensors")]
         for phase, name in unfinished:
-            add("flipped bit", name, lambda c, p, n: self.flip(c, self.killed_in(p), n), phase, name)
+            add("flipped bit", name, self.flip_unfinished, phase, name)
         for phase in PHASES if can_mount() else ():
             for nth, leave in ((1, 0), (2, 0), (1, 10_000)):
                 if any((line["phase"], line["nth"]) == (phase, nth) for line in self.phases):
