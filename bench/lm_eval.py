@@ -176,11 +176,19 @@ def evaluate(
         try:
             out += _scores(adapter, name, manager, limit, shots)
         except (BenchError, OSError, ValueError, KeyError, yaml.YAMLError) as error:
-            what = " ".join(str(error).split())
-            out.append(
-                TaskScore(name, 0, {}, what if isinstance(error, BenchError) else f"{type(error).__name__}: {what}")
-            )
+            out.append(TaskScore(name, 0, {}, said_of(error)))
     return out
+
+
+def said_of(error: Exception) -> str:
+    """What was wrong, on one line; data that cannot be had may be there as a file."""
+    what = " ".join(str(error).split())
+    if isinstance(error, BenchError):
+        return what
+    way_out = (
+        "; a task of a file that you have: `patchbench lm-eval-tasks DIR FILE`" if isinstance(error, OSError) else ""
+    )
+    return f"{type(error).__name__}: {what}{way_out}"
 
 
 def _scores(adapter: PatchbenchLM, name: str, manager: Any, limit: int | None, shots: int | None) -> list[TaskScore]:

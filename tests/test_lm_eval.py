@@ -263,6 +263,7 @@ def test_what_is_wrong_with_one_task_is_told_and_the_others_are_kept(
     found = json.loads(out)
     assert code == 1
     assert "gone.parquet" in found["gone"]["error"]
+    assert "patchbench lm-eval-tasks DIR FILE" in found["gone"]["error"], "what to do where data cannot be had"
     assert "item 1 has 2 choices and says that number 7 is right" in found["no_answer"]["error"]
     assert "cannot write" in found["words"]["error"]
     assert found["good"]["items"] == 3

@@ -69,7 +69,8 @@ def test_the_command_writes_them_under_one_tag_a_kind(
 ) -> None:
     monkeypatch.setattr("bench.data.load", lambda config: data)
     assert main(["lm-eval-tasks", str(tmp_path), "--limit", "3"]) == 0
-    capsys.readouterr()
+    command = capsys.readouterr().err.split()
+    assert command[-3:] == [str(tmp_path), "--tasks", "patchbench_noise,patchbench_spelling"]
     configs = [yaml.safe_load(path.read_text()) for path in tmp_path.glob("*.yaml")]
     assert {config["tag"] for config in configs} == {"patchbench_noise", "patchbench_spelling"}
     assert all(config["task"].startswith(config["tag"]) for config in configs)

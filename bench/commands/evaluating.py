@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -86,3 +87,5 @@ def lm_eval_tasks(
         ]
     for name, task in made:
         print(f"{name}: {len(task.rows)} items in {write_task(folder, name, task)}")
+    names = ",".join(dict.fromkeys(task.tag or name for name, task in made))
+    print(f"patchbench lm-eval CHECKPOINT --include-path {shlex.quote(str(folder))} --tasks {names}", file=sys.stderr)
