@@ -170,8 +170,8 @@ def test_points_are_those_of_the_table_and_intervals_those_of_the_differences() 
         if difference.low is None or difference.high is None:
             assert (row.label, difference.value) == ("stride", 0.0), "the reference has no bar"
         low, high = difference.low or 0.0, difference.high or 0.0
-        ends_at = (value.value + low - difference.value, value.value + high - difference.value)
-        assert any(ends == pytest.approx(ends_at, abs=1e-12) for ends in bars)
+        bar = (value.value + low - difference.value, value.value + high - difference.value)
+        assert any(ends == pytest.approx(bar, abs=1e-12) for ends in bars)
     assert {row.label for row in rows} == set(texts(axes))
 
 
