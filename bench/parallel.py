@@ -143,8 +143,9 @@ class RankEngine:
         if isinstance(self.forward, FSDPModule):
             self.forward.set_requires_gradient_sync(last)
             return nullcontext()
-        is_shared = isinstance(self.forward, DistributedDataParallel)
-        return self.forward.no_sync() if is_shared and not last else nullcontext()
+        if isinstance(self.forward, DistributedDataParallel) and not last:
+            return self.forward.no_sync()
+        return nullcontext()
 
     def _clip(self) -> None:
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch.distributed import HashStore, PrefixStore, TCPStore  # type: ignore[attr-defined]  # are in its documentation
 
 T = TypeVar("T")
 
@@ -35,9 +36,9 @@ def begin() -> None:
         backend = "cpu:gloo,cuda:nccl"
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     is_host = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" and rank == 0
-    held = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), size, is_host, TIMEOUT)
+    held = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), size, is_host, TIMEOUT)
     # torchrun keeps one store for all its attempts, and with it the addresses of ranks that are dead (torch 2.13)
-    store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", held)
+    store = PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", held)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     _aside = dist.new_group(backend="gloo", timeout=FAILS_WITHIN)
 
@@ -57,7 +58,7 @@ def at_least_one() -> Iterator[None]:
     if dist.is_initialized():
         yield
         return
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
     try:
         yield
     finally:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -78,12 +78,12 @@ class Case:
         )  # fmt: skip
 
 
-CASES = {f"{kind} {way}": Case(kind, Parallel(way)) for kind in MODELS for way in ("ddp", "fsdp")}
+WAYS: tuple[Literal["ddp", "fsdp"], ...] = ("ddp", "fsdp")
+CASES = {f"{kind} {way}": Case(kind, Parallel(way)) for kind in MODELS for way in WAYS}
 CASES |= {
-    f"{kind} in parts {way}": Case(kind, Parallel(way, micro_bytes=100))
-    for kind, way in (("harness", "ddp"), ("harness", "fsdp"), ("hnet", "ddp"), ("hnet", "fsdp"))
+    f"{kind} in parts {way}": Case(kind, Parallel(way, micro_bytes=100)) for kind in ("harness", "hnet") for way in WAYS
 }
-for each in ("ddp", "fsdp"):
+for each in WAYS:
     # one window a batch, so that one of the two ranks has none; and tokens so long that many windows begin none (few
     # tokens make scores whose gradients are nothing but rounding, of which Adam makes full steps: a lower rate)
     CASES[f"harness alone {each}"] = Case("harness", Parallel(each), batch_bytes=60)
@@ -114,7 +114,7 @@ def trained(
             losses.append(bits)
             return bits, busy
 
-        engine.step = recorded  # type: ignore[method-assign]
+        engine.step = recorded  # type: ignore[method-assign, assignment]
         return engine
 
     def report(progress: Progress, total: int) -> None:
@@ -179,7 +179,7 @@ def main(folder: Path, names: list[str]) -> None:
     torch.set_num_threads(1)
     ranks.FAILS_WITHIN = timedelta(seconds=3)
     cuts.PIECE = 150
-    FlatTexts.runs.__defaults__ = (150,)  # type: ignore[attr-defined]
+    FlatTexts.runs.__defaults__ = (150,)
     heed_sigterm()
     ranks.begin()
     found: dict[str, Any] = {"cases": {}, "resumed": {}}

@@ -77,7 +77,7 @@ def test_writing_on_cuda_is_that_of_the_cpu() -> None:
 
 def test_the_suite_for_a_gpu_is_mostly_latent_products(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Planned on other texts and without weights or timing: half a billion of them would be drawn."""
-    make_model = plan.make_model
+    make_model = prepare.make_model
 
     def shapeless(*arguments: Any) -> torch.nn.Module:
         with torch.device("meta"):
