@@ -83,7 +83,8 @@ class Campaign:
         load_libraries()
         self.wanted = wanted or self.by_an_interpreter_of_its_own()
         self.undisturbed = folder / "undisturbed"
-        assert not (wrong := self.again(self.undisturbed)), wrong
+        if wrong := self.again(self.undisturbed):
+            sys.exit(f"{wrong[0]} from what report.json is about: delete it, and begin anew")
         self.phases = [line for line in self.report() if "phase" in line]
 
     def by_an_interpreter_of_its_own(self) -> dict[str, str]:

@@ -6,7 +6,8 @@ Sentences of the embedded Wikipedia, drawn at random, are written to DIR (remove
 with `entropy` over counts, 50 steps each. The resident memory of a command is the sum over it and all that it has
 begun, looked at ten times a second, so that pages that two processes share count twice.
 
-With --ratio the corpus is cut in this process and in one process a core instead, and the ratio of the times is told.
+With --ratio the corpus is cut in this process and in one process a core instead, and the ratio of the times is told;
+with --keep, after a first call has stored the corpus, that is all that is timed.
 
 Exits 1 where a promise (LIMITS) is missed.
 """
@@ -32,6 +33,7 @@ from bench import store
 from bench.data import DataConfig, load
 from bench.fitting import fit_cached
 from bench.segmenting import cut_cached
+from bench.texts import FlatTexts, Part
 from patchers import create
 
 DOCUMENT = (200, 4000)
@@ -40,7 +42,8 @@ FILE = 50_000_000
 LIMITS = {"resident bytes": (2 * 2**30, "at most"), "one process / all cores": (1.7, "at least")}
 CORES = len(os.sched_getaffinity(0))
 STEPS = 50
-PATCHERS = ("whitespace", "entropy")
+PATCHERS = {"whitespace": 4_000_000_000, "entropy": 400_000_000}
+"""How much of the text is cut for the ratio of times at most: cutting takes a minute or two in one process."""
 SIZE = 4.5
 """Bytes a patch that `entropy` is calibrated to."""
 
@@ -143,27 +146,39 @@ def through(folder: Path) -> dict[str, dict[str, float]]:
 
 def ratios(folder: Path) -> dict[str, dict[str, float]]:
     """Seconds that cutting the training split takes here and in one process a core, and their ratio."""
+    config = DataConfig(**{**data_config(folder), "files": (str(folder / "*.jsonl"),)})
+    cache = folder / "results" / "cache"
+    data = store.load(config, cache, print)
     found = {}
-    data = store.load(DataConfig(**{**data_config(folder), "files": (str(folder / "*.jsonl"),)}), folder, print)
-    texts = data.train.texts
-    for name in PATCHERS:
-        patcher = fit_cached(create(name), data, None if name == "whitespace" else SIZE, folder, print)
+    for name, most in PATCHERS.items():
+        patcher = fit_cached(create(name), data, None if name == "whitespace" else SIZE, cache, print)
         patcher.segment(b"compiles")
+        texts = first(data.train.texts, most)
         seconds = {}
         for cores in ("1", str(CORES)):
             os.environ["OMP_NUM_THREADS"] = cores
-            began = time.perf_counter()
-            cut_cached(patcher, texts, data.train.fingerprint, folder / cores)
-            seconds[cores] = time.perf_counter() - began
+            with tempfile.TemporaryDirectory(dir=folder) as elsewhere:
+                began = time.perf_counter()
+                cut_cached(patcher, texts, str(len(texts)), Path(elsewhere))
+                seconds[cores] = time.perf_counter() - began
         one, all_of_them = seconds.values()
         found[name] = {
-            "megabytes": round(data.train.bytes / 1e6),
+            "megabytes": round(len(texts.flat) / 1e6),
             "cores": CORES,
             "seconds in one process": round(one, 2),
             "seconds in one a core": round(all_of_them, 2),
             "one process / all cores": round(one / all_of_them, 3),
         }
     return found
+
+
+def first(texts: Sequence[bytes], size: int) -> FlatTexts:
+    """The first documents of a stored split, of at most so many bytes together."""
+    assert isinstance(texts, FlatTexts)
+    assert isinstance(texts.flat, Part)
+    offsets = texts.offsets[: np.searchsorted(texts.offsets, size, side="right")]
+    begin = texts.flat.begin
+    return FlatTexts(Part(texts.flat.file, begin, begin + int(offsets[-1])), offsets)
 
 
 def missed(found: dict[str, dict[str, float]]) -> list[str]:
@@ -183,14 +198,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--megabytes", type=float, default=4000.0, help="how much text")
     parser.add_argument("--folder", type=Path, help="where there is room for about three times as much")
+    parser.add_argument(
+        "--keep", action="store_true", help="leave everything in --folder, where the next call finds it"
+    )
     parser.add_argument("--ratio", action="store_true", help="time the cutting instead")
     given = parser.parse_args(arguments)
-    folder = Path(tempfile.mkdtemp(prefix="patchbench-large-", dir=given.folder))
+    if given.keep and given.folder is None:
+        parser.error("--keep needs a --folder")
+    folder = given.folder if given.keep else Path(tempfile.mkdtemp(prefix="patchbench-large-", dir=given.folder))
     try:
-        write_corpus(folder, int(given.megabytes * 1e6))
+        if not any(folder.glob("*.jsonl")):
+            write_corpus(folder, int(given.megabytes * 1e6))
         found = ratios(folder) if given.ratio else through(folder)
     finally:
-        shutil.rmtree(folder)
+        if not given.keep:
+            shutil.rmtree(folder)
     print(json.dumps({"megabytes": given.megabytes, **found, "missed": missed(found)}, indent=1))
     return 1 if missed(found) else 0
 
