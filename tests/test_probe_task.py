@@ -141,7 +141,8 @@ def test_vectors_of_a_word_by_hand() -> None:
     """In `The badi...` patches of three bytes end at 3, 6 and 9; the word's own bytes are 4..8."""
     told = Seeing(see=lambda text: np.array([len(text), 1.0]))
     words = Words.of(material(TEXTS), SMALL)
-    for place, size in (("patch", 3), ("byte", 1)):
+    sizes: dict[Place, int] = {"patch": 3, "byte": 1}
+    for place, size in sizes.items():
         last, mean, pieces = vectors(told.states(words.texts, place), words)
         for row, spot in enumerate(words.spots):
             units = range(spot.begin // size, (spot.end - 1) // size + 1)
