@@ -454,7 +454,7 @@ def markdown(told: dict[str, Any], cases: list[Case]) -> str:
         f"`python tests/fault_campaign.py --seed {told['seed']}`, patchbench {__version__}. After each accident the",
         "same command was run again. *As if nothing had happened*: every number of every record, but for what a clock",
         "or a memory gauge says, and every byte of the weights are those of a run that nothing disturbed, and no file",
-        "of unfinished work is left.",
+        f"of unfinished work is left. So far {len(cases)} of {told['planned']} cases.",
         "",
     ]
     lines += ["| accident | cases | as if nothing had happened |", "|---|--:|--:|"]
@@ -494,7 +494,9 @@ def campaign() -> int:
         done = Campaign(Path(folder), given.seed, told.get("wanted"))
         told["wanted"] = done.wanted
         known = {case.name for case in cases}
-        missing = [(case, how) for case, how in done.plan(given.kills) if case.name not in known]
+        plan = done.plan(given.kills)
+        told["planned"] = len(plan)
+        missing = [(case, how) for case, how in plan if case.name not in known]
         missing = [(case, how) for case, how in missing if re.search(given.only or "", case.name)]
         for case, how in missing[: given.cases]:
             done.random = random.Random(f"{given.seed} {case.name}")

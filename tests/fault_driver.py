@@ -28,6 +28,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
+
 from bench import data, prepare, run, segmenting, store, texts, train
 from bench.cli import main
 from bench.progress import Display
@@ -152,6 +154,7 @@ def put(module: Any, name: str, make: Callable[[Any], Any]) -> None:
 
 
 def install() -> None:
+    torch.set_num_threads(1)  # also where OMP_NUM_THREADS allows two processes to cut
     put(data, "UNIT_BYTES", lambda real: 1)
     put(texts.FlatTexts.runs, "__defaults__", lambda real: (3000,))
     put(run, "audit", lambda real: lambda model, some: {})
