@@ -1,20 +1,24 @@
 """The processes of one run that `torchrun` has begun: every one does the same steps, and they share the work of some.
 
 All of it is trivial in an ordinary process, which is rank 0 of 1. Rank 0 alone writes records and claims runs.
+
+torch is loaded where there are ranks only: processes that cut texts do without it, and are many.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import torch
-import torch.distributed as dist
-from torch.distributed import HashStore, PrefixStore, TCPStore  # type: ignore[attr-defined]  # are in its documentation
+
+if TYPE_CHECKING:
+    import torch
+    import torch.distributed as dist
 
 T = TypeVar("T")
 
@@ -29,6 +33,10 @@ _aside: dist.ProcessGroup | None = None
 
 def begin() -> None:
     """Join the process group that torchrun's environment describes: gloo for the CPU, and NCCL for GPUs beside it."""
+    import torch
+    import torch.distributed as dist
+    from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]  # they are in its documentation
+
     global _aside
     backend = "gloo"
     if torch.cuda.is_available():
@@ -44,21 +52,29 @@ def begin() -> None:
 
 
 def end() -> None:
-    dist.destroy_process_group()
+    _distributed().destroy_process_group()
 
 
 def are_there() -> bool:
     """Whether torchrun began this process."""
-    return dist.is_initialized()
+    return "torch.distributed" in sys.modules and _distributed().is_initialized()
+
+
+def _distributed() -> Any:
+    """The module `torch.distributed`."""
+    import torch.distributed
+
+    return torch.distributed
 
 
 @contextmanager
 def at_least_one() -> Iterator[None]:
     """The process group that there is, or while the block lasts one of this process alone."""
-    if dist.is_initialized():
+    if are_there():
         yield
         return
-    dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    dist = _distributed()
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
         yield
     finally:
@@ -66,11 +82,11 @@ def at_least_one() -> Iterator[None]:
 
 
 def count() -> int:
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return _distributed().get_world_size() if are_there() else 1
 
 
 def rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else 0
+    return _distributed().get_rank() if are_there() else 0
 
 
 def is_first() -> bool:
@@ -87,7 +103,7 @@ def told(value: T) -> T:
     if count() == 1:
         return value
     held = [value]
-    dist.broadcast_object_list(held, src=0)
+    _distributed().broadcast_object_list(held, src=0)
     return held[0]
 
 
@@ -95,15 +111,13 @@ def any_of(flag: bool) -> bool:
     """Whether some rank says so."""
     if count() == 1:
         return flag
-    said = torch.tensor(int(flag))
-    dist.all_reduce(said, dist.ReduceOp.MAX)
-    return bool(said)
+    return any(gathered(flag))
 
 
 def total(value: torch.Tensor) -> torch.Tensor:
     """The sum over ranks of a tensor on the CPU, in place."""
     if count() > 1:
-        dist.all_reduce(value)
+        _distributed().all_reduce(value)
     return value
 
 
@@ -111,19 +125,22 @@ def gathered(value: T) -> list[T]:
     """What each rank says, in their order."""
     held: list[Any] = [value] * count()
     if count() > 1:
-        dist.all_gather_object(held, value)
+        _distributed().all_gather_object(held, value)
     return held
 
 
 def add_up(values: np.ndarray) -> np.ndarray:
     """The sum over ranks, in place."""
-    total(torch.from_numpy(values))
+    if count() > 1:
+        import torch
+
+        total(torch.from_numpy(values))
     return values
 
 
 def wait_for_all() -> None:
     if count() > 1:
-        dist.barrier()
+        _distributed().barrier()
 
 
 def all_failed() -> bool:
@@ -135,7 +152,7 @@ def all_failed() -> bool:
     if count() == 1:
         return True
     try:
-        dist.monitored_barrier(_aside, FAILS_WITHIN)
+        _distributed().monitored_barrier(_aside, FAILS_WITHIN)
     except RuntimeError:  # somebody is elsewhere, or gone
         return False
     return True

@@ -19,11 +19,11 @@ from tiny_suite import TRAIN, write_suite
 
 import bench.perf
 from bench.model import CutModel
-from bench.perf import bootstrap, decode, gpu, lm_eval, segment, step
+from bench.perf import bootstrap, decode, gpu, large, lm_eval, segment, step
 from patchers import create
 from patchers.errors import BenchError
 
-SCRIPTS = {"bootstrap", "decode", "gpu", "lm_eval", "segment", "step"}
+SCRIPTS = {"bootstrap", "decode", "gpu", "large", "lm_eval", "segment", "step"}
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +96,28 @@ def test_the_plain_step_is_the_same_model() -> None:
     assert len(grads[0]) == len(grads[1])
     for a, b in zip(*grads, strict=True):
         assert torch.allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_a_large_corpus_is_made_and_a_command_is_weighed(tmp_path: Path) -> None:
+    large.write_corpus(tmp_path, 200_000)
+    texts = [json.loads(line)["text"] for path in tmp_path.glob("*.jsonl") for line in path.read_text().splitlines()]
+    assert 200_000 <= sum(len(text.encode()) for text in texts) < 300_000
+    assert len(set(texts)) == len(texts)
+    held = "x = bytearray(100_000_000); import time; time.sleep(1)"
+    found = large.measured([sys.executable, "-c", held], 1)
+    assert 100e6 < found["resident bytes"] < 300e6
+    assert found["processes"] == 1
+
+
+@pytest.mark.slow
+def test_memory_on_a_corpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(large, "STEPS", 2)
+    assert large.main(["--megabytes", "2", "--folder", str(tmp_path)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {"data build", "data build --cut", "run"} <= set(found)
+    assert not found["missed"]
 
 
 def test_segmentation(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
