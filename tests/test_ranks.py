@@ -200,7 +200,7 @@ def test_a_rank_that_is_killed_changes_no_number(way: str, tmp_path: Path) -> No
     for one, two in zip(alone, undisturbed, strict=True):
         assert [row[:2] for row in one["loss_curve"]] == [row[:2] for row in two["loss_curve"]]
         losses = [[row[2] for row in each["loss_curve"]] for each in (one, two)]
-        assert losses[0] == pytest.approx(losses[1], abs=2e-5)  # the curve is rounded to 1e-5
+        assert losses[0] == pytest.approx(losses[1], abs=2.001e-5)  # 1e-5, and both are rounded to 1e-5
         sums = [each["tasks"]["bpb"]["metrics"]["bpb"]["documents"] for each in (one, two)]
         assert [row[0] for row in sums[0]] == [row[0] for row in sums[1]]
         assert [row[1] for row in sums[0]] == pytest.approx([row[1] for row in sums[1]], rel=1e-4)

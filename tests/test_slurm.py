@@ -303,7 +303,7 @@ def until(happens: Callable[[], object], process: subprocess.Popen[str], seconds
 def test_a_real_array_whose_tasks_are_stopped_and_cancelled_ends_with_the_local_table(
     tmp_path: Path, real: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train = {**TRAIN, "bytes": 100_000, "checkpoint_seconds": 0.2}
+    train = {**TRAIN, "bytes": 400_000, "checkpoint_seconds": 0.2}
     launch = {"slurm": {"partition": "work", "cpus": 1, "time": 30}}
     path = write_suite(tmp_path, TWO, seeds=[0, 1], train=train, launch=launch)
     results = tmp_path / "there"
@@ -315,11 +315,11 @@ def test_a_real_array_whose_tasks_are_stopped_and_cancelled_ends_with_the_local_
         until(lambda: list(results.glob("tiny/slurm/*.json")), process)
         array = next(results.glob("tiny/slurm/*.json")).stem
 
-        until(training_checkpoint(results, suite, runs[0]).exists, process)
-        real("scancel", "--signal=TERM", f"{array}_0")  # as at the end of its time
-        until(training_checkpoint(results, suite, runs[1]).exists, process)
+        until(training_checkpoint(results, suite, runs[1]).exists, process)  # byte_lm trains at once, the other fits
         real("scancel", f"{array}_1")
         real("scontrol", "requeue", f"{array}_1")
+        until(training_checkpoint(results, suite, runs[0]).exists, process)
+        real("scancel", "--signal=TERM", f"{array}_0")  # as at the end of its time
         out, err = process.communicate(timeout=900)
     finally:
         process.kill()
