@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bench.files import CannotWrite, Damaged, sync_folder, writing
+from bench.files import CannotWrite, Damaged, remove, sync_folder, writing
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, Any]) -> None:
@@ -22,16 +22,17 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, 
 
     One process at a time. Raises CannotWrite where there is no room.
     """
-    part = path.with_name(f"{path.name}.part")
+    part = path.with_name(f"{path.name}.part")  # a folder: safetensors writes a file of a random name, then renames it
     held = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     text = json.dumps(notes)
     try:
         with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(held, part, metadata={"notes": text, "sha256": _digest(held, text)})
-            with part.open("rb+") as file:
+            remove(part)  # what a killed process left
+            part.mkdir(parents=True)
+            save_file(held, part / path.name, metadata={"notes": text, "sha256": _digest(held, text)})
+            with (part / path.name).open("rb+") as file:
                 os.fsync(file.fileno())
-            part.replace(path)
+            (part / path.name).replace(path)
             sync_folder(path.parent)
     except SafetensorError as error:  # its way to say that the disk is full
         raise CannotWrite(
@@ -39,7 +40,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, 
             "before is kept"
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        remove(part)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:

@@ -327,8 +327,8 @@ def test_a_real_array_whose_tasks_are_stopped_and_cancelled_ends_with_the_local_
     assert err.startswith(f"Slurm has the runs as job {array}, ")
     for run in runs[:2]:
         assert "stopped by SIGTERM" in records.log_path(results, "tiny", run.run_id).read_text()
-    restarts = [re.findall(r"Restarts=(\d+)", real("scontrol", "show", "job", f"{array}_{n}")) for n in range(4)]
-    assert restarts == [["1"], ["1"], ["0"], ["0"]]
+    restarts = [re.findall(r"Restarts=(\d+)", real("scontrol", "show", "job", f"{array}_{n}"))[0] for n in range(4)]
+    assert [count != "0" for count in restarts] == [True, True, False, False]
     there = run_suite(suite, results).records
     here = run_suite(suite, tmp_path / "here").records
     assert [numbers(record) for record in there] == [numbers(record) for record in here]
