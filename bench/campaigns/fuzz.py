@@ -30,6 +30,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -38,7 +39,7 @@ from unittest import mock
 import typer
 
 import bench.cli
-from bench import checking, launch, lm_eval, plan, run, store
+from bench import checking, launch, plan, run, store
 from bench import data as reading
 from bench.campaigns import mutations
 from bench.config import load_suite
@@ -226,11 +227,13 @@ def harmless() -> Iterator[None]:
             *((reading, "load", load_small), (checking, "load", load_small), (plan, "load", load_small)),
             *((store, "load", load_stored), (checking, "audit", lambda *_: []), (checking, "rate", lambda *_: 1.0)),
             *((plan, "plan_rows", refuse), (run.Work, "attempt", refuse)),
-            *((launch, "run_on_ranks", refuse), (launch, "run_on_workers", refuse), (lm_eval, "evaluate", refuse)),
+            *((launch, "run_on_ranks", refuse), (launch, "run_on_workers", refuse)),
         ):
             changes.enter_context(mock.patch.object(module, name, instead))
         for name in ("bench.fitting.fit_cached", "bench.prepare.fit_cached", "bench.stopping.heed_sigterm"):
             changes.enter_context(mock.patch(name, refuse if "fit" in name else lambda: None))
+        if find_spec("lm_eval") is not None:  # without it the command refuses by itself
+            changes.enter_context(mock.patch("bench.lm_eval.evaluate", refuse))
         yield
 
 
