@@ -29,7 +29,7 @@ LEAKY = (
     "research, marked, never ranked."
 )
 QUANTITIES = {
-    "bytes_per_patch": "bytes/patch of the training text",
+    "bytes_per_patch": "bytes/patch of the calibration text",
     "train_flops": "training FLOPs",
     "flops_per_byte": "FLOPs/byte",
     "train_bytes": "train bytes",
@@ -96,6 +96,10 @@ def _closeness(records: list[Record]) -> str:
         wanted = " and ".join(others) if all(record["matched"]["row"] for record in held) else "what was wanted"
         away = abs(furthest["matched"]["deviation"])
         said.append(f"{what} within {away:.1%} of {wanted}; furthest: {furthest['row']}".replace("%", " %"))
+    drift = [(abs(off), record["row"]) for record in held for off in (dig(record, "matched.elsewhere") or {}).values()]
+    if drift:
+        off, row = max(drift)
+        said.append(f"of the training text within {off:.1%}; furthest: {row}".replace("%", " %"))
     if unchecked and len(unchecked) < len({record["row"] for record in records}):
         said.append(f"not checked: {', '.join(unchecked)}")
     return f" ({'; '.join(said)})" if said else ""

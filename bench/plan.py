@@ -157,7 +157,8 @@ def _closeness(matched: dict[str, Any]) -> str:
     if matched["deviation"] is None:
         return "free"
     changed = ", ".join(f"{name} {value}" for name, value in matched["set"].items() if name != "bytes")
-    return f"{matched['deviation']:+.1%}" + (f" ({changed})" if changed else "")
+    elsewhere = "".join(f", {off:+.1%} on {text}" for text, off in matched["elsewhere"].items())
+    return f"{matched['deviation']:+.1%}{elsewhere}" + (f" ({changed})" if changed else "")
 
 
 def _parts(rows: list[RowPlan]) -> Table:

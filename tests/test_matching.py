@@ -130,20 +130,42 @@ def test_what_no_latent_model_can_match(tmp_path: Path) -> None:
         all_prepared(suite, tmp_path / "cache")
 
 
-def test_placement_is_checked_on_the_training_text(tmp_path: Path) -> None:
+def test_placement_is_checked_where_the_knob_is_set_and_on_the_training_text(tmp_path: Path) -> None:
     suite = tiny_suite(tmp_path, rows=ALL)
     for label, (prepared, goal) in all_prepared(suite, tmp_path / "cache").items():
         matched = goal.compare(prepared, 20_000)
         assert matched["quantity"] == "bytes_per_patch"
         knob = label not in ("tokens", "bytes", "whitespace")
         assert matched["reference"] == (3.5 if knob else None)
-        assert matched["tolerance"] == (0.15 if label == "routed" else 0.05)
+        assert matched["tolerance"] == (0.15 if label == "routed" else 0.01)
         if label in ("stride", "bpe", "entropy"):
-            assert prepared.bytes_per_patch is not None
-            assert matched["value"] == prepared.bytes_per_patch["train"]
-            assert abs(matched["deviation"]) < 0.05
+            sizes = prepared.bytes_per_patch
+            assert sizes is not None
+            assert matched["value"] == sizes["calibration"]
+            assert abs(matched["deviation"]) < 0.01
+            assert matched["elsewhere"] == {"train": sizes["train"] / 3.5 - 1}
         else:
             assert matched["deviation"] is None
+            assert matched["elsewhere"] == {}
+
+
+@pytest.mark.parametrize(
+    ("split", "factor", "fails"),
+    [("calibration", 1.009, False), ("calibration", 1.011, True), ("train", 1.049, False), ("train", 0.949, True)],
+)
+def test_a_patch_size_that_is_off_is_an_error(tmp_path: Path, split: str, factor: float, fails: bool) -> None:
+    """One percent where the knob is set, five on the training text, which fitted patchers know already."""
+    suite = tiny_suite(tmp_path, rows={"stride": ROWS["stride"]})
+    prepared, goal = all_prepared(suite, tmp_path / "cache")["stride"]
+    sizes = {"calibration": 3.5, "train": 3.5, "test": 9.0} | {split: 3.5 * factor}
+    prepared = dataclasses.replace(prepared, bytes_per_patch=sizes)
+    if not fails:
+        matched = goal.compare(prepared, 20_000)
+        found = matched["deviation"] if split == "calibration" else matched["elsewhere"][split]
+        assert found == pytest.approx(factor - 1)
+        return
+    with pytest.raises(NotMatched, match=f"'stride'{' on the train split' if split == 'train' else ''} is 3"):
+        goal.compare(prepared, 20_000)
 
 
 def test_a_size_of_another_row_is_the_reference(tmp_path: Path) -> None:
@@ -173,8 +195,7 @@ def test_more_than_a_percent_off_is_an_error(tmp_path: Path, factor: float, fail
 
 
 def test_an_unmatched_run_fails_and_says_so_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(matching, "SIZE_TOLERANCE", 0.0)
-    measure = dataclasses.replace(matching.MEASURES["placement"], tolerance=1e-9)
+    measure = dataclasses.replace(matching.MEASURES["placement"], tolerance=-1.0)
     monkeypatch.setitem(matching.MEASURES, "placement", measure)
     suite = tiny_suite(tmp_path, rows={"bpe": ROWS["bpe"]})
     (record,) = run_suite(suite, tmp_path / "results").records
@@ -198,7 +219,7 @@ def test_bytes_are_those_that_were_asked_for(tmp_path: Path) -> None:
 def test_a_cut_that_is_learnt_is_taken_as_it_is_wanted_until_it_is_there(tmp_path: Path) -> None:
     prepared, _ = all_prepared(tiny_suite(tmp_path, rows={"routed": ALL["routed"]}), tmp_path / "cache")["routed"]
     even = matching.expected(prepared)
-    assert even.bytes_per_patch == {"train": 3.5}
+    assert even.bytes_per_patch == {"calibration": 3.5, "train": 3.5}
     assert np.count_nonzero(even.train.cuts.starts[:]) == pytest.approx(len(even.train.data) / 3.5, rel=0.05)
     assert matching.expected(even) is even
 

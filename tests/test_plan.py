@@ -99,7 +99,8 @@ def test_the_budgets_of_a_sweep_are_timed_once(tmp_path: Path, monkeypatch: pyte
 def row(label: str, seconds: float, size: float | None = 4.0, **changes: Any) -> RowPlan:
     parts = {"latent": 1.5e6, "local_encoder": 2e5, "local_decoder": 3e5, "cross_attention": 0.0, "head": 32_768.0}
     per_byte = {**parts, "patcher": 0.0, "total": sum(parts.values())}
-    matched = {"quantity": "train_flops", "reference": 2e13, "value": 2e13, "deviation": 0.0, "set": {"bytes": 5}}
+    matched = {"quantity": "train_flops", "reference": 2e13, "value": 2e13, "deviation": 0.0, "elsewhere": {}}
+    matched |= {"set": {"bytes": 5}}
     return RowPlan(
         label=label,
         bytes_per_patch=size,

@@ -155,8 +155,8 @@ def test_notes_state_data_window_training_matching_machine_reference_and_margin(
         "120 documents, 99,712 bytes",
         "Window: 1,024 bytes",
         "Trained on 1,638,400 bytes in 100 steps",
-        "matched: placement (bytes/patch of the training text within 0.0 % of what was wanted; furthest: stride), "
-        "calibrated to 4.5 bytes/patch",
+        "matched: placement (bytes/patch of the calibration text within 0.0 % of what was wanted; furthest: stride; "
+        "of the training text within 0.4 %; furthest: stride), calibrated to 4.5 bytes/patch",
         "A CPU, 2 threads",
         "10,000 resamples",
         "Seeds 0, 1, 2",
@@ -180,11 +180,13 @@ def test_notes_state_what_differs_between_rows_where_it_may() -> None:
     ):
         put(records[1], path, value)
     put(records[2], "matched.deviation", -0.0234)
+    put(records[0], "matched.elsewhere", {"train": -0.0312})
     put(records[2], "config.bytes_per_patch", {"row": "whitespace", "patcher": {}})
     table = build(records)
     assert note(table, "Trained on") == (
-        "Trained on 1,638,400 to 3,000,000 bytes in 100 steps; matched: placement (bytes/patch of the training "
-        "text within 2.3 % of what was wanted; furthest: entropy), calibrated to 4.5 bytes/patch and whitespace's"
+        "Trained on 1,638,400 to 3,000,000 bytes in 100 steps; matched: placement (bytes/patch of the "
+        "calibration text within 2.3 % of what was wanted; furthest: entropy; of the training text within 3.1 %; "
+        "furthest: stride), calibrated to 4.5 bytes/patch and whitespace's"
         " bytes/patch (not calibrated: whitespace)."
     )
     assert "A CPU, 2 threads and on A GPU, 2 threads: bytes/s of different machines" in note(table, "Measured on")
@@ -195,7 +197,7 @@ def test_notes_say_how_closely_flops_are_those_of_the_reference() -> None:
     records = suite(1, stride=2.3, whitespace=2.2, bpe=2.3)
     for record, deviation in zip(records, (0.0, -0.0041, 0.002), strict=True):
         record["config"]["match"] = "train_flops"
-        record["matched"].update(quantity="train_flops", row="stride", deviation=deviation)
+        record["matched"].update(quantity="train_flops", row="stride", deviation=deviation, elsewhere={})
     said = "matched: train_flops (training FLOPs within 0.4 % of stride's; furthest: whitespace)"
     assert said in note(build(records), "Trained on")
     del records[2]["matched"]  # of a version that did not check
