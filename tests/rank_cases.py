@@ -51,11 +51,11 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def corpus(patch: float = 3.0) -> CutDocuments:
-    """Documents of 1 to 149 bytes, cut at random into patches of that mean size."""
+def corpus(whole: int = 0) -> CutDocuments:
+    """Documents of 1 to 149 bytes, cut at random into patches of three bytes; that many of each four left whole."""
     rng = np.random.default_rng(0)
     docs = [(TEXT + TEXT)[a : a + int(rng.integers(1, 150))] for a in rng.integers(0, len(TEXT), 30)]
-    starts = np.concatenate([random_starts(len(doc), rng, patch) for doc in docs])
+    starts = np.concatenate([random_starts(len(d), rng, 1e9 if i % 4 < whole else 3.0) for i, d in enumerate(docs)])
     return CutDocuments.of(docs, Cuts(starts, rng.integers(0, VOCAB, int(starts.sum())).astype(np.int32)))
 
 
@@ -66,14 +66,13 @@ class Case:
     kind: str
     how: Parallel
     batch_bytes: int = 300
-    patch: float = 3.0
+    whole: int = 0
     dtype: Any = "float32"
-    lr: float = 3e-3
 
     @property
     def config(self) -> TrainConfig:
         return TrainConfig(
-            bytes=20 * self.batch_bytes, batch_bytes=self.batch_bytes, window=60, lr=self.lr, dtype=self.dtype,
+            bytes=20 * self.batch_bytes, batch_bytes=self.batch_bytes, window=60, lr=3e-3, dtype=self.dtype,
             log_every=1, checkpoint_seconds=1e9,
         )  # fmt: skip
 
@@ -84,10 +83,10 @@ CASES |= {
     f"{kind} in parts {way}": Case(kind, Parallel(way, micro_bytes=100)) for kind in ("harness", "hnet") for way in WAYS
 }
 for each in WAYS:
-    # one window a batch, so that one of the two ranks has none; and tokens so long that many windows begin none (few
-    # tokens make scores whose gradients are nothing but rounding, of which Adam makes full steps: a lower rate)
+    # one window a batch, so that one of the two ranks has none; and documents of one token, whose later windows begin
+    # none (not all documents: a lone token's scores have no gradient but rounding, of which Adam makes full steps)
     CASES[f"harness alone {each}"] = Case("harness", Parallel(each), batch_bytes=60)
-    CASES[f"token_lm without tokens {each}"] = Case("token_lm", Parallel(each), batch_bytes=120, patch=200.0, lr=3e-4)
+    CASES[f"token_lm without tokens {each}"] = Case("token_lm", Parallel(each), batch_bytes=120, whole=3)
     CASES[f"harness recomputed {each}"] = Case("harness", Parallel(each, recompute=True))
     CASES[f"harness bfloat16 {each}"] = Case("harness", Parallel(each), dtype="bfloat16")
 
@@ -122,7 +121,7 @@ def trained(
             os.kill(os.getpid(), signal.SIGTERM)
 
     try:
-        train(model, corpus(case.patch), case.config, 0, CPU, checkpoint, report, make_engine=recording)
+        train(model, corpus(case.whole), case.config, 0, CPU, checkpoint, report, make_engine=recording)
     finally:
         stopping._asked = False
     return model, losses

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rank_cases import CASES, STOPS_AT, Case, as_read, corpus, cut_alike, resumable, scored, trained
 from test_run import left_over, numbers
@@ -71,7 +72,7 @@ UNDISTURBED: dict[tuple[Any, ...], list[float]] = {}
 
 def undisturbed(case: Case) -> list[float]:
     """Losses of one process that takes whole batches, and what its model makes of the documents."""
-    key = (case.kind, case.batch_bytes, case.patch, case.dtype, case.lr)
+    key = (case.kind, case.batch_bytes, case.whole, case.dtype)
     if key not in UNDISTURBED:
         model, losses = trained(case, Alone)
         UNDISTURBED[key] = [*losses, as_read(model)]
@@ -82,8 +83,7 @@ def check(found: dict[str, Any], name: str) -> None:
     case = CASES[name]
     *losses, read = undisturbed(case)
     assert len(losses) >= 20
-    rough = 1e-4 if "without tokens" in name else LOSS  # `rank_cases` says why
-    tolerance = rough if case.dtype == "float32" else 2e-2
+    tolerance = LOSS if case.dtype == "float32" else 2e-2
     assert found["cases"][name][:-1] == pytest.approx(losses, abs=tolerance)
     assert found["cases"][name][-1] == pytest.approx(read, rel=tolerance)
     if name not in RESUMED:
@@ -120,7 +120,7 @@ def test_one_process_in_parts_trains_as_with_whole_batches(kind: str) -> None:
 
 def test_some_batches_have_nothing_for_a_rank() -> None:
     """What `without tokens` is about: steps at which a rank has no window, or windows in which no token begins."""
-    case, docs = CASES["token_lm without tokens fsdp"], corpus(CASES["token_lm without tokens fsdp"].patch)
+    case, docs = CASES["token_lm without tokens fsdp"], corpus(CASES["token_lm without tokens fsdp"].whole)
     dealt = [
         [sum(int(docs.windows(part).starts.sum()) for part in own) for own in shares(picked, 2, None)]
         for picked in batches(training_spans(docs.offsets, 60), case.batch_bytes, case.config.bytes, 0)
@@ -199,8 +199,9 @@ def test_a_rank_that_is_killed_changes_no_number(way: str, tmp_path: Path) -> No
     alone = [numbers(record) for record in run_suite(tiny_suite(tmp_path, rows=ROWS), tmp_path / "alone").records]
     for one, two in zip(alone, undisturbed, strict=True):
         assert [row[:2] for row in one["loss_curve"]] == [row[:2] for row in two["loss_curve"]]
-        losses = [[row[2] for row in each["loss_curve"]] for each in (one, two)]
-        assert losses[0] == pytest.approx(losses[1], abs=2.001e-5)  # 1e-5, and both are rounded to 1e-5
+        # 1e-5, and both are rounded to 1e-5
+        losses = [np.array([row[2] for row in each["loss_curve"]]) for each in (one, two)]
+        assert np.abs(np.rint(losses[0] * 1e5) - np.rint(losses[1] * 1e5)).max() <= 2
         sums = [each["tasks"]["bpb"]["metrics"]["bpb"]["documents"] for each in (one, two)]
         assert [row[0] for row in sums[0]] == [row[0] for row in sums[1]]
         assert [row[1] for row in sums[0]] == pytest.approx([row[1] for row in sums[1]], rel=1e-4)
