@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,9 +33,6 @@ class Progress:
 
 def save_shards(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
     """Put the ranks' tensors beside `path`, and remove what was there before when that is done."""
-    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter  # a second that only its users wait
-    from torch.distributed.checkpoint.state_dict_saver import save
-
     folder = path.with_name(f"{path.name}.step-{progress.step:09d}")
     part = folder.with_name(f"{folder.name}.part")
     if ranks.is_first():
@@ -42,7 +40,8 @@ def save_shards(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, 
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
     ranks.wait_for_all()
-    save(tensors(model, optimizer), storage_writer=HuggingFaceStorageWriter(str(part), save_distributed=True))
+    with writing(part):
+        _save(tensors(model, optimizer), part)
     ranks.wait_for_all()
     if ranks.is_first():
         with writing(folder):
@@ -53,6 +52,18 @@ def save_shards(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, 
                     shutil.rmtree(old, ignore_errors=True)
             path.unlink(missing_ok=True)  # of a training in one process, which this one went on with
     ranks.wait_for_all()
+
+
+def _save(state: dict[str, Any], folder: Path) -> None:
+    """Raises on every rank what one of them could not do, which torch wraps into something that is no Exception."""
+    from torch.distributed.checkpoint.api import CheckpointException  # a second that only its users wait
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+    from torch.distributed.checkpoint.state_dict_saver import save
+
+    try:
+        save(state, storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
+    except CheckpointException as error:
+        raise next(problem for problem, _ in error.failures.values()) from error
 
 
 def load_shards(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress | None:
