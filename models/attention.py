@@ -9,6 +9,7 @@ view one step earlier.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,23 @@ class Blocks:
     own: Tensor | None
 
 
+def _turned_heads(qkv: Tensor, turns: Turns) -> Tensor:
+    """qkv (T, 3 * H, E) -> (3, H, T, E), queries and keys turned."""
+    t, n, e = qkv.shape
+    heads = qkv.transpose(0, 1).contiguous().view(3, n // 3, t, e)
+    turns.turn(heads[:2])
+    return heads
+
+
+def _turned_back(heads: Tensor, turns: Turns) -> Tensor:
+    """The gradient of `_turned_heads`: (3, H, T, E) -> (T, 3 * H, E)."""
+    _, h, t, e = heads.shape
+    back = heads.new_empty(t, 3, h, e)
+    back[:, :2] = turns.back(heads[:2]).permute(2, 0, 1, 3)
+    back[:, 2] = heads[2].transpose(0, 1)
+    return back.view(t, 3 * h, e)
+
+
 class BlockAttention(torch.autograd.Function):
     """Rotation and softmax attention within blocks; three fifths of the time of what autograd composes (CPU)."""
 
@@ -65,9 +83,7 @@ class BlockAttention(torch.autograd.Function):
         """qkv (T, 3 * H, E) -> (T, H * E)."""
         t, n, e = qkv.shape
         h, size = n // 3, blocks.bias.shape[-1]
-        heads = qkv.transpose(0, 1).contiguous().view(3, h, t, e)
-        turns.turn(heads[:2])
-        q, k, v = heads.view(3, -1, size, e)
+        q, k, v = _turned_heads(qkv, turns).view(3, -1, size, e)
         score = torch.bmm(q, k.mT)
         own = blocks.own
         if own is not None:
@@ -105,8 +121,47 @@ class BlockAttention(torch.autograd.Function):
             heads[0, 1:].baddbmm_(slope, k[:-1])
             heads[1, :-1].baddbmm_(slope.mT, q[1:])
             heads[2, :-1].baddbmm_(weights[1].mT, grad[1:])
-        heads = heads.view(3, h, t, e)
-        back = q.new_empty(t, 3, h, e)
-        back[:, :2] = ctx.turns.back(heads[:2]).permute(2, 0, 1, 3)
-        back[:, 2] = heads[2].transpose(0, 1)
-        return back.view(t, 3 * h, e), None, None
+        return _turned_back(heads.view(3, h, t, e), ctx.turns), None, None
+
+
+SPAN = 4000
+"""What a sequence costs beside its scores when each is attended to alone, in scores (CPU, forward and backward)."""
+
+
+class SpanAttention(torch.autograd.Function):
+    """Full causal attention within each of some spans of the positions, span by span: no score between two sequences
+    that share a row is computed only to be masked. Places outside of all spans come out as zero."""
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, turns: Turns, spans: Sequence[tuple[int, int]]) -> Tensor:
+        """qkv (T, 3 * H, E) -> (T, H * E); spans [a, b) that do not overlap."""
+        q, k, v = _turned_heads(qkv, turns)
+        h, t, e = q.shape
+        longest = max(b - a for a, b in spans)
+        causal = torch.full((longest, longest), UNSEEN, dtype=qkv.dtype, device=qkv.device).triu_(1)
+        out = torch.zeros_like(q)
+        weights = []
+        for a, b in spans:
+            score = torch.bmm(q[:, a:b], k[:, a:b].mT).add_(causal[: b - a, : b - a])
+            if b - a < SHORT:
+                score = score.to(torch.promote_types(score.dtype, torch.float32))
+            weights.append(torch.softmax(score, -1).to(q.dtype))
+            out[:, a:b] = torch.bmm(weights[-1], v[:, a:b])
+        ctx.save_for_backward(q, k, v, out, *weights)
+        ctx.turns, ctx.spans = turns, spans
+        return out.transpose(0, 1).reshape(t, h * e)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        q, k, v, out, *weights = ctx.saved_tensors
+        h, t, e = q.shape
+        grad = grads[0].view(t, h, e).transpose(0, 1).contiguous()
+        along = torch.linalg.vecdot(grad, out).neg_().unsqueeze(-1)
+        heads = q.new_zeros(3, h, t, e)
+        for (a, b), weight in zip(ctx.spans, weights, strict=True):
+            own = grad[:, a:b]
+            slope = torch.baddbmm(along[:, a:b], own, v[:, a:b].mT).mul_(weight)
+            heads[0, :, a:b] = torch.bmm(slope, k[:, a:b])
+            heads[1, :, a:b] = torch.bmm(slope.mT, q[:, a:b])
+            heads[2, :, a:b] = torch.bmm(weight.mT, own)
+        return _turned_back(heads, ctx.turns), None, None

@@ -10,6 +10,7 @@ module serves float32 scoring and bfloat16 training.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.attention import UNSEEN, BlockAttention, Blocks, Turns
+from models.attention import UNSEEN, BlockAttention, Blocks, SpanAttention, Turns
 
 
 class Linear(nn.Linear):
@@ -188,6 +189,11 @@ class LocalMask:
         near = (i >= j) & (i - j < self.window)
         return _bias(near & (self.own[:, :, None] == keys[:, None, :]), self.dtype, -math.inf)[:, None]
 
+    def mixed(self, qkv: Tensor, turns: Turns) -> Tensor:
+        """The values (T, H * E) that positions take from projections (T, 3 * H, E), in training."""
+        out: Tensor = BlockAttention.apply(qkv, turns, self.blocks)
+        return out
+
     def attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Q, k, v (T, H, E) -> (T, H * E)."""
         t, h, e = q.shape
@@ -224,12 +230,30 @@ class RowMask:
         """(R, 1, C, C)."""
         return _bias(self.seen, self.dtype, -math.inf)[:, None]
 
+    def mixed(self, qkv: Tensor, turns: Turns) -> Tensor:
+        """As that of `LocalMask`."""
+        out: Tensor = BlockAttention.apply(qkv, turns, self.blocks)
+        return out
+
     def attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Q, k, v (R * C, H, E) -> (R * C, H * E)."""
         t, h, e = q.shape
         rows = [x.view(*self.sequence.shape, h, e).transpose(1, 2) for x in (q, k, v)]
         out = F.scaled_dot_product_attention(rows[0], rows[1], rows[2], attn_mask=self.bias)
         return out.transpose(1, 2).reshape(t, h * e)
+
+
+class SpanMask:
+    """Full causal attention within each of some spans of flat positions, for training: position i sees j <= i of its
+    span."""
+
+    def __init__(self, spans: Sequence[tuple[int, int]]) -> None:
+        self.spans = spans
+
+    def mixed(self, qkv: Tensor, turns: Turns) -> Tensor:
+        """As that of `LocalMask`."""
+        out: Tensor = SpanAttention.apply(qkv, turns, self.spans)
+        return out
 
 
 def _bias(seen: Tensor, dtype: torch.dtype, unseen: float) -> Tensor:
@@ -245,13 +269,14 @@ class Attention(nn.Module):
         self.qkv = Linear(width, 3 * width)
         self.out = Linear(width, width)
 
-    def forward(self, x: Tensor, rope: Rope, mask: LocalMask | RowMask) -> Tensor:
+    def forward(self, x: Tensor, rope: Rope, mask: LocalMask | RowMask | SpanMask) -> Tensor:
         t, width = x.shape
         qkv = self.qkv(x).view(t, 3 * self.heads, width // self.heads)
+        if isinstance(mask, SpanMask):
+            return self.out(mask.mixed(qkv, rope.turns))
         if torch.is_grad_enabled() and not x.is_cuda:
             # SDPA with a mask takes two to three times as long there (bench/perf/step.py has it in the plain step)
-            mixed: Tensor = BlockAttention.apply(qkv, rope.turns, mask.blocks)
-            return self.out(mixed)
+            return self.out(mask.mixed(qkv, rope.turns))
         qk, v = qkv.split((2 * self.heads, self.heads), 1)
         q, k = rope.rotate(qk).split(self.heads, 1)
         return self.out(mask.attention(q, k, v))
@@ -267,6 +292,6 @@ class Block(nn.Module):
         self.mlp_norm = RMSNorm(width)
         self.mlp = SwiGLU(width, hidden)
 
-    def forward(self, x: Tensor, rope: Rope, mask: LocalMask | RowMask) -> Tensor:
+    def forward(self, x: Tensor, rope: Rope, mask: LocalMask | RowMask | SpanMask) -> Tensor:
         x = x + self.attention(self.attention_norm(x), rope, mask)
         return x + self.mlp(self.mlp_norm(x))

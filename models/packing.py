@@ -1,4 +1,4 @@
-"""A transformer over flat sequences of very different lengths, with little padding.
+"""A transformer over flat sequences of very different lengths, with little padding or none.
 
 Legend: P positions (patches or tokens) of all sequences in one flat vector, D width, R rows, C row length.
 """
@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.layers import Block, RMSNorm, Rope, RowMask
+from models.attention import SPAN
+from models.layers import Block, RMSNorm, Rope, RowMask, SpanMask
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,16 @@ def _fill(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, int]:
     return begin, rows
 
 
+def spans_of(lengths: np.ndarray) -> list[tuple[int, int]] | None:
+    """Flat positions [a, b) of each sequence, where attending to one after the other is less work than to rows of
+    several; None where sequences are many and short, or all of a length, which rows hold without padding."""
+    held = lengths > 0
+    if int((lengths[held] ** 2 + SPAN).sum()) > int(lengths.sum()) * int(lengths.max()):
+        return None
+    ends = lengths.cumsum()
+    return [(int(end - n), int(end)) for n, end in zip(lengths, ends, strict=True) if n]
+
+
 class PackedTransformer(nn.Module):
     """Causal transformer over each of many flat sequences (blocks of `models.layers`), ending in a norm."""
 
@@ -98,10 +109,25 @@ class PackedTransformer(nn.Module):
 
         Positions beyond the last sequence, where lengths sum to less than P, come back with values that mean nothing.
         """
-        rows = pack(lengths.cpu().numpy(), x.device, len(x))
-        h = x.index_select(0, rows.source)
-        rope = Rope(x.shape[-1] // self.heads, rows.position, x.dtype)
-        mask = RowMask(rows.sequence, x.dtype)
+        counts = lengths.cpu().numpy()
+        alone = torch.is_grad_enabled() and not x.is_cuda and not torch.compiler.is_compiling()
+        spans = spans_of(counts) if alone else None
+        if spans is not None:
+            return self.norm(self._through(x, _places(counts, x), SpanMask(spans)))
+        rows = pack(counts, x.device, len(x))
+        h = self._through(x.index_select(0, rows.source), rows.position, RowMask(rows.sequence, x.dtype))
+        return self.norm(h.index_select(0, rows.place))
+
+    def _through(self, h: Tensor, position: Tensor, mask: RowMask | SpanMask) -> Tensor:
+        rope = Rope(h.shape[-1] // self.heads, position, h.dtype)
         for block in self.blocks:
             h = block(h, rope, mask)
-        return self.norm(h.index_select(0, rows.place))
+        return h
+
+
+def _places(lengths: np.ndarray, x: Tensor) -> Tensor:
+    """(P,): the place of each flat position in its sequence, 0 beyond the last."""
+    place = np.zeros(len(x), np.int64)
+    total = int(lengths.sum())
+    place[:total] = np.arange(total) - np.repeat(lengths.cumsum() - lengths, lengths)
+    return torch.from_numpy(place).to(x.device)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import shaken
 
+from models import packing
 from models.layers import LocalMask, RMSNorm, Rope, RowMask, SwiGLU, _SwiGLU
 from models.packing import PackedTransformer, pack
 
@@ -118,6 +119,36 @@ def test_packing_wastes_little_on_batches_like_ours() -> None:
     for _ in range(20):
         lengths = np.clip(rng.lognormal(4.6, 0.5, 36), 10, 230).astype(int)  # patches of Wikipedia's lead sections
         assert pack(lengths, torch.device("cpu")).waste <= 0.10
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_sequences_that_are_attended_to_one_by_one_come_to_what_rows_of_them_do(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths = torch.tensor([200, 3, 0, 90, 71])
+    x = torch.randn(370, 32).to(dtype)  # six beyond the last
+    wanted = torch.randn(364, 32)
+    spans = packing.spans_of(lengths.numpy())
+    assert spans == [(0, 200), (200, 203), (203, 293), (293, 364)]
+    found = []
+    for one_by_one in (True, False):
+        if not one_by_one:
+            monkeypatch.setattr(packing, "spans_of", lambda lengths: None)
+        model = shaken(PackedTransformer(32, 2, 2))
+        own = x.clone().requires_grad_()
+        out = model(own, lengths)[:364]
+        (out.float() * wanted).sum().backward()
+        found.append([out, own.grad, *(p.grad for p in model.parameters())])
+    for one, other in zip(*found, strict=True):
+        a, b = one.detach().float(), other.detach().float()
+        error = float((a - b).abs().max() / b.abs().max())
+        assert error < (1e-5 if dtype == torch.float32 else 4e-2)
+
+
+def test_sequences_are_attended_to_one_by_one_only_where_that_is_less_work() -> None:
+    assert packing.spans_of(np.full(7, 256)) is None, "rows hold them without padding"
+    assert packing.spans_of(np.full(500, 4)) is None, "too many"
+    assert packing.spans_of(np.array([0, 228, 100, 60])) == [(0, 228), (228, 328), (328, 388)]
 
 
 def test_packed_sequences_do_not_see_each_other() -> None:
