@@ -21,6 +21,7 @@ from bench.shards import found_beside, load_shards
 from bench.tensors import load_tensors, save_tensors
 from models.batch import Windows
 from models.harness import Prediction
+from models.ngrams import KeptGradients
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 DIVERGED_BITS = 16.0
@@ -108,11 +109,12 @@ class Alone:
         self.model, self.config, self.device = model, config, device
         self.optimizer = make_optimizer(model, config)
         self.forward: Trainable = torch.compile(model, dynamic=True) if config.compile else model
+        self.kept = None if config.compile or device.type != "cpu" else KeptGradients(model)
 
     def step(self, corpus: CutDocuments, picked: np.ndarray, rate: float) -> tuple[float, float]:
         batch = corpus.windows(picked)
         began = time.perf_counter()
-        bits = train_step(self.forward, self.model, self.optimizer, batch.to(self.device), rate, self.config)
+        bits = train_step(self.forward, self.model, self.optimizer, batch.to(self.device), rate, self.config, self.kept)
         return bits, time.perf_counter() - began
 
     def agree(self, flag: bool) -> bool:
@@ -126,7 +128,9 @@ class Alone:
             return load_checkpoint(path, self.model, self.optimizer)
         return load_shards(path, self.model, self.optimizer)  # of several processes
 
-    def finish(self) -> None: ...
+    def finish(self) -> None:
+        if self.kept is not None:
+            self.kept.let_go()
 
 
 MakeEngine = Callable[[nn.Module, TrainConfig, torch.device], Engine]
@@ -217,6 +221,7 @@ def train_step(
     batch: Windows,
     rate: float,
     config: TrainConfig,
+    kept: KeptGradients | None = None,
 ) -> float:
     """One update; the mean bits per byte of the batch before it."""
     prediction = forward(batch, DTYPES[config.dtype])
@@ -224,11 +229,15 @@ def train_step(
     value = loss.item() / math.log(2)
     if math.isfinite(value):
         (loss if prediction.loss is None else loss + prediction.loss).backward()
+        if kept is not None:
+            kept.show()
         _clip(model, config.clip)
         for group in optimizer.param_groups:
             group["lr"] = rate * group["scale"]
         optimizer.step()
         optimizer.zero_grad()
+        if kept is not None:
+            kept.clear()
     return value
 
 

@@ -55,22 +55,48 @@ class _Lookup(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, table: Tensor, rows: Tensor, skip: int | None) -> Tensor:
         ctx.save_for_backward(rows)
-        ctx.shape, ctx.skip = table.shape, skip
+        ctx.shape, ctx.skip, ctx.kept = table.shape, skip, getattr(table, "kept_gradient", None)
         found = table.index_select(0, rows.flatten())
         if skip is not None:
             found.index_fill_(0, (rows.flatten() == skip).nonzero()[:, 0], 0)
         return found.view(*rows.shape, -1).sum(1)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None]:
         (grad,) = grads
         (rows,) = ctx.saved_tensors
-        out = grad.new_zeros(ctx.shape)
+        out = grad.new_zeros(ctx.shape) if ctx.kept is None else ctx.kept
         for column in rows.unbind(1):
             out.index_add_(0, column, grad)
         if ctx.skip is not None:
             out[ctx.skip] = 0
-        return out, None, None
+        return out if ctx.kept is None else None, None, None
+
+
+class KeptGradients:
+    """Gradients of a model's large tables that stay where they are from step to step: lookups add to them.
+
+    A new table of zeros for each step comes from the system page by page, which takes as long as half an update of it.
+    For a training in one process; what averages gradients over several wants to be handed them.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._tables = [getattr(m, name) for m in model.modules() for name in getattr(m, "large_tables", ())]
+        for table in self._tables:
+            table.kept_gradient = torch.zeros_like(table)
+
+    def show(self) -> None:
+        """To clipping and the optimizer, after the way back."""
+        for table in self._tables:
+            table.grad = table.kept_gradient
+
+    def clear(self) -> None:
+        for table in self._tables:
+            table.kept_gradient.zero_()
+
+    def let_go(self) -> None:
+        for table in self._tables:
+            del table.kept_gradient
 
 
 def look_up(table: Tensor, rows: Tensor, skip: int | None = None) -> Tensor:
@@ -88,6 +114,7 @@ class NgramEmbedding(nn.Module):
     def __init__(self, sizes: Sequence[int], rows: int, width: int, std: float) -> None:
         super().__init__()
         self.lookup_std = {"table": std}
+        self.large_tables = ("table",)
         self.sizes = tuple(sorted(sizes))
         self.rows = prime_below(rows)
         self.table = nn.Parameter(torch.zeros(len(self.sizes) * self.rows + 1, width))
@@ -152,6 +179,7 @@ class PatchStateEmbedding(nn.Module):
     def __init__(self, rows: int, width: int, knows_flag: bool) -> None:
         super().__init__()
         self.lookup_std = {"flag": 0.0, "length": 0.0, "patch": 0.0}
+        self.large_tables = ("patch",)
         self.knows_flag = knows_flag
         self.rows = prime_below(rows)
         self.flag = nn.Parameter(torch.zeros(2, width), requires_grad=knows_flag)

@@ -5,7 +5,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.ngrams import NgramEmbedding, PatchStateEmbedding, gram_rows, look_up, open_patch_rows, prime_below
+from models.ngrams import (
+    KeptGradients,
+    NgramEmbedding,
+    PatchStateEmbedding,
+    gram_rows,
+    look_up,
+    open_patch_rows,
+    prime_below,
+)
 
 A = 6_364_136_223_846_793_005
 DOCS = st.lists(st.binary(min_size=1, max_size=30), min_size=1, max_size=5)
@@ -89,3 +97,28 @@ def test_the_gradient_of_a_lookup_is_that_of_torchs_own() -> None:
     want = torch.nn.functional.embedding_bag(rows, table, mode="sum", padding_idx=7)
     assert torch.allclose(look_up(table, rows, 7), want)
     assert torch.allclose(look_up(table, rows[:, :1]), table[rows[:, 0]])
+
+
+def test_gradients_that_are_kept_are_those_that_would_be_made_anew() -> None:
+    torch.manual_seed(0)
+    apart, kept_one = (NgramEmbedding((3, 4), 50, 8, 0.1) for _ in range(2))
+    torch.nn.init.normal_(apart.table)
+    kept_one.load_state_dict(apart.state_dict())
+    kept = KeptGradients(kept_one)
+    for step in range(2):  # the second finds nothing of the first
+        data = torch.randint(0, 256, (40,), generator=torch.Generator().manual_seed(step))
+        slope = torch.randn(40, 8)
+        for module in (apart, kept_one):
+            module.table.grad = None
+            for _ in range(2):  # two looks into one table add up
+                (module(data, torch.arange(40), torch.float32) * slope).sum().backward()
+        kept.show()
+        assert apart.table.grad is not None
+        assert kept_one.table.grad is not None
+        assert torch.allclose(kept_one.table.grad, apart.table.grad, atol=1e-5)  # sums of sums, and sums
+        assert apart.table.grad.any()
+        kept.clear()
+    kept.let_go()
+    (kept_one(data, torch.arange(40), torch.float32) * slope).sum().backward()
+    assert kept_one.table.grad is not None
+    assert kept_one.table.grad.any()

@@ -2,7 +2,7 @@
 [--set train.batch_bytes=16384]
 
 (a) the step against the same model run plainly: float32, and norms, rotations, SwiGLU, attention, pooling, reading
-    and lookups as torch composes them;
+    and lookups as torch composes them, AdamW and clipping as they come; and against that with our optimizer;
 (b) its model FLOP/s against those of a dense GPT made of the same blocks at the latent width, on as many positions;
 (e) the share of a training's time outside forward, backward and optimizer;
 (f) padding of latent positions.
@@ -30,6 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench import train as training
 from bench.allocator import keep_memory
 from bench.config import load_suite
 from bench.cuts import batches, training_spans
@@ -41,7 +42,10 @@ from models.batch import bucket
 from models.flops import Shapes, block_flops, seen_keys
 from models.harness import Harness
 from models.initialise import initialise
+from models.ngrams import KeptGradients
 from models.packing import PackedTransformer, pack, spans_of
+
+Dtype = Literal["auto", "bfloat16", "float32"]
 
 ROW_LENGTH = 256
 """Positions of a sequence of the dense GPT: as many as a window has patches of four bytes."""
@@ -106,6 +110,7 @@ def plainly() -> Iterator[None]:
         patch.object(pooling.PatchReader, "forward", read),
         patch.object(ngrams, "look_up", look_up),
         patch.object(packing, "spans_of", lambda lengths: None),
+        patch.object(training, "_clip", lambda model, limit: nn.utils.clip_grad_norm_(model.parameters(), limit)),
     ):
         yield
 
@@ -149,14 +154,20 @@ def measure(suite_name: str, label: str, count: int, overrides: Sequence[str] = 
     batch = corpus.windows(next(batches(training_spans(corpus.offsets, config.window), config.batch_bytes, 1 << 60, 0)))
     cpu = torch.device("cpu")
 
-    def stepper(dtype: Literal["auto", "bfloat16", "float32"], plain: bool) -> Callable[[], None]:
+    def stepper(
+        dtype: Literal["auto", "bfloat16", "float32"], plain: Literal["all", "model"] | None
+    ) -> Callable[[], None]:
         model = make_model(row, prepared.patcher, 0)
         optimizer = make_optimizer(model, config)
+        if plain == "all":
+            fields = ("params", "lr", "betas", "weight_decay", "scale")
+            optimizer = torch.optim.AdamW([{key: group[key] for key in fields} for group in optimizer.param_groups])
         settings = replace(config, dtype=dtype)
+        kept = KeptGradients(model) if plain is None else None
 
         def step() -> None:
             with plainly() if plain else contextlib.nullcontext():
-                train_step(model, model, optimizer, batch, 1e-4, settings)
+                train_step(model, model, optimizer, batch, 1e-4, settings, kept)
 
         return step
 
@@ -175,7 +186,8 @@ def measure(suite_name: str, label: str, count: int, overrides: Sequence[str] = 
         gpt_optimizer.step()
         gpt_optimizer.zero_grad()
 
-    contenders = {"harness": stepper(config.dtype, False), "plain": stepper("float32", True), "gpt": gpt_step}
+    contenders = {"harness": stepper(config.dtype, None), "plain": stepper("float32", "all")}
+    contenders |= {"plain model": stepper("float32", "model"), "gpt": gpt_step}
     seconds = turns(contenders, count)
     shapes = Shapes(lengths.numpy(), lengths.numpy())
     gpt_flops = 3 * (
@@ -191,6 +203,7 @@ def measure(suite_name: str, label: str, count: int, overrides: Sequence[str] = 
     quarter = [float(np.quantile(seconds["plain"] / seconds["harness"], q)) for q in (0.25, 0.75)]
     return {
         "a_speedup_over_plain_float32": float(np.median(seconds["plain"]) / np.median(seconds["harness"])),
+        "a_speedup_over_plain_model": float(np.median(seconds["plain model"]) / np.median(seconds["harness"])),
         "a_lower_quartile": quarter[0],
         "a_upper_quartile": quarter[1],
         "b_flop_rate_over_dense_gpt": float(np.median(rate["harness"]) / np.median(rate["gpt"])),
