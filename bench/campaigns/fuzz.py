@@ -330,6 +330,8 @@ def main() -> int:
                 if outcome.wrong not in failed:
                     print(f"case {number}: {outcome.wrong}", flush=True)
                 failed.setdefault(outcome.wrong, []).append(number)
+            if number % 1000 == 999:
+                print(f"{number + 1} cases in {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
         for wrong, numbers in failed.items():
             case = box.smallest(box.case(asked.seed, numbers[0]), wrong)
             print(f"\n{wrong}: {len(numbers)} cases ({', '.join(map(str, numbers[:5]))})\n  {case.told()}")
