@@ -320,7 +320,7 @@ def without_paths(text: str) -> str:
 
 
 def _layout(value: Any, indent: str = "") -> str:
-    """JSON for people and for diffs: a line a key, a line a document."""
+    """JSON for people and for diffs: a line a key, a line a document (which stands at the left, as there are many)."""
     inner = indent + " "
     if isinstance(value, dict) and value:
         order = {key: place for place, key in enumerate(ORDER)} if not indent else {}
@@ -328,7 +328,7 @@ def _layout(value: Any, indent: str = "") -> str:
         items = [f"{inner}{_compact(key)}: {_layout(value[key], inner)}" for key in keys]
         return "{\n" + ",\n".join(items) + f"\n{indent}}}"
     if isinstance(value, list) and any(isinstance(item, list | dict) for item in value):
-        return "[\n" + ",\n".join(inner + _compact(item) for item in value) + f"\n{indent}]"
+        return "[\n" + ",\n".join(map(_compact, value)) + f"\n{indent}]"
     return _compact(value)
 
 
