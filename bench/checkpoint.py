@@ -77,12 +77,17 @@ def read_header(folder: Path) -> dict[str, Any]:
 
 
 def check_model(folder: Path) -> None:
-    """Raises Damaged, naming the file, for a model that is not as `save_model` left it."""
+    """Raises Damaged, naming the file, for a model that is not as `save_model` left it, and BenchError for a folder that
+    the system does not let us look into."""
     try:
         if (folder / SEAL).exists() or read_header(folder).get("sealed", False):
             check_sealed(folder)
     except Damaged as error:
         raise Damaged(f"{error}: delete {folder} and run its suite again, which trains it anew") from error
+    except OSError as error:
+        raise BenchError(
+            f"cannot look into {str(folder)[:200]} ({error.strerror}); give a folder results/SUITE/checkpoints/RUN_ID"
+        ) from error
 
 
 def load_weights(folder: Path, model: nn.Module) -> None:

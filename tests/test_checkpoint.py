@@ -150,3 +150,8 @@ def test_a_wrong_folder_is_named(tmp_path: Path) -> None:
             BenchError, match=f"{folder} holds no trained model .*give a folder results/SUITE/checkpoints"
         ):
             load_model(folder)
+
+
+def test_a_name_that_no_folder_can_have_is_one_clear_error() -> None:
+    with pytest.raises(BenchError, match=r"cannot look into x+ \(File name too long\); give a folder results/SUITE"):
+        load_model(Path("x" * 300))
