@@ -7,7 +7,7 @@ from rich.table import Table
 
 from bench.commands.options import DEFAULT_RESULTS, Overrides, Plugins, Results, SuiteArgument, check_writable, show
 
-data = typer.Typer(help="Corpora on disk.", no_args_is_help=True)
+data = typer.Typer(help="Corpora on disk.")
 
 
 @data.command()
