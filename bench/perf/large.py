@@ -208,7 +208,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = given.folder if given.keep else Path(tempfile.mkdtemp(prefix="patchbench-large-", dir=given.folder))
     try:
         if not any(folder.glob("*.jsonl")):
-            write_corpus(folder, int(given.megabytes * 1e6))
+            folder.mkdir(parents=True, exist_ok=True)
+        write_corpus(folder, int(given.megabytes * 1e6))
         found = ratios(folder) if given.ratio else through(folder)
     finally:
         if not given.keep:
