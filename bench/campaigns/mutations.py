@@ -68,13 +68,18 @@ def _changed_tree(rng: random.Random, text: str) -> str:
         path, values = rng.choice(KEYS)
         _put(rng, tree, path, rng.choice(values) if values and rng.random() < 0.5 else rng.choice(VALUES))
     else:
-        holder, key = rng.choice(list(islice(_places(tree), 5000)))  # aliases of aliases have places without end
+        holder, key = rng.choice(_some_places(tree))
         rng.choice((_replaced, _replaced, _without, _renamed, _wrapped, _moved))(rng, tree, holder, key)
     try:
         flow = rng.choice((None, True, False))
         return yaml.safe_dump(tree, allow_unicode=rng.random() < 0.5, default_flow_style=flow)
     except (yaml.YAMLError, ValueError, RecursionError):
         return text
+
+
+def _some_places(tree: Any) -> list[tuple[Any, Any]]:
+    """The first thousands: aliases of aliases have places without end."""
+    return list(islice(_places(tree), 5000))
 
 
 def _places(tree: Any) -> Iterator[tuple[Any, Any]]:
@@ -113,7 +118,7 @@ def _wrapped(rng: random.Random, tree: Any, holder: Any, key: Any) -> None:
 
 
 def _moved(rng: random.Random, tree: Any, holder: Any, key: Any) -> None:
-    other, place = rng.choice(list(_places(tree)))
+    other, place = rng.choice(_some_places(tree))
     holder[key] = copy.deepcopy(other[place])
 
 
