@@ -77,7 +77,7 @@ def read_header(folder: Path) -> dict[str, Any]:
 
 
 def check_model(folder: Path) -> None:
-    """Raises Damaged, naming the file, for a model that is not as `save_model` left it, and BenchError for a folder that
+    """Raises Damaged, naming the file, for a model that is not as `save_model` left it; BenchError for a folder that
     the system does not let us look into."""
     try:
         if (folder / SEAL).exists() or read_header(folder).get("sealed", False):

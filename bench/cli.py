@@ -4,6 +4,7 @@ What a user can mend is one line on standard error, `patchbench: error: ...`, an
 torch is imported by the command that needs it, so that `list` and `--help` answer at once.
 """
 
+import errno
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -61,6 +62,10 @@ def main(args: Sequence[str] | None = None) -> int:
         return _fail(f"{message} See {command} --help.")
     except typer.Abort:
         return _fail("stopped")
+    except OSError as error:  # of a name that was given, wherever it was looked at first
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return _fail(f"no file or folder can have the name {str(error.filename)[:80]}...; give a shorter one")
     if code == 130:
         return _fail("stopped by the keyboard; the same command goes on from here", 130)
     return code if isinstance(code, int) else 0

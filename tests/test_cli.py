@@ -354,3 +354,12 @@ def test_display_on_a_terminal_has_a_bar() -> None:
     shown(Display(Console(file=file, force_terminal=True, width=120, highlight=False)))
     for part in ("reading texts", "stride-s0-abc  7.50 bpb", "scoring", "done: bpb 2.500"):
         assert part in file.getvalue()
+
+
+@pytest.mark.parametrize("command", ["report", "table", "fit", "status", "run"])
+def test_a_name_that_is_too_long_is_one_line(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "quick", "--results", "x" * 300]) == 2
+    assert main([command, "x" * 300]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(r"(patchbench: error: [^\n]*x{60}[^\n]*\n){2}", err)

@@ -378,8 +378,3 @@ def test_the_commit_is_that_of_our_own_repository(tmp_path: Path) -> None:
     assert records._code_state(tmp_path)["dirty"] is False
     code.write_text("2")
     assert records._code_state(tmp_path)["dirty"] is True
-
-
-def test_records_of_a_name_that_no_folder_can_have_are_one_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(BenchError, match="cannot look for records of 'x{100}': File name too long"):
-        records.load_all(tmp_path, "x" * 300)
