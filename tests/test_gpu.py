@@ -88,7 +88,12 @@ def test_the_suite_for_a_gpu_is_mostly_latent_products(tmp_path: Path, monkeypat
     monkeypatch.setattr(plan, "_pace", lambda *arguments: Pace(0.0, 0))
     texts = write_texts(tmp_path, documents=400)
     shipped = load_suite("gpu")
-    suite = load_suite("gpu", [f"data.files={texts}", "data.field=text", "rows.token_lm.patcher.vocab=300"])
+    changes = [
+        "data.field=text",
+        "rows.token_lm.patcher.vocab=300",
+        "match=bytes",
+    ]  # on so few, 4.5 is not met to 1 %
+    suite = load_suite("gpu", [f"data.files={texts}", *changes])
     rows = {row.label: row for row in plan_rows(suite, tmp_path / "cache")}
     assert list(rows) == [row.label for row in shipped.rows]
     for row in shipped.rows:
