@@ -56,11 +56,8 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def write_atomic(path: Path, content: bytes, lasts: bool = True) -> None:
-    """Write a file so that it has its old content or its new one, whenever the machine stops.
-
-    What has a checksum and can be made again need not last: it is not waited for until it is on the disk.
-    """
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file so that it has its old content or its new one, whenever the machine stops."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with writing(path):
@@ -68,11 +65,9 @@ def write_atomic(path: Path, content: bytes, lasts: bool = True) -> None:
             with open(temporary, "xb") as file:
                 file.write(content)
                 file.flush()
-                if lasts:
-                    os.fsync(file.fileno())
+                os.fsync(file.fileno())
             os.replace(temporary, path)
-            if lasts:
-                sync_folder(path.parent)
+            sync_folder(path.parent)
     finally:
         with suppress(OSError):
             temporary.unlink()

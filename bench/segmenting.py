@@ -211,7 +211,7 @@ def _cut_run(task: _Task, patcher: Patcher, run: Run) -> Run:
     content = len(content).to_bytes(8) + content
     if cuts.ids is not None:
         content += cuts.ids[:].astype("<i4").tobytes()
-    write_atomic(task.path(run), hashlib.sha256(content).digest() + content, lasts=False)
+    write_atomic(task.path(run), hashlib.sha256(content).digest() + content)
     return run
 
 
