@@ -209,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if not any(folder.glob("*.jsonl")):
             folder.mkdir(parents=True, exist_ok=True)
-        write_corpus(folder, int(given.megabytes * 1e6))
+            write_corpus(folder, int(given.megabytes * 1e6))
         found = ratios(folder) if given.ratio else through(folder)
     finally:
         if not given.keep:

@@ -154,9 +154,7 @@ def measure(suite_name: str, label: str, count: int, overrides: Sequence[str] = 
     batch = corpus.windows(next(batches(training_spans(corpus.offsets, config.window), config.batch_bytes, 1 << 60, 0)))
     cpu = torch.device("cpu")
 
-    def stepper(
-        dtype: Literal["auto", "bfloat16", "float32"], plain: Literal["all", "model"] | None
-    ) -> Callable[[], None]:
+    def stepper(dtype: Dtype, plain: Literal["all", "model"] | None) -> Callable[[], None]:
         model = make_model(row, prepared.patcher, 0)
         optimizer = make_optimizer(model, config)
         if plain == "all":
@@ -197,7 +195,7 @@ def measure(suite_name: str, label: str, count: int, overrides: Sequence[str] = 
     harness_flops = 3 * flops(prepared)["total"] * len(batch.data)
     rate = {"harness": harness_flops / seconds["harness"], "gpt": gpt_flops / seconds["gpt"]}
     patches = np.bincount(batch.window_of().numpy(), batch.starts.numpy()).astype(int)
-    count = int(patches.sum())
+    n_patches = int(patches.sum())
     few = replace(config, bytes=12 * config.batch_bytes)
     progress = train(make_model(row, prepared.patcher, 0), corpus, few, 0, cpu)
     quarter = [float(np.quantile(seconds["plain"] / seconds["harness"], q)) for q in (0.25, 0.75)]
@@ -213,7 +211,7 @@ def measure(suite_name: str, label: str, count: int, overrides: Sequence[str] = 
         "gpt_gflops_per_second": float(np.median(rate["gpt"])) / 1e9,
         "harness_bytes_per_second": len(batch.data) / float(np.median(seconds["harness"])),
         "e_share_outside_the_step": 1 - progress.busy_seconds / progress.seconds,
-        "f_latent_padding": pack(patches, cpu).waste if spans_of(patches) is None else 1 - count / bucket(count),
+        "f_latent_padding": pack(patches, cpu).waste if spans_of(patches) is None else 1 - n_patches / bucket(n_patches),
         "threads": float(torch.get_num_threads()),
     }
 
