@@ -195,7 +195,7 @@ def measure(suite_name: str, label: str, count: int, overrides: Sequence[str] = 
     harness_flops = 3 * flops(prepared)["total"] * len(batch.data)
     rate = {"harness": harness_flops / seconds["harness"], "gpt": gpt_flops / seconds["gpt"]}
     patches = np.bincount(batch.window_of().numpy(), batch.starts.numpy()).astype(int)
-    n_patches = int(patches.sum())
+    total = int(patches.sum())
     few = replace(config, bytes=12 * config.batch_bytes)
     progress = train(make_model(row, prepared.patcher, 0), corpus, few, 0, cpu)
     quarter = [float(np.quantile(seconds["plain"] / seconds["harness"], q)) for q in (0.25, 0.75)]
@@ -211,7 +211,7 @@ def measure(suite_name: str, label: str, count: int, overrides: Sequence[str] = 
         "gpt_gflops_per_second": float(np.median(rate["gpt"])) / 1e9,
         "harness_bytes_per_second": len(batch.data) / float(np.median(seconds["harness"])),
         "e_share_outside_the_step": 1 - progress.busy_seconds / progress.seconds,
-        "f_latent_padding": pack(patches, cpu).waste if spans_of(patches) is None else 1 - n_patches / bucket(n_patches),
+        "f_latent_padding": pack(patches, cpu).waste if spans_of(patches) is None else 1 - total / bucket(total),
         "threads": float(torch.get_num_threads()),
     }
 
