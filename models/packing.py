@@ -89,7 +89,7 @@ def spans_of(lengths: np.ndarray) -> list[tuple[int, int]] | None:
     """Flat positions [a, b) of each sequence, where attending to one after the other is less work than to rows of
     several; None where sequences are many and short, or all of a length, which rows hold without padding."""
     held = lengths > 0
-    if int((lengths[held] ** 2 + SPAN).sum()) > int(lengths.sum()) * int(lengths.max()):
+    if int((lengths[held] ** 2 + SPAN).sum()) >= int(lengths.sum()) * int(lengths.max()):
         return None
     ends = lengths.cumsum()
     return [(int(end - n), int(end)) for n, end in zip(lengths, ends, strict=True) if n]

@@ -148,6 +148,7 @@ def test_sequences_that_are_attended_to_one_by_one_come_to_what_rows_of_them_do(
 def test_sequences_are_attended_to_one_by_one_only_where_that_is_less_work() -> None:
     assert packing.spans_of(np.full(7, 256)) is None, "rows hold them without padding"
     assert packing.spans_of(np.full(500, 4)) is None, "too many"
+    assert packing.spans_of(np.zeros(3, int)) is None, "nothing to attend to"
     assert packing.spans_of(np.array([0, 228, 100, 60])) == [(0, 228), (228, 328), (328, 388)]
 
 
