@@ -22,7 +22,8 @@ from bench.train import Progress
 from patchers.errors import BenchError
 
 TRAINING_VERSION = 2
-"""Raised when the same config, data and seed would train another model than before."""
+"""Raised when the same config, data and seed would train another model than before, by more than the rounding by which
+machines differ as well."""
 
 NOT_OF_TRAINING = ("data", "match", "match_to", "sweep")
 """Parts of a run's config that do not move its weights: data is taken by its splits, the others say why, not what."""

@@ -32,12 +32,12 @@ def do(command: list[str], log: str, requeues: int) -> None:
         again = int(os.environ.get("SLURM_RESTART_COUNT", 0))
         if again >= requeues:
             sys.exit(f"put back into the queue {again} times and not done; raise launch.slurm.time or .requeues")
-        _requeue(own_name())
+        _requeue(_own_name())
     if code not in (0, 1):
         sys.exit(code if code > 0 else 128 - code)
 
 
-def own_name() -> str:
+def _own_name() -> str:
     """This task alone: the job id of one of an array's tasks is that of the whole array, which would be requeued."""
     array = os.environ.get("SLURM_ARRAY_JOB_ID")
     return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]

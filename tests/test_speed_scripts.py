@@ -98,6 +98,21 @@ def test_the_plain_step_is_the_same_model() -> None:
         assert torch.allclose(a, b, rtol=1e-3, atol=1e-5)
 
 
+def test_a_large_corpus_that_is_kept_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was once, beside what was timed, and the ratio came out at 1.4 for 1.7."""
+    made: list[Path] = []
+
+    def write(folder: Path, size: int) -> None:
+        (folder / "0000.jsonl").touch()
+        made.append(folder)
+
+    monkeypatch.setattr(large, "write_corpus", write)
+    monkeypatch.setattr(large, "ratios", lambda folder: {})
+    for _ in range(2):
+        assert large.main(["--folder", str(tmp_path / "new"), "--keep", "--ratio"]) == 0
+    assert made == [tmp_path / "new"]
+
+
 def test_a_large_corpus_is_made_and_a_command_is_weighed(tmp_path: Path) -> None:
     large.write_corpus(tmp_path, 200_000)
     texts = [json.loads(line)["text"] for path in tmp_path.glob("*.jsonl") for line in path.read_text().splitlines()]

@@ -43,7 +43,8 @@ LIMITS = {"resident bytes": (2 * 2**30, "at most"), "one process / all cores": (
 CORES = len(os.sched_getaffinity(0))
 STEPS = 50
 PATCHERS = {"whitespace": 4_000_000_000, "entropy": 1_600_000_000}
-"""How much of the text is cut for the ratio of times at most: cutting takes a minute or two in one process."""
+"""How much of the text is cut for the ratio of times at most: a minute in one process, beside which the second that
+others take to begin is little."""
 SIZE = 4.5
 """Bytes a patch that `entropy` is calibrated to."""
 
