@@ -76,6 +76,51 @@ def is_leaky(record: Record) -> bool:
     return bool(dig(record, "config.leaky") or dig(record, "patcher.leaky"))
 
 
+def told_of(record: Record) -> str | None:
+    """What a harness's local model was told of the cut; None for other models. All were told the prefix before there
+    was a choice."""
+    if dig(record, "config.model.kind") != "harness":
+        return None
+    return str(dig(record, "config.model.boundary_inputs") or "prefix")
+
+
+Equal = Literal["bytes", "flops"]
+"""What a control and a row have in common: the bytes that they were trained on, or their training FLOPs."""
+
+SAME_BYTES = 0.01
+AT_LEAST, AT_MOST = 0.99, 1.1
+"""Training FLOPs of a control over those of the row that it is the control of."""
+
+
+def is_control(record: Record) -> bool:
+    """Whether it is of a harness without patches: no latent step after the first."""
+    return dig(record, "config.model.kind") == "harness" and dig(record, "patcher.name") == "none"
+
+
+def control_of(label: str, rows: Mapping[str, Runs], equal: Equal) -> str | None:
+    """The row without patches that says what this row's patches are worth (DESIGN section 5), None where there is none.
+
+    At equal bytes: the one of the same sizes. At equal training FLOPs: the cheapest that has spent as much as the row
+    at least, whose local model has grown, or which has read more bytes; it is None for rows that are controls.
+    """
+    own = rows[label].any_record
+    if not rows[label].records or dig(own, "config.model.kind") != "harness":
+        return None
+    found: dict[str, float] = {}
+    for other, runs in rows.items():
+        if not runs.records or not is_control(runs.any_record):
+            continue
+        if equal == "bytes":
+            ratio = dig(runs.any_record, "cost.train_bytes") / dig(own, "cost.train_bytes")
+            if dig(runs.any_record, "config.grow_to") is None and abs(ratio - 1) <= SAME_BYTES:
+                found[other] = abs(ratio - 1)
+        else:
+            ratio = dig(runs.any_record, "flops.train") / dig(own, "flops.train")
+            if not is_control(own) and AT_LEAST <= ratio <= AT_MOST:
+                found[other] = ratio
+    return min(found, key=lambda other: found[other], default=None)
+
+
 def _runs(label: str, records: list[Record]) -> Runs:
     records = sorted(records, key=lambda r: (r["seed"], r["run_id"]))
     done: dict[int, Record] = {}

@@ -24,7 +24,7 @@ from bench.suites import find_suite
 from bench.sweep import applies, apply, combinations, description, swept_label
 from bench.tasks import Task
 from models.byte_lm import ByteLMConfig
-from models.harness import HarnessConfig, Price
+from models.harness import HarnessConfig, Price, boundary_inputs_of
 from models.token_lm import TokenLMConfig
 from patchers import Patcher, create, load_plugin
 from patchers.errors import BenchError
@@ -101,6 +101,7 @@ class RowConfig:
     leaky: bool = False
     calibrate: bool = True
     bytes_per_patch: PatchSize = None  # by default the suite's
+    grow_to: str | None = None  # the row whose FLOPs a byte its local model is grown to (a control's)
     train: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -118,6 +119,7 @@ class Row:
     leaky: bool
     calibrate: bool  # whether the row has a knob and wants it set
     bytes_per_patch: float | str | None  # to what it is set: a size, or the label of a row; None where it is not
+    grow_to: str | None = None  # the label of the row whose FLOPs a byte its local model is grown to
     match_to: float | str | None = None  # whose FLOPs it gets: a number or a row's label; None where they are free
     sweep: Mapping[str, Any] | None = None  # which row at which value (`bench.sweep.description`)
 
@@ -209,6 +211,7 @@ class Suite:
                 "calibrate": row.calibrate,
                 "match": self.match,
                 "bytes_per_patch": self._size(row),
+                **({} if row.grow_to is None else {"grow_to": self._other(row.grow_to)}),
                 **({} if row.match_to is None else {"match_to": self._reference(row)}),
                 **({} if row.sweep is None else {"sweep": row.sweep}),
             }
@@ -220,9 +223,13 @@ class Suite:
             return row.match_to
         if row.match_to == row.label:
             return {"row": base_label(row)}
-        other = self.run_config(row.match_to)
+        return self._other(row.match_to)
+
+    def _other(self, label: str) -> Any:
+        """Another row, and what its FLOPs depend on."""
+        other = self.run_config(label)
         wanted = ("model", "train", "patcher", "price", "bytes_per_patch")
-        return {"row": base_label(self.row(row.match_to)), **{key: other[key] for key in wanted}}
+        return {"row": base_label(self.row(label)), **{key: other[key] for key in wanted}}
 
     def _size(self, row: Row) -> Any:
         """What a row is calibrated to, as its run's identity has it."""
@@ -322,6 +329,7 @@ def _rows(config: SuiteConfig, tree: Tree) -> tuple[Row, ...]:
         config = dataclasses.replace(config, bytes_per_patch=float(values[0]))
     stand = {label: _row(label, mapping, config, tree.at("rows", label)) for label, mapping in config.rows.items()}
     _check_sizes(config, list(stand.values()), tree)
+    _check_growth(stand, tree)
     keys = {label: [key for key in config.sweep if applies(key, r.model, r.calibrate)] for label, r in stand.items()}
 
     def beside(label: str, settings: Mapping[str, float]) -> str:
@@ -340,6 +348,7 @@ def _rows(config: SuiteConfig, tree: Tree) -> tuple[Row, ...]:
                     row,
                     label=swept_label(label, settings),
                     bytes_per_patch=beside(size, settings) if isinstance(size, str) else size,
+                    grow_to=None if row.grow_to is None else beside(row.grow_to, settings),
                     match_to=to if config.match in BY_FLOPS else None,
                     sweep=description(label, settings),
                 )
@@ -407,6 +416,22 @@ def _check_sizes(config: SuiteConfig, rows: Sequence[Row], tree: Tree) -> None:
             chain.append(size)
 
 
+def _check_growth(rows: Mapping[str, Row], tree: Tree) -> None:
+    """`grow_to` is for a harness, and names a row that does not grow itself."""
+    for label, row in rows.items():
+        if row.grow_to is None:
+            continue
+        place = tree.at("rows", label, "grow_to")
+        if not isinstance(row.sizes, HarnessConfig):
+            raise place.error(f"only a harness has a local model that could grow, and this is a {row.model}")
+        if row.grow_to not in rows or row.grow_to == label or rows[row.grow_to].grow_to is not None:
+            others = [other for other in rows if other != label and rows[other].grow_to is None]
+            raise place.error(
+                f"wanted the label of another row, one that does not grow, got {row.grow_to!r}"
+                f"{nearest(row.grow_to, others)}"
+            )
+
+
 def _expand_short_forms(suite: dict[str, Any]) -> None:
     """`patcher: NAME` is short for `patcher: {name: NAME}`, `files: GLOB` for `files: [GLOB]`, and in `eval`
     `NAME: CORPUS` for `NAME: {corpus: CORPUS}`."""
@@ -459,6 +484,9 @@ def _row(label: str, mapping: Mapping[str, Any], suite: SuiteConfig, place: Plac
             raise (place / key).error("only a harness whose patcher is not causal has boundaries to pay for")
     if config.leaky and config.price is not None:
         raise (place / "leaky").error("a leaky row leaves its boundaries unpaid; give either price or leaky")
+    price = (config.price or DEFAULT_PRICE) if open_boundaries and not config.leaky else None
+    if isinstance(sizes, HarnessConfig):
+        sizes = _with_boundary_inputs(sizes, price, config, place)
     size = config.bytes_per_patch or suite.bytes_per_patch
     calibrate = config.calibrate and size not in (None, label)
     knob = None if patcher is None else patcher.knob
@@ -475,11 +503,28 @@ def _row(label: str, mapping: Mapping[str, Any], suite: SuiteConfig, place: Plac
         sizes=sizes,
         train=train,
         patcher=patcher,
-        price=(config.price or DEFAULT_PRICE) if open_boundaries and not config.leaky else None,
+        price=price,
         leaky=config.leaky,
         calibrate=calibrate and knob is not None,
         bytes_per_patch=size if calibrate and knob is not None else None,
+        grow_to=config.grow_to,
     )
+
+
+def _with_boundary_inputs(sizes: HarnessConfig, price: Price | None, row: RowConfig, place: Place) -> HarnessConfig:
+    """The sizes with what the local model is told of the cut filled in, so that it is in a run's name and record.
+
+    A suite's `model: {boundary_inputs: none}` is of its rows with free boundaries; others are told the flags, paid for
+    (priced) or not (leaky): without them a price would buy nothing, and a leak would be hidden.
+    """
+    if price is None and not row.leaky:
+        return dataclasses.replace(sizes, boundary_inputs=boundary_inputs_of(sizes, None))
+    if row.options.get("boundary_inputs") == "none":
+        raise (place / "options" / "boundary_inputs").error(
+            "the boundaries of this row are not free, and what is paid for must be usable: wanted flag or prefix"
+        )
+    told = sizes.boundary_inputs if sizes.boundary_inputs != "none" else None
+    return dataclasses.replace(sizes, boundary_inputs=told or "flag")
 
 
 def _check_model(sizes: Sizes, row: RowConfig, place: Place) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from bench.comparison import Failure, Runs
+from bench.comparison import Equal, Failure, Runs, told_of
 from bench.records import Record, dig
 
 BOLD = (
@@ -23,6 +23,10 @@ PAPER = (
 PRICED = (
     "Priced: boundaries that depend on later bytes are predicted along with the bytes, and their bits count; the "
     "number bounds that of the text from above."
+)
+LATENT_GAIN = (
+    "Latent gain: bits per byte lost when the latent outputs of the trained model are replaced by BOS's. An ablation "
+    "without retraining, which shows how far the rest of the model leans on them, not what patches are worth."
 )
 LEAKY = (
     "The model is told where patches begin and does not pay for it, so that the number is too low; shown for "
@@ -103,6 +107,40 @@ def _closeness(records: list[Record]) -> str:
     if unchecked and len(unchecked) < len({record["row"] for record in records}):
         said.append(f"not checked: {', '.join(unchecked)}")
     return f" ({'; '.join(said)})" if said else ""
+
+
+TOLD = {
+    "flag": "where patches begin, and the place in the patch",
+    "prefix": "these, and a hash of the open patch's bytes",
+}
+
+
+def told(rows: Iterable[Runs]) -> list[str]:
+    """What local models were told of the cut, where any was told something."""
+    by: dict[str, list[str]] = {}
+    for runs in rows:
+        for what in dict.fromkeys(told_of(record) for record in runs.records):
+            if what is not None:
+                by.setdefault(what, []).append(runs.label)
+    if not by.keys() - {"none"}:
+        return []
+    said = [f"{what} ({TOLD[what]}): {', '.join(by[what])}" for what in TOLD if what in by]
+    note = f"Told: what the local model is given of the cut beside what it pools and reads; {'; '.join(said)}."
+    if len(by) > 1:
+        note += " Between rows that are told different things a difference is not of placement alone."
+    return [note]
+
+
+def worth(control: Runs, labels: list[str], equal: Equal) -> str:
+    """How a column of worth came about."""
+    record = control.any_record
+    grown = ", ".join(f"{k} {v}" for k, v in (dig(record, "matched.set") or {}).items())
+    grown = f", its local model grown ({grown})" if dig(record, "config.grow_to") is not None else ""
+    at = "the same bytes" if equal == "bytes" else "training FLOPs at least as many"
+    return (
+        f"Worth at equal {'bytes' if equal == 'bytes' else 'training FLOPs'}: {control.label} (a trained model without "
+        f"patches{grown}; {at}) minus the row, paired by document and by seed; of {', '.join(labels)}."
+    )
 
 
 def intervals(rows: Iterable[Runs], resamples: int) -> str:

@@ -134,6 +134,11 @@ def prepare_matched(suite: Suite, row: Row, data: Data, cache: Path, say: Say) -
     """
     measure = MEASURES[suite.match]
     prepared = prepare(suite, row, data, cache, say)
+    before = row.sizes
+    if row.grow_to is not None:
+        other = expected(prepare(suite, suite.row(row.grow_to), data, cache, say))
+        row = dataclasses.replace(row, sizes=grown(prepared, flops(other)["total"], "local"))
+        prepared = dataclasses.replace(prepared, row=row)
     learnt = prepared.patcher is not None and prepared.patcher.kind == "in-model"
     tolerance = LEARNT_TOLERANCE if learnt else measure.tolerance
     wanted: float | None
@@ -145,13 +150,16 @@ def prepare_matched(suite: Suite, row: Row, data: Data, cache: Path, say: Say) -
             read = max(1, round(budget / training_flops(flops(expected(prepared)), 1)))
             changed, row = {"bytes": read}, dataclasses.replace(row, train=dataclasses.replace(row.train, bytes=read))
         else:
-            sizes = row.sizes if to == row.label else grown(expected(prepared), budget)
+            there = to == row.label or row.grow_to is not None
+            sizes = row.sizes if there else grown(expected(prepared), budget)
             changed, row = changes(row.sizes, sizes), dataclasses.replace(row, sizes=sizes)
         prepared = dataclasses.replace(prepared, row=row)
     elif suite.match == "placement":
         wanted, to, changed = wanted_size(suite, row, data, cache, say), row.bytes_per_patch, {}
     else:
         wanted, to, changed = float(row.train.bytes), None, {}
+    if row.grow_to is not None:
+        changed = changed | changes(before, row.sizes)
     goal = Goal(measure, wanted, to if isinstance(to, str) else None, tolerance, changed)
     goal.compare(expected(prepared), row.train.bytes)
     return prepared, goal

@@ -13,7 +13,18 @@ from typing import Any, Literal
 import numpy as np
 
 from bench import footnotes
-from bench.comparison import Runs, check_comparable, metrics_of, rows_of, scores_of, task_failures
+from bench.comparison import (
+    Equal,
+    Runs,
+    check_comparable,
+    control_of,
+    is_control,
+    metrics_of,
+    rows_of,
+    scores_of,
+    task_failures,
+    told_of,
+)
 from bench.records import Record, dig
 from bench.render import FORMATS, Cell, Column, Row, Style, Table, render
 from bench.stats import MARGIN, RESAMPLES, Bootstrap, Estimate, Scores, best_rows, verdict
@@ -56,13 +67,19 @@ WORDS: dict[str, tuple[str, str]] = {
     "price": ("price", "patcher.priced"),
     "match": ("match", "config.match"),
 }
-Against = Literal["value", "difference", "verdict"]
-# Metrics by their short names. Any other is TASK.METRIC; .difference or .verdict is against the reference row.
+Against = Literal["value", "difference", "verdict", "worth", "worth_at_flops"]
+SUFFIXES: tuple[Against, ...] = ("difference", "verdict", "worth", "worth_at_flops")
+WORTH: dict[Against, Equal] = {"worth": "bytes", "worth_at_flops": "flops"}
+"""Against a row without patches, and what is equal between the two."""
+# Metrics by their short names. Any other is TASK.METRIC; .difference or .verdict is against the reference row, .worth
+# and .worth_at_flops against the row without patches.
 METRICS: dict[str, tuple[str, Against]] = {
     "bpb": ("bpb.bpb", "value"),
     "bpc": ("bpb.bpc", "value"),
     "difference": ("bpb.bpb", "difference"),
     "verdict": ("bpb.bpb", "verdict"),
+    "worth": ("bpb.bpb", "worth"),
+    "worth_at_flops": ("bpb.bpb", "worth_at_flops"),
 }
 DEFAULT = (
     *("row", "bytes_per_patch", "bpb", "bpc", "difference", "parameters", "non_embedding", "flops_per_byte"),
@@ -86,8 +103,8 @@ def build(
     """The table of these records.
 
     `rows` and `columns` choose and order (by default all rows in the suite's order, and DEFAULT). Columns are
-    those of COLUMNS, `TASK.METRIC` with or without `.difference` or `.verdict`, and the dotted path of any number
-    in a record, such as `flops.per_byte.latent`. `reference` is the row that differences are taken to, by default
+    those of COLUMNS, `TASK.METRIC` with or without one of SUFFIXES, and the dotted path of any number in a record,
+    such as `flops.per_byte.latent`. `reference` is the row that differences are taken to, by default
     the first with a number that does not leak. `sort` is a column, with `-` before it for the largest first.
     `group` puts together the rows that have the same words in a column (`model`, `patcher`, `match`, ...).
 
@@ -133,6 +150,7 @@ class Comparison:
         self.metrics = metrics_of(self.runs[label] for label in self.used)
         self._scores: dict[str, dict[str, Scores]] = {}
         self._bootstraps: dict[str, Bootstrap] = {}
+        self._worths: dict[tuple[str, str, str], Estimate | None] = {}
         if reference and not self.runs[reference].records:
             why = self.runs[reference].failures[0].full
             raise BenchError(
@@ -217,7 +235,7 @@ class Comparison:
 
     def column(self, name: str) -> _Maker:
         metric, against = METRICS.get(name, (name, "value"))
-        for suffix in ("difference", "verdict"):
+        for suffix in SUFFIXES:
             if name.endswith(f".{suffix}"):
                 metric, against = name.removesuffix(f".{suffix}"), suffix
         if metric in self.metrics:
@@ -245,6 +263,10 @@ class Comparison:
         if against == "verdict":
             column = Column(name, f"verdict{about}", "text")
             return _Maker(column, lambda label: self._verdict(metric, label), metric, against)
+        if against in WORTH:
+            at = {"bytes": "equal bytes", "flops": "equal training FLOPs"}[WORTH[against]]
+            column = Column(name, f"worth{about} at {at}", "signed", interval=True)
+            return _Maker(column, lambda label: self._worth(metric, label, WORTH[against]), metric, against)
         if against == "difference":
             column = Column(name, f"difference{about} to {self.reference}", "signed", interval=True)
             return _Maker(column, lambda label: self._difference(metric, label), metric, against)
@@ -256,6 +278,28 @@ class Comparison:
     def _difference(self, metric: str, label: str) -> Cell:
         difference = self.difference(metric, label)
         return Cell(0.0, text="reference") if difference and label == self.reference else _interval(difference)
+
+    def _worth(self, metric: str, label: str, equal: Equal) -> Cell:
+        control = control_of(label, self.runs, equal)
+        if control is None:
+            return Cell(0.0, text="control") if is_control(self.runs[label].any_record) else Cell()
+        if control == label:
+            return Cell(0.0, text="control")
+        worth = self.worth(metric, label, control)
+        return _interval(worth)
+
+    def worth(self, metric: str, label: str, control: str) -> Estimate | None:
+        """What the row's patches gain over the control (positive: the row is better), paired by document and seed."""
+        if (metric, label, control) not in self._worths:
+            both = [self.runs[label], self.runs[control]]
+            check_comparable([record for runs in both for record in runs.records])
+            has = scores_of(metric, both)
+            shared = len(has) == 2 and set(has[label].seeds) & set(has[control].seeds)
+            bootstrap = Bootstrap(has, resamples=self.resamples) if shared else None
+            lower = self.metrics[metric]["lower_is_better"]
+            pair = (control, label) if lower else (label, control)
+            self._worths[metric, label, control] = bootstrap and bootstrap.difference(*pair)
+        return self._worths[metric, label, control]
 
     def _verdict(self, metric: str, label: str) -> Cell:
         difference = self.difference(metric, label)
@@ -285,6 +329,8 @@ class Comparison:
             notes.append(footnotes.intervals(runs, self.resamples))
         if kinds & {"difference", "verdict"}:
             notes.append(f"Difference: row minus {self.reference}, paired by document and by seed.")
+        for against in [against for against in WORTH if against in kinds]:
+            notes += self._worth_notes(WORTH[against])
         if "verdict" in kinds:
             notes.append(f"{footnotes.VERDICT}: {margins}.")
         if any(self.best(maker) for maker in chosen):
@@ -297,6 +343,9 @@ class Comparison:
             notes.append(f"Leaky: {', '.join(leaky)}. {footnotes.LEAKY}")
         if any(row.values("patcher.priced") for row in runs):
             notes.append(footnotes.PRICED)
+        if "latent_gain" in ids:
+            notes.append(footnotes.LATENT_GAIN)
+        notes += footnotes.told(runs)
         notes += [note for row in runs for note in footnotes.without_number(row.label, row.failures)]
         for row in runs:
             for task, failures in task_failures(row).items():
@@ -306,12 +355,24 @@ class Comparison:
         return notes
 
 
+    def _worth_notes(self, equal: Equal) -> list[str]:
+        """Which control says what which rows are worth."""
+        by: dict[str, list[str]] = {}
+        for label in self.shown:
+            control = control_of(label, self.runs, equal)
+            if control is not None and control != label:
+                by.setdefault(control, []).append(label)
+        return [footnotes.worth(self.runs[control], labels, equal) for control, labels in by.items()]
+
+
 # --- cells
 
 
 def _flags(runs: Runs) -> list[str]:
     flags = ["leaky"] if runs.leaky else []
     flags += [f"priced ({price})" for price in dict.fromkeys(runs.values("patcher.priced"))]
+    told = dict.fromkeys(told_of(record) for record in runs.records)
+    flags += [f"told: {what}" for what in told if what not in (None, "none")]
     if runs.mark == "failed":
         return [*flags, f"failed: {runs.failures[0].short}"]
     if runs.failures:

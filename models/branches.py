@@ -344,8 +344,10 @@ class HarnessBranches:
         if model.router is None:
             return x, starts, None
         starts, probability = self._route(decoded, x)
-        known = model.patch_state(texts.data, starts, texts.positions(), torch.float32)
-        return x + known.index_select(0, self.own), starts, probability
+        if model.patch_state is not None:
+            known = model.patch_state(texts.data, starts, texts.positions(), torch.float32)
+            x = x + known.index_select(0, self.own)
+        return x, starts, probability
 
     def _route(self, decoded: Decoded, x: Tensor) -> tuple[Tensor, Tensor]:
         """The router's starts of all texts (T,), and its probabilities at own positions (N,)."""
@@ -373,9 +375,10 @@ class HarnessBranches:
         """Latent outputs of the trunks' patches and then of the texts' own (P, L), and which of them each own
         position reads (N,)."""
         model, branches, how = self.model, self.branches, self.model.config.pool
-        patches = Patches.of(starts, self.texts.offsets, late=model.price == "start")
+        placed = model.placed(starts, self.texts.offsets)
+        patches = Patches.of(placed, self.texts.offsets, late=model.price == "start")
         trunk_starts = decoded.routing.starts if decoded.routing is not None else self._begins(self.trunk)
-        of_trunk = Patches.of(trunk_starts, self.trunk.offsets)
+        of_trunk = Patches.of(model.placed(trunk_starts, self.trunk.offsets), self.trunk.offsets)
         first, trunk_first = patches.first.cpu().numpy(), of_trunk.first.cpu().numpy()
         made = np.diff(trunk_first)  # (G,)
         own = np.diff(first) - made[branches.group]  # (J,): patches that are complete in the text's own part

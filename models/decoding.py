@@ -27,6 +27,7 @@ from torch import Tensor
 from models.batch import Patches
 from models.caches import CachePlace, RotaryTable, Turn, WindowCache, recorded
 from models.harness import Harness
+from models.ngrams import PatchStateEmbedding
 from models.parts import Lookup, NormedLinear, Pooler, Reader, owners
 from models.pooling import PatchReader, pool
 from models.prefill import LatentCache, fill_windows, layers_of, lengthened
@@ -79,7 +80,10 @@ class HarnessDecoder:
         self._head = NormedLinear(model.norm, model.head)
         state = model.patch_state
         self._byte = Lookup(model.byte)
-        self._patch_state = Lookup(state.length), Lookup(state.patch), Lookup(state.flag) if state.knows_flag else None
+        self._told: list[Lookup | None] = []  # length, open patch, flag
+        if state is not None:
+            tables = state.length, state.patch, state.flag if state.knows_flag else None
+            self._told = [None if table is None else Lookup(table) for table in tables]
         self.latent = LatentCache(model.latent, len(prompts), device)
         batch = lengthened(prompts, starts, device)
         local = {f"{i}": block.projection for i, block in enumerate((*self._encoder, *self._decoder))}
@@ -96,7 +100,7 @@ class HarnessDecoder:
 
         cut = (batch.starts if decoded.routing is None else decoded.routing.starts).clone()
         cut[batch.offsets[:-1]] = True
-        read = Patches.of(cut, batch.offsets, late=self.late).read[last]
+        read = Patches.of(model.placed(cut, batch.offsets), batch.offsets, late=self.late).read[last]
         self.newest = decoded.latent[read]
         self.slots: list[Tensor] = []
         self.added: Tensor | None = None
@@ -108,7 +112,8 @@ class HarnessDecoder:
         # what the patch of byte n - 1 has so far; position p holds byte p - 1
         begins = [int(np.flatnonzero(own[: max(1, len(p))])[-1]) for own, p in zip(cuts, prompts, strict=True)]
         self._grams = Grams(model.ngrams, prompts) if model.ngrams is not None else None
-        self._open = OpenPatches(model.patch_state.rows, prompts, begins)
+        rows = 2 if state is None or state.rows is None else state.rows
+        self._open = OpenPatches(rows, prompts, begins)
         self._begun = np.array([own[-1] for own in cuts])
         """(B,): whether the byte that comes next starts a patch (not where that is predicted with it)."""
         self.members: list[list[Tensor]] = []
@@ -148,7 +153,7 @@ class HarnessDecoder:
         rows = self._open.push(data, begins)
         if model.router is None:
             assert flags is not None
-            x = x + self._known(rows, flags)
+            x = self._tell(x, rows, flags)
         self.here = self.table.at(self.positions), self.local.enter()
         for i, block in enumerate(self._encoder):
             x = block.step(i, x, *self.here)
@@ -159,7 +164,7 @@ class HarnessDecoder:
             self._last = x
             flags = routing.starts[1::2].cpu().numpy()
             self.fired = routing.probability[1::2]
-            x = x + self._known(rows, flags)
+            x = self._tell(x, rows, flags)
         if not self.late:
             assert flags is not None
             self._begun = flags
@@ -169,15 +174,23 @@ class HarnessDecoder:
             members.append(x[row : row + 1])
         return x
 
-    def _known(self, rows: np.ndarray, flags: np.ndarray) -> Tensor:
-        length, patch, flag = self._patch_state
-        x = length(np.minimum(self._open.length, self.model.patch_state.max_length)) + patch(rows)
+    def _tell(self, x: Tensor, rows: np.ndarray, flags: np.ndarray) -> Tensor:
+        """`Harness.tell` for the newest position."""
+        if not self._told:
+            return x
+        length, patch, flag = self._told
+        assert length is not None
+        x = x + length(np.minimum(self._open.length, PatchStateEmbedding.max_length))
+        if patch is not None:
+            x = x + patch(rows)
         return x if flag is None else x + flag(flags.astype(np.int64))
 
     def finish(self, rows: np.ndarray) -> None:
         """One latent step for each of these rows (N,), whose open patches are complete."""
         if len(rows) == 0:
             return
+        if self.model.config.latent_patches == "document":
+            return  # nothing follows BOS, whose patch is complete before the first step
         own = [torch.cat(self.members[row]) for row in rows]
         for row in rows:
             self.members[row] = []

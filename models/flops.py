@@ -55,7 +55,8 @@ def harness_flops(config: HarnessConfig, outputs: int, shapes: Shapes, routed: b
     """Forward FLOPs of the harness over all windows together, by component; `outputs` is 256, or 512 where
     boundaries are priced."""
     c, d, k = config, config.local_width, config.n_slots
-    n, p = shapes.bytes, int(shapes.patches.sum())
+    patches = shapes.patches if c.latent_patches == "cut" else np.ones_like(shapes.patches)
+    n, p = shapes.bytes, int(patches.sum())
     local = seen_keys(shapes.lengths, c.local_window)
     cross = 0.0
     pooled, given = d, d
@@ -70,9 +71,9 @@ def harness_flops(config: HarnessConfig, outputs: int, shapes: Shapes, routed: b
         cross += c.decoder_layers * (2 * n * d * 2 * d + 2 * p * k * d * 2 * d + 4 * n * k * d)
     bridges = sum(2 * p * w * c.latent_width for w in (pooled, given) if w != c.latent_width)
     return {
-        "latent": block_flops(c.latent_width, c.latent_layers, p, seen_keys(shapes.patches), c.latent_hidden) + bridges,
-        "local_encoder": block_flops(d, c.encoder_layers, n, local) + (4 * n * d * d if routed else 0),
-        "local_decoder": block_flops(d, c.decoder_layers, n, local),
+        "latent": block_flops(c.latent_width, c.latent_layers, p, seen_keys(patches), c.latent_hidden) + bridges,
+        "local_encoder": block_flops(d, c.encoder_layers, n, local, c.local_hidden) + (4 * n * d * d if routed else 0),
+        "local_decoder": block_flops(d, c.decoder_layers, n, local, c.local_hidden),
         "cross_attention": float(cross),
         "head": 2.0 * n * d * outputs,
     }
@@ -125,8 +126,8 @@ def paper_harness_flops(config: HarnessConfig, bytes_per_patch: float, context: 
     c, p, k = config, bytes_per_patch, config.n_slots
     near = min(context, c.local_window)
     total = paper_transformer_flops(c.latent_layers, c.latent_width, context / p, 0, c.latent_hidden) / p
-    total += paper_transformer_flops(c.encoder_layers, c.local_width, near)
-    total += paper_transformer_flops(c.decoder_layers, c.local_width, near, outputs)
+    total += paper_transformer_flops(c.encoder_layers, c.local_width, near, 0, c.local_hidden)
+    total += paper_transformer_flops(c.decoder_layers, c.local_width, near, outputs, c.local_hidden)
     if c.pool == "cross_attention":
         total += _paper_cross_attention(1, c.local_width, keys=p, ratio=p / k) * k / p
     if c.inject == "cross_attention":

@@ -22,6 +22,7 @@ from models.router import CosineRouter, Routing, smooth
 from models.states import Place, States
 
 Price = Literal["end", "start"]
+BoundaryInputs = Literal["none", "flag", "prefix"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,14 @@ class HarnessConfig:
     slots: int | None = None
     """Slots a patch; by default latent_width / local_width where that is whole, else 1."""
 
+    boundary_inputs: BoundaryInputs | None = None
+    """What the local model is told of the cut beside what it pools and reads: nothing; the flags and the place in the
+    patch; or these and a hash of the open patch. By default nothing where boundaries are free, as in BLT, and the
+    flags where they are priced: what has been paid for must be usable (`boundary_inputs_of`)."""
+
+    latent_patches: Literal["cut", "document"] = "cut"
+    """Where latent steps go: after each patch of the cut, or after BOS alone, so that the cut acts by what it tells."""
+
     byte_std: float = 0.5
     """Standard deviation of the initial byte embeddings."""
 
@@ -51,10 +60,18 @@ class HarnessConfig:
     latent_hidden: int | None = field(default=None, metadata={"identity": "when set"})
     """Width inside the latent blocks' SwiGLU, by default that of `swiglu_hidden`; what matching FLOPs fine-tunes."""
 
+    local_hidden: int | None = field(default=None, metadata={"identity": "when set"})
+    """The same of the local blocks."""
+
     @property
     def n_slots(self) -> int:
         whole = self.latent_width % self.local_width == 0
         return self.slots or (self.latent_width // self.local_width if whole else 1)
+
+
+def boundary_inputs_of(config: HarnessConfig, price: Price | None) -> BoundaryInputs:
+    """`boundary_inputs`, with its default filled in."""
+    return config.boundary_inputs or ("none" if price is None else "flag")
 
 
 @dataclass
@@ -114,8 +131,12 @@ class Harness(nn.Module):
         self.lookup_std = {"byte": c.byte_std}
         self.byte = nn.Parameter(torch.empty(257, d))
         self.ngrams = NgramEmbedding(c.ngrams, c.ngram_rows, d, c.ngram_std) if c.ngrams else None
-        self.patch_state = PatchStateEmbedding(c.patch_rows, d, knows_flag=price != "start")
-        self.encoder = nn.ModuleList(Block(d, c.local_heads) for _ in range(c.encoder_layers))
+        self.patch_state: PatchStateEmbedding | None = None
+        told = boundary_inputs_of(c, price)
+        if told != "none":
+            rows = c.patch_rows if told == "prefix" else None
+            self.patch_state = PatchStateEmbedding(rows, d, knows_flag=price != "start")
+        self.encoder = nn.ModuleList(Block(d, c.local_heads, c.local_hidden) for _ in range(c.encoder_layers))
         width = d
         if c.pool == "cross_attention":
             self.queries = PatchQueries(d, c.n_slots, c.local_heads)
@@ -126,7 +147,7 @@ class Harness(nn.Module):
         self.from_latent = nn.Identity() if read_width == c.latent_width else Linear(c.latent_width, read_width)
         if c.inject == "cross_attention":
             self.readers = nn.ModuleList(PatchReader(d, c.local_heads) for _ in range(c.decoder_layers))
-        self.decoder = nn.ModuleList(Block(d, c.local_heads) for _ in range(c.decoder_layers))
+        self.decoder = nn.ModuleList(Block(d, c.local_heads, c.local_hidden) for _ in range(c.decoder_layers))
         self.norm = RMSNorm(d)
         self.head = Linear(d, 512 if price else 256)
 
@@ -136,7 +157,20 @@ class Harness(nn.Module):
         x = F.embedding(batch.previous(), self.byte).to(dtype)
         if self.ngrams is not None:
             x = x + self.ngrams(batch.data, positions, dtype)
-        return x if starts is None else x + self.patch_state(batch.data, starts, positions, dtype)
+        return x if starts is None else self.tell(x, batch, starts, dtype)
+
+    def tell(self, x: Tensor, batch: Windows, starts: Tensor, dtype: torch.dtype) -> Tensor:
+        """x (T or more, D) with what the local model is told of the cut starts (T,), if anything."""
+        if self.patch_state is None:
+            return x
+        known = self.patch_state(batch.data, starts, batch.positions(), dtype)
+        return x + F.pad(known, (0, 0, 0, len(x) - len(known)))
+
+    def placed(self, starts: Tensor, offsets: Tensor) -> Tensor:
+        """(T,) bool: the starts that latent steps follow, of a cut starts (T,) that is true where windows begin."""
+        if self.config.latent_patches == "cut":
+            return starts
+        return torch.zeros_like(starts).index_fill(0, offsets[:-1], True)
 
     def encode(self, batch: Windows, dtype: torch.dtype) -> Encoded:
         """The local encoder, and the cut: the given one, or the router's."""
@@ -155,8 +189,7 @@ class Harness(nn.Module):
             routing = self.router(x[: len(begins)], begins)
             starts = routing.starts
             # the cut is known only now, so what it tells is added here instead of to the encoder's input
-            known = self.patch_state(batch.data, starts, batch.positions(), dtype)
-            x = x + F.pad(known, (0, 0, 0, spare))
+            x = self.tell(x, batch, starts, dtype)
         return Encoded(x, starts, routing, rope, mask)
 
     def cut(self, batch: Windows, dtype: torch.dtype) -> Tensor:
@@ -172,7 +205,7 @@ class Harness(nn.Module):
         encoded = self.encode(batch, dtype)
         x, routing = encoded.x, encoded.routing
         spare = len(x) - len(batch.data)
-        patches = Patches.of(encoded.starts, batch.offsets, late=self.price == "start")
+        patches = Patches.of(self.placed(encoded.starts, batch.offsets), batch.offsets, late=self.price == "start")
         member = F.pad(patches.member, (0, spare), value=patches.count)
         read = F.pad(patches.read, (0, spare))
         if c.pool == "cross_attention":
@@ -210,7 +243,7 @@ class Harness(nn.Module):
             starts = decoded.routing.starts
         else:
             starts = batch.starts.index_fill(0, batch.offsets[:-1], True)
-        ended = Patches.of(starts, batch.offsets).read[starts]
+        ended = Patches.of(self.placed(starts, batch.offsets), batch.offsets).read[starts]
         return States(starts, self.norm(decoded.x)[: len(starts)], decoded.latent.index_select(0, ended))
 
     def forward(

@@ -125,18 +125,26 @@ class NgramEmbedding(nn.Module):
         return look_up(self.table, rows, len(self.sizes) * self.rows).to(dtype)
 
 
-def open_patch_rows(data: Tensor, starts: Tensor, positions: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-    """The patch of the newest byte at each position: how many bytes of it have been read, and their hash.
+def open_patch_lengths(starts: Tensor, positions: Tensor) -> Tensor:
+    """(T,): how many bytes of the patch of the newest byte have been read at each position, 0 where nothing has been.
 
-    data (T,), starts (T,) true at each window's beginning, positions (T,). Position p has read bytes up to p - 1; its
-    open patch runs from
-    the last start before p to byte p - 1. -> (length (T,), row (T,)), both 0 at position 0 of a window, where nothing
+    starts (T,) true at each window's beginning, positions (T,). Position p has read bytes up to p - 1; its open patch
+    runs from the last start before p to byte p - 1.
+    """
+    t = torch.arange(len(starts), device=starts.device)
+    last = torch.where(starts, t, 0).cummax(0).values  # start of the patch of byte p
+    begin = torch.cat((last[:1], last[:-1]))  # start of the patch of byte p - 1
+    return torch.where(positions == 0, 0, t - begin)
+
+
+def open_patch_rows(data: Tensor, starts: Tensor, positions: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """The patch of the newest byte at each position: its length so far (`open_patch_lengths`), and a hash of its bytes.
+
+    data (T,), starts (T,), positions (T,) -> (length (T,), row (T,)), both 0 at position 0 of a window, where nothing
     has been read.
     """
     t = torch.arange(len(data), device=data.device)
-    last = torch.where(starts, t, 0).cummax(0).values  # start of the patch of byte p
-    begin = torch.cat((last[:1], last[:-1]))  # start of the patch of byte p - 1
-    length = torch.where(positions == 0, 0, t - begin)
+    length = open_patch_lengths(starts, positions)
     # prefix[p] = sum over bytes j < p of (byte + 1) * a^j modulo 2^64 (int64 wraps); a patch's hash is the
     # difference, shifted to exponent 0
     powers, inverses = _powers(len(data) + 1, data.device)
@@ -168,7 +176,8 @@ def _powers(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 class PatchStateEmbedding(nn.Module):
-    """What the cut tells (DESIGN section 5): the start flag, the place in the patch, the open patch's bytes hashed.
+    """What the local model is told of the cut (DESIGN section 5, "telling"): the start flag and the place in the patch,
+    and with `rows` also a hash of the open patch's bytes.
 
     With the hash the decoder can know that "ation" is a whole token. All tables start at zero, so that an untrained
     model does not depend on the cut.
@@ -176,23 +185,32 @@ class PatchStateEmbedding(nn.Module):
 
     max_length = 24
 
-    def __init__(self, rows: int, width: int, knows_flag: bool) -> None:
+    def __init__(self, rows: int | None, width: int, knows_flag: bool) -> None:
+        """`rows` of the table of open patches, None for no such table."""
         super().__init__()
-        self.lookup_std = {"flag": 0.0, "length": 0.0, "patch": 0.0}
-        self.large_tables = ("patch",)
+        self.lookup_std = {"flag": 0.0, "length": 0.0}
+        self.large_tables: tuple[str, ...] = ()
         self.knows_flag = knows_flag
-        self.rows = prime_below(rows)
+        self.rows = None if rows is None else prime_below(rows)
         self.flag = nn.Parameter(torch.zeros(2, width), requires_grad=knows_flag)
         self.length = nn.Parameter(torch.zeros(self.max_length + 1, width))
-        self.patch = nn.Parameter(torch.zeros(self.rows, width))
+        self.patch: nn.Parameter | None = None
+        if self.rows is not None:
+            self.lookup_std["patch"] = 0.0
+            self.large_tables = ("patch",)
+            self.patch = nn.Parameter(torch.zeros(self.rows, width))
 
     def forward(self, data: Tensor, starts: Tensor, positions: Tensor, dtype: torch.dtype) -> Tensor:
         """Data, starts, positions (T,) -> (T, D).
 
         `starts[p]` itself is read only if the model knows it before it predicts byte p.
         """
-        length, row = open_patch_rows(data, starts, positions, self.rows)
-        x = F.embedding(length.clamp(max=self.max_length), self.length) + look_up(self.patch, row[:, None])
+        if self.rows is None or self.patch is None:
+            length = open_patch_lengths(starts, positions)
+            x = F.embedding(length.clamp(max=self.max_length), self.length)
+        else:
+            length, row = open_patch_rows(data, starts, positions, self.rows)
+            x = F.embedding(length.clamp(max=self.max_length), self.length) + look_up(self.patch, row[:, None])
         if self.knows_flag:
             x = x + F.embedding(starts.long(), self.flag)
         return x.to(dtype)

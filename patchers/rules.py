@@ -1,4 +1,4 @@
-"""Patchers with nothing to learn: bytes, stride, random, whitespace, words, codepoint (DESIGN 4)."""
+"""Patchers with nothing to learn: none, bytes, stride, random, whitespace, words, codepoint (DESIGN 4)."""
 
 from __future__ import annotations
 
@@ -29,6 +29,21 @@ _SPACELIKE = _table([b not in _ALNUM and not 0x80 <= b < 0xC0 for b in range(256
 _WHITE = _table([b in b" \t\n\v\f\r" for b in range(256)])
 _CONTINUES = _table([0x80 <= b < 0xC0 for b in range(256)])
 _FOLLOWERS = _table([(b >= 0xC0) + (b >= 0xE0) + (b >= 0xF0) if b < 0xF8 else 0 for b in range(256)])
+
+
+@register("none")
+class NoPatches(Patcher):
+    """One patch a document: no latent step after the first. The control that says what patches are worth."""
+
+    source: ClassVar[str] = "control; the harness without its latent model"
+
+    def segment(self, data: bytes) -> Starts:
+        starts = np.zeros(len(data), dtype=bool)
+        starts[:1] = True
+        return starts
+
+    def stream(self) -> Stream:
+        return ClockStream(self)
 
 
 @register("bytes")

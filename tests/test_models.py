@@ -21,6 +21,9 @@ OPTIONS = [
     {"pool": "mean", "slots": 1},
     {"pool": "last", "inject": "add", "ngrams": ()},
     {"slots": 3, "encoder_layers": 2, "decoder_layers": 1},
+    {"boundary_inputs": "none"},
+    {"boundary_inputs": "flag"},
+    {"latent_patches": "document"},
 ]
 
 

@@ -16,7 +16,7 @@ from models.token_lm import TokenLM, TokenLMConfig
 TEXT = "The harness reads bytes; été, naïve, 東京. It pools them into patches; a patch gets a latent step.\n".encode()
 SMALL = HarnessConfig(
     local_width=32, local_heads=2, encoder_layers=1, decoder_layers=2, local_window=8, latent_width=64, latent_heads=2,
-    latent_layers=2, ngrams=(3, 4), ngram_rows=97, patch_rows=101,
+    latent_layers=2, ngrams=(3, 4), ngram_rows=97, patch_rows=101, boundary_inputs="prefix",
 )  # fmt: skip
 
 
