@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from models.batch import BOS, Windows, bucket
 from models.harness import Prediction
+from models.hash_embeddings import NgramEmbedding
 from models.layers import Block, Linear, LocalMask, RMSNorm, Rope, wide
-from models.ngrams import NgramEmbedding
 from models.states import Place, States
 
 

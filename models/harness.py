@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.batch import Patches, Windows, bucket
+from models.hash_embeddings import NgramEmbedding, PatchStateEmbedding
 from models.layers import Block, Linear, LocalMask, RMSNorm, Rope, wide
-from models.ngrams import NgramEmbedding, PatchStateEmbedding
 from models.packing import PackedTransformer
 from models.pooling import PatchQueries, PatchReader, last_of, pool
 from models.router import CosineRouter, Routing, smooth

@@ -10,11 +10,11 @@ from typing import Any, ClassVar, Literal, Self
 
 from tokenizers import Tokenizer, models, trainers
 
-from patchers.encodings import Encoder, from_tokens, published
 from patchers.errors import BenchError
 from patchers.registry import register
-from patchers.tokens import byte_letters, readable, spelled, words_of_bytes
-from patchers.vocabulary import VocabularyPatcher
+from patchers.vocabularies.encodings import Encoder, from_tokens, published
+from patchers.vocabularies.tokens import byte_letters, readable, spelled, words_of_bytes
+from patchers.vocabularies.vocabulary import VocabularyPatcher
 
 # What a superword may hold: anything but digits, in groups of three, and the ends of lines.
 _SUPERWORDS = r"\p{N}{1,3}+|[^\r\n\p{N}]++[\r\n]*+|[\r\n]++"

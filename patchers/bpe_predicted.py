@@ -8,9 +8,9 @@ from typing import ClassVar, Literal, Self
 
 from patchers.base import Starts
 from patchers.bpe import BPE
-from patchers.byte_models import Scores
 from patchers.registry import register
-from patchers.scored import ScorePatcher, levels
+from patchers.scores.byte_models import Scores
+from patchers.scores.scored import ScorePatcher, levels
 
 
 @register("bpe_predicted")

@@ -11,10 +11,10 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from patchers.byte_models import Scores
 from patchers.errors import BenchError
 from patchers.registry import register
-from patchers.scored import ScorePatcher, chance, levels
+from patchers.scores.byte_models import Scores
+from patchers.scores.scored import ScorePatcher, chance, levels
 
 
 @register("entropy")

@@ -16,7 +16,7 @@ from patchers.registry import register
 if TYPE_CHECKING:  # imported where it is used: torch takes seconds to load, which a list of patchers need not wait for
     from models.harness import Harness
     from models.router import CosineRouter
-    from patchers.hnet_stream import Weights
+    from patchers.scores.hnet_stream import Weights
 
 T = TypeVar("T")
 PIECE = 1024
@@ -110,13 +110,13 @@ class HNet(Patcher):
         return starts
 
     def stream(self) -> Stream:
-        from patchers.hnet_stream import HNetStream
+        from patchers.scores.hnet_stream import HNetStream
 
         return HNetStream(self, self._harness, self._stepping, DOUBT)
 
     @cached_property
     def _stepping(self) -> Weights:
-        from patchers.hnet_stream import Weights
+        from patchers.scores.hnet_stream import Weights
 
         return Weights(self._harness)
 

@@ -16,8 +16,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from patchers.base import Starts, as_array, state
 from patchers.registry import register
-from patchers.tokens import byte_letters, pack, readable, spelled, words_of_bytes
-from patchers.vocabulary import VocabularyPatcher
+from patchers.vocabularies.tokens import byte_letters, pack, readable, spelled, words_of_bytes
+from patchers.vocabularies.vocabulary import VocabularyPatcher
 
 _ENDS = ("\ue000", "\ue001")
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from bench.data import Document
-from bench.features import Features
-from bench.model import Scores
-from bench.tasks import Material
+from bench.data.config import Document
+from bench.evaluation.byte_model import Scores
+from bench.evaluation.features import Features
+from bench.evaluation.tasks import Material
 from models.states import Place
 from patchers import Starts
 

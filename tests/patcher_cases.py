@@ -9,7 +9,7 @@ from typing import Any
 from tiny import SMALL, shaken
 
 import patchers
-from bench.data import DataConfig, load
+from bench.data.config import DataConfig, load
 from models.harness import Harness
 
 TINY = {"model": "transformer", "width": 16, "layers": 2, "heads": 2, "window": 8, "train_bytes": 30_000}

@@ -21,18 +21,19 @@ import torch
 from tiny import SMALL, TEXT, random_starts
 from torch import nn
 
-from bench import cuts, ranks, segmenting, stopping
-from bench.config import TrainConfig
-from bench.cuts import CutDocuments, Cuts
-from bench.model import CutModel
-from bench.parallel import Parallel
-from bench.stopping import Stopped, heed_sigterm
-from bench.texts import FlatTexts
-from bench.train import Engine, MakeEngine, Progress, train
+from bench.data import cut_corpus, segment
+from bench.data.cut_corpus import CutDocuments, Cuts
+from bench.data.documents import FlatTexts
+from bench.evaluation.byte_model import CutModel
+from bench.suites.config import TrainConfig
+from bench.system import distributed, signals
+from bench.system.signals import Stopped, heed_sigterm
+from bench.training.loop import Engine, MakeEngine, Progress, train
+from bench.training.parallel import Parallel
 from models.batch import Windows
 from models.byte_lm import ByteLM, ByteLMConfig
 from models.harness import Harness
-from models.initialise import initialise
+from models.initialization import initialise
 from models.router import CosineRouter
 from models.token_lm import TokenLM, TokenLMConfig
 from patchers import create
@@ -117,13 +118,13 @@ def trained(
         return engine
 
     def report(progress: Progress, total: int) -> None:
-        if progress.step == stop and ranks.rank() == ranks.count() - 1:
+        if progress.step == stop and distributed.rank() == distributed.count() - 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
     try:
         train(model, corpus(case.whole), case.config, 0, CPU, checkpoint, report, make_engine=recording)
     finally:
-        stopping._asked = False
+        signals._asked = False
     return model, losses
 
 
@@ -153,7 +154,7 @@ def cut_alike(folder: Path) -> list[list[int]]:
     """Starts and ids, by way of the cache and without it."""
     docs = [TEXT[: 5 + 7 * i] for i in range(12)] * 3
     bpe = create("bpe", vocab=280).fit([TEXT] * 3)
-    cached, together = segmenting.cut_cached(bpe, docs, "x", folder, True), cuts.cut_together(bpe, docs, True)
+    cached, together = segment.cut_cached(bpe, docs, "x", folder, True), cut_corpus.cut_together(bpe, docs, True)
     assert cached.ids is not None
     assert together.ids is not None
     values = (cached.starts, cached.ids, together.starts, together.ids)
@@ -162,25 +163,25 @@ def cut_alike(folder: Path) -> list[list[int]]:
 
 def failures() -> dict[str, Any]:
     """What each rank hears when one of them, or all, fail; the last spoils the group that it is found out with."""
-    found: dict[str, Any] = {"all": ranks.all_failed()}
+    found: dict[str, Any] = {"all": distributed.all_failed()}
     try:
-        with ranks.failing_alike():
-            if ranks.rank() == 1:
+        with distributed.failing_alike():
+            if distributed.rank() == 1:
                 raise ValueError("of the second")
-    except (ValueError, ranks.RankFailed) as error:
+    except (ValueError, distributed.RankFailed) as error:
         found["alike"] = f"{type(error).__name__}: {error}"
-    found["one"] = ranks.all_failed() if ranks.is_first() else None
+    found["one"] = distributed.all_failed() if distributed.is_first() else None
     return found
 
 
 def main(folder: Path, names: list[str]) -> None:
     """On one rank; the cases whose checkpoints of one process are there are gone on with, and stopped on two."""
     torch.set_num_threads(1)
-    ranks.FAILS_WITHIN = timedelta(seconds=3)
-    cuts.PIECE = 150
+    distributed.FAILS_WITHIN = timedelta(seconds=3)
+    cut_corpus.PIECE = 150
     FlatTexts.runs.__defaults__ = (150,)
     heed_sigterm()
-    ranks.begin()
+    distributed.begin()
     found: dict[str, Any] = {"cases": {}, "resumed": {}}
     for name in names:
         case = CASES[name]
@@ -194,10 +195,10 @@ def main(folder: Path, names: list[str]) -> None:
             trained(case, case.how, resumable(folder, "two", name), STOPS_AT)
     found["scores"] = scored()
     found["cuts"] = cut_alike(folder / "cache")
-    found["failures"] = ranks.gathered(failures())
-    if ranks.is_first():
+    found["failures"] = distributed.gathered(failures())
+    if distributed.is_first():
         (folder / "found.json").write_text(json.dumps(found))
-    ranks.end()
+    distributed.end()
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.records import Record, run_id
+from bench.records.record import Record, run_id
 
 DOCUMENTS = 120
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from record_builder import make_failed, make_record, put
 
-from bench.examples import EVERYBODY, Example
-from bench.records import Record
-from bench.report import page
-from bench.selection import Selection
+from bench.evaluation.examples import EVERYBODY, Example
+from bench.records.record import Record
+from bench.records.selection import Selection
+from bench.reporting.report import page
 from patchers import create
 
 TEXTS = (

@@ -1,4 +1,4 @@
-"""The layout of DESIGN section 2: arrows point down, models <- patchers <- bench."""
+"""The plan of the house: packages and rooms on floors, each importing only from the rooms that it is allowed to."""
 
 import ast
 import re
@@ -14,6 +14,33 @@ import pytest
 import patchers
 
 ROOT = Path(__file__).resolve().parent.parent
+ROOMS: dict[str, tuple[str, set[str]]] = {
+    "models": ("torch models, which know no patcher and no task", set()),
+    "patchers": ("bytes in, starts out", {"models"}),
+    "system": ("processes, files and devices", {"patchers"}),
+    "data": ("documents as bytes, their splits and their cuts on disk", {"system", "patchers", "models"}),
+    "evaluation": (
+        "a trained model as a byte model, the tasks that measure it, and audits",
+        {"system", "data", "patchers", "models"},
+    ),
+    "suites": ("what is trained and compared, from YAML", {"system", "data", "evaluation", "patchers", "models"}),
+    "records": ("one JSON file a run, and statistics over them", {"system", "suites", "patchers"}),
+    "training": (
+        "from a row to trained weights",
+        {"system", "data", "evaluation", "suites", "records", "patchers", "models"},
+    ),
+    "reporting": ("tables, plots and pages, from records alone", {"records", "evaluation", "data", "patchers"}),
+    "lm_eval": ("lm-evaluation-harness", {"records", "evaluation", "data", "patchers", "models"}),
+    "execution": (
+        "runs: one, many workers, torchrun, Slurm; plans and status",
+        {"system", "data", "evaluation", "suites", "records", "training", "patchers", "models"},
+    ),
+}
+"""What each room is for, and the rooms that it imports from (HOUSE: floors, lowest first). `cli` and `perf`, at the
+top, import from all."""
+TOP = {"cli", "perf"}
+BESIDE = {"__init__", "tasks"}
+"""Modules of `bench` that stand beside its rooms: at most three."""
 BELOW = {"models": {"models"}, "patchers": {"models", "patchers"}, "bench": {"models", "patchers", "bench"}}
 
 
@@ -55,12 +82,61 @@ def test_arrows_point_down(package: str) -> None:
     assert not wrong
 
 
+def room_of(module: str) -> str | None:
+    """`bench.data.store` is in `data`, `patchers.bpe` in `patchers`; None for what is not ours, or beside the rooms."""
+    package, *rest = module.split(".")
+    if package in ("models", "patchers"):
+        return package
+    return rest[0] if package == "bench" and rest and rest[0] in ROOMS.keys() | TOP else None
+
+
+def forbidden_arrow(name: str, source: str) -> str | None:
+    """What is wrong with a module's imports, and where its code belongs; None where nothing is."""
+    room = room_of(name)
+    if room is None or room in TOP:
+        return None
+    purpose, allowed = ROOMS[room]
+    for other in sorted(imports(source)):
+        there = room_of(other)
+        if there not in (None, room) and there not in allowed:
+            return (
+                f"{name} imports {other}, but {room} ({purpose}) imports only from {', '.join(sorted(allowed))}: code "
+                f"that needs {there} belongs in {there} or above it, and what both need belongs below both"
+            )
+    return None
+
+
+def test_rooms_import_from_those_below() -> None:
+    wrong = [forbidden_arrow(name, path.read_text()) for name, path in modules().items()]
+    assert not [sentence for sentence in wrong if sentence]
+
+
+def test_floors_are_few_and_a_new_arrow_says_where_the_code_belongs() -> None:
+    floors: dict[str, int] = {}
+    for room, (_, allowed) in ROOMS.items():  # in order, so a room stands above all that it imports from
+        floors[room] = 1 + max((floors[other] for other in allowed), default=0)
+    assert max(floors.values()) + 1 <= 10
+    said = forbidden_arrow("bench.data.store", "def f():\n    from bench.training.loop import train")
+    assert said is not None
+    assert said.startswith("bench.data.store imports bench.training.loop, but data (documents as bytes")
+    assert "code that needs training belongs in training or above it" in said
+    assert forbidden_arrow("bench.cli.main", "import bench.training.loop, torch") is None
+
+
+def test_rooms_are_the_folders_that_there_are() -> None:
+    beside = {path.stem for path in (ROOT / "bench").glob("*.py")}
+    folders = {path.name for path in (ROOT / "bench").iterdir() if (path / "__init__.py").exists()}
+    assert folders == (ROOMS.keys() | TOP) - {"models", "patchers"}
+    assert beside <= BESIDE
+    assert len(beside) <= 3
+
+
 def test_imports_inside_functions_count() -> None:
     assert violations("models", "def f():\n    from patchers.base import Patcher") == {
         "patchers.base",
         "patchers.base.Patcher",
     }
-    assert violations("patchers", "import bench.data as d") == {"bench.data"}
+    assert violations("patchers", "import bench.data.config as d") == {"bench.data.config"}
     assert not violations("bench", "import models, patchers")
 
 
@@ -105,9 +181,9 @@ def strings_and_names(source: str) -> Iterator[str]:
 
 def test_nothing_in_models_or_tasks_names_a_patcher() -> None:
     # `bytes` and `random` are also words for other things; as names of patchers they would come with others.
-    names = set(patchers.names()) - {"bytes", "random", "words"}
+    names = set(patchers.names()) - {"none", "bytes", "random", "words"}
     assert {"stride", "entropy", "bpe", "whitespace"} <= names
-    for path in files("models") + files("bench/tasks"):
+    for path in files("models") + files("bench/evaluation/tasks"):
         assert not names & set(strings_and_names(path.read_text())), path.relative_to(ROOT)
     assert names & set(strings_and_names('"""entropy"""\nif patcher.name == "entropy": pass'))
 
@@ -129,7 +205,7 @@ def declared() -> tuple[set[str], set[str]]:
 def third_party(paths: list[Path]) -> dict[str, set[str]]:
     """Distribution -> the files that import it."""
     providers = packages_distributions()
-    ours = {*BELOW, *(path.stem for path in files("tests"))}
+    ours = {*BELOW, "campaigns", *(path.stem for path in files("tests"))}
     found: dict[str, set[str]] = {}
     for path in paths:
         for name in {name.split(".")[0] for name in imports(path.read_text())}:

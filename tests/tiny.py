@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
 
-from bench.cuts import CutDocuments, Cuts
+from bench.data.cut_corpus import CutDocuments, Cuts
 from models.batch import Windows
 from models.byte_lm import ByteLM, ByteLMConfig
 from models.harness import Harness, HarnessConfig, Price
-from models.initialise import initialise
+from models.initialization import initialise
 from models.token_lm import TokenLM, TokenLMConfig
 
 TEXT = "The harness reads bytes; été, naïve, 東京. It pools them into patches; a patch gets a latent step.\n".encode()
@@ -57,3 +59,15 @@ def documents(rng: np.random.Generator, lengths: tuple[int, ...] = (40, 1, 17, 2
 def batch_of(docs: list[bytes], starts: list[np.ndarray]) -> Windows:
     corpus = CutDocuments.of(docs, Cuts(np.concatenate(starts)))
     return corpus.windows(np.stack((corpus.offsets[:-1], corpus.offsets[1:]), 1))
+
+
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"pool": "max", "inject": "add"},
+    {"pool": "mean", "slots": 1},
+    {"pool": "last", "inject": "add", "ngrams": ()},
+    {"slots": 3, "encoder_layers": 2, "decoder_layers": 1},
+    {"boundary_inputs": "none"},
+    {"boundary_inputs": "flag"},
+    {"latent_patches": "document"},
+]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.config import Suite, load_suite
+from bench.suites.config import Suite, load_suite
 
 WORDS = [
     *("the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog;", "naïve", "été", "東京", "привет,"),
@@ -17,6 +17,7 @@ WORDS = [
 MODEL = {
     "local_width": 16, "local_heads": 1, "encoder_layers": 1, "decoder_layers": 1, "local_window": 16,
     "latent_width": 32, "latent_heads": 1, "latent_layers": 1, "ngrams": [3], "ngram_rows": 64, "patch_rows": 64,
+    "boundary_inputs": "prefix",
 }  # fmt: skip
 TRAIN = {"bytes": 20_000, "batch_bytes": 2000, "window": 120, "dtype": "float32", "log_every": 1}
 ROWS: dict[str, dict[str, Any]] = {
@@ -56,3 +57,14 @@ def write_suite(folder: Path, rows: dict[str, dict[str, Any]] | None = None, **o
 
 def tiny_suite(folder: Path, *overrides: str, rows: dict[str, dict[str, Any]] | None = None, **others: Any) -> Suite:
     return load_suite(str(write_suite(folder, rows, **others)), overrides)
+
+EVERY_KIND: dict[str, dict[str, Any]] = {
+    "causal": {"patcher": "whitespace", "options": {"ngrams": [2, 3]}},
+    "end": {"patcher": "bpe", "price": "end"},
+    "start": {"patcher": "bpe", "price": "start"},
+    "leaky": {"patcher": "bpe", "leaky": True},
+    "entropy": {"patcher": {"name": "entropy", "model": "ngram"}},
+    "routed": {"patcher": "hnet"},
+    "tokens": {"model": "token_lm", "patcher": {"name": "bpe", "vocab": 300}, "calibrate": False},
+    "bytes": {"model": "byte_lm"},
+}

@@ -11,9 +11,9 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from bench.cut_statistics import CutStatistics, cut_statistics
-from bench.data import DataConfig, load
-from bench.fitting import PATCHER_SEED, Asked, Say
+from bench.data.config import DataConfig, load
+from bench.data.cut_statistics import CutStatistics, cut_statistics
+from bench.data.fitted_patchers import PATCHER_SEED, Asked, Say
 from patchers import Patcher
 from patchers.audit import Finding, audit
 

@@ -4,8 +4,8 @@ import dataclasses
 from typing import Any
 
 import patchers
-from bench.sources import CORPORA
-from bench.suites import purpose, shipped_suites
+from bench.data.sources import CORPORA
+from bench.suites.catalog import purpose, shipped_suites
 
 
 def list_patchers() -> list[dict[str, Any]]:
@@ -24,7 +24,7 @@ def list_patchers() -> list[dict[str, Any]]:
 
 
 def list_models() -> list[dict[str, Any]]:
-    from bench.config import MODELS
+    from bench.suites.config import MODELS
 
     return [
         {
@@ -43,7 +43,7 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 
 def list_tasks() -> list[dict[str, Any]]:
-    from bench import tasks
+    from bench.evaluation import tasks
 
     return [
         {

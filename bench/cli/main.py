@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 
 from bench import BenchError, __version__
-from bench.commands import cutting, data, evaluating, fitting, lists, reports, suites, writing
-from bench.stopping import EXIT_CODE, Stopped
+from bench.cli.commands import cutting, data, evaluating, fitting, lists, reports, suites, writing
+from bench.system.signals import EXIT_CODE, Stopped
 
 app = typer.Typer(
     name="patchbench",

@@ -1,4 +1,4 @@
-"""The tables of the README, made by the commands that stand above them: python -m bench.readme [--check]
+"""The tables of the README, made by the commands that stand above them: python -m bench.cli.readme [--check]
 
 A table stands between `<!-- patchbench table ... -->` and `<!-- end -->`; the comment is the command that makes it.
 """
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from bench import BenchError
-from bench.cli import main as patchbench
+from bench.cli.main import main as patchbench
 
 BLOCK = re.compile(r"(<!-- (patchbench table [^>]*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -40,7 +40,7 @@ def main() -> int:
         path.write_text(fresh, encoding="utf-8")
         return 0
     if fresh != text:
-        print("README.md has tables that its records do not give: run python -m bench.readme", file=sys.stderr)
+        print("README.md has tables that its records do not give: run python -m bench.cli.readme", file=sys.stderr)
     return int(fresh != text)
 
 

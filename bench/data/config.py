@@ -20,7 +20,16 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import AfterValidator, Field
 
-from bench.sources import CORPORA, DatasetConfig, Text, dataset_texts, file_state, file_texts, find_files, text_pieces
+from bench.data.sources import (
+    CORPORA,
+    DatasetConfig,
+    Text,
+    dataset_texts,
+    file_state,
+    file_texts,
+    find_files,
+    text_pieces,
+)
 from patchers.errors import BenchError
 from patchers.registry import nearest
 
@@ -184,7 +193,7 @@ def _described(splits: Mapping[str, Corpus]) -> dict[str, Any]:
 
 
 def load(config: DataConfig) -> Data:
-    """Read a source and split it, in memory (`bench.store.load` is the same on disk).
+    """Read a source and split it, in memory (`bench.data.store.load` is the same on disk).
 
     Raises BenchError when the source is missing, empty, undecodable, or too small to fill the three splits.
     """

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench import ranks
-from bench.starts import EvenStarts, Flags, Ranks, count
-from bench.texts import Flat, FlatTexts
+from bench.data.documents import Flat, FlatTexts
+from bench.data.packed_starts import EvenStarts, Flags, Ranks, count
+from bench.system import distributed
 from patchers import Patcher
 from patchers.errors import BenchError
 
@@ -139,11 +139,11 @@ def cut_together(patcher: Patcher, docs: Sequence[bytes], with_ids: bool = False
     """`cut`, of which each rank does a part."""
     texts = FlatTexts.of(docs)
     runs = list(texts.runs(PIECE))
-    if ranks.count() == 1 or not runs:
+    if distributed.count() == 1 or not runs:
         return cut(patcher, docs, with_ids)
-    with ranks.failing_alike():
-        own = [cut(patcher, texts.run(*run), with_ids) for run in ranks.mine(runs)]
-    each = ranks.gathered(own)
+    with distributed.failing_alike():
+        own = [cut(patcher, texts.run(*run), with_ids) for run in distributed.mine(runs)]
+    each = distributed.gathered(own)
     found = [each[number % len(each)][number // len(each)] for number in range(len(runs))]
     ids = [cuts.ids[:] for cuts in found if cuts.ids is not None]
     return Cuts(np.concatenate([cuts.starts[:] for cuts in found]), np.concatenate(ids) if with_ids else None)

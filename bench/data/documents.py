@@ -12,7 +12,7 @@ from typing import Any, Protocol, overload
 
 import numpy as np
 
-from bench.files import MappedFile
+from bench.system.files import MappedFile
 
 RUN = 2**24
 """Bytes that are looked at together where a corpus is gone through."""

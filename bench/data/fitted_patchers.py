@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.data import Data
-from bench.files import Damaged, check_sealed, locked, warn, whole_folder, writing
-from bench.strict_yaml import parse
-from bench.texts import beginning
+from bench.data.config import Data
+from bench.data.documents import beginning
+from bench.system.files import Damaged, check_sealed, locked, warn, whole_folder, writing
+from bench.system.yaml import parse
 from patchers import Patcher, create, load
 from patchers.errors import BenchError
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from bench.texts import RUN, Flat
+from bench.data.documents import RUN, Flat
 
 STRIDE = 2**16
 """Bytes between two places where the number of starts so far is known."""

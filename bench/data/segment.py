@@ -21,9 +21,11 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import ranks
-from bench.cuts import Cuts, cut
-from bench.files import (
+from bench.data.cut_corpus import Cuts, cut
+from bench.data.documents import FlatTexts, Integers
+from bench.data.packed_starts import Bits
+from bench.system import distributed
+from bench.system.files import (
     Damaged,
     MappedFile,
     SummedFile,
@@ -36,9 +38,7 @@ from bench.files import (
     write_header,
     writing,
 )
-from bench.processes import cores, end_with_parent, environment
-from bench.starts import Bits
-from bench.texts import FlatTexts, Integers
+from bench.system.processes import cores, end_with_parent, environment
 from patchers import Patcher, load, load_plugin
 from patchers.errors import BenchError
 from patchers.registry import loaded_plugins
@@ -60,25 +60,25 @@ def cut_cached(
     with_ids: bool = False,
     say: Say = lambda message: None,
 ) -> Cuts:
-    """`bench.cuts.cut`, from the cache if it is there; a damaged one is cut again.
+    """`bench.data.cut_corpus.cut`, from the cache if it is there; a damaged one is cut again.
 
     Raises BenchError as `cut` does, and CannotWrite where there is no room.
     """
     texts = FlatTexts.of(docs)
     key = hashlib.sha256(f"{patcher.fingerprint()}:{docs_fingerprint}:{with_ids}".encode()).hexdigest()[:24]
     folder = cache / "cuts" / f"{patcher.name}-{key}"
-    with locked(folder.with_name(f"{folder.name}.lock")) if ranks.is_first() else nullcontext():
-        if ranks.is_first() and folder.exists():
+    with locked(folder.with_name(f"{folder.name}.lock")) if distributed.is_first() else nullcontext():
+        if distributed.is_first() and folder.exists():
             try:
                 _opened(folder, len(texts.flat), with_ids)
             except Damaged as error:
                 warn(f"{error}; cutting again")
                 with writing(folder):
                     shutil.rmtree(folder)
-        if ranks.is_first():
+        if distributed.is_first():
             for left in folder.with_name(f"{folder.name}.part").glob("*.tmp"):  # of a killed process
                 left.unlink()
-        if not ranks.told(folder.exists()):
+        if not distributed.told(folder.exists()):
             _cut_into(folder, patcher, texts, with_ids, say)
     return _opened(folder, len(texts.flat), with_ids)
 
@@ -112,11 +112,11 @@ class _Task:
 
 def _cut_into(folder: Path, patcher: Patcher, texts: FlatTexts, with_ids: bool, say: Say) -> None:
     part = folder.with_name(f"{folder.name}.part")
-    task = _Task(part / f"patcher-{ranks.rank()}", tuple(loaded_plugins()), texts, with_ids, part)
+    task = _Task(part / f"patcher-{distributed.rank()}", tuple(loaded_plugins()), texts, with_ids, part)
     with writing(part):
         part.mkdir(parents=True, exist_ok=True)
     runs = list(texts.runs())
-    own = list(ranks.mine(runs))
+    own = list(distributed.mine(runs))
     missing = [run for run in own if _read_run(task.path(run)) is None]
     began, size = time.monotonic(), _bytes_of(texts, own)
     done = size - _bytes_of(texts, missing)
@@ -134,16 +134,16 @@ def _cut_into(folder: Path, patcher: Patcher, texts: FlatTexts, with_ids: bool, 
             yield run
 
     try:
-        with ranks.failing_alike(), _processes(task, patcher, len(missing), size) as each:
-            if ranks.count() == 1:
+        with distributed.failing_alike(), _processes(task, patcher, len(missing), size) as each:
+            if distributed.count() == 1:
                 _put_together(task, there(each(missing)))  # while the others are being cut
             else:
                 deque(there(each(missing)), maxlen=0)
     finally:
-        if ranks.is_first() and not any(part.glob("*.cuts")):  # nothing to go on from
+        if distributed.is_first() and not any(part.glob("*.cuts")):  # nothing to go on from
             shutil.rmtree(part, ignore_errors=True)
-    if ranks.is_first():
-        if ranks.count() > 1:
+    if distributed.is_first():
+        if distributed.count() > 1:
             _put_together(task, runs)
         with writing(folder):
             for left in part.glob("patcher-*"):
@@ -152,7 +152,7 @@ def _cut_into(folder: Path, patcher: Patcher, texts: FlatTexts, with_ids: bool, 
                 task.path(run).unlink()
             part.rename(folder)
             sync_folder(folder.parent)
-    ranks.wait_for_all()
+    distributed.wait_for_all()
 
 
 def _bytes_of(texts: FlatTexts, runs: list[Run]) -> int:

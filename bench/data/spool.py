@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.data import SPLITS, DataConfig, Unit, units
-from bench.files import Damaged, MappedFile, SummedFile, Sums, read_header, warn, write_header, writing
+from bench.data.config import SPLITS, DataConfig, Unit, units
+from bench.system.files import Damaged, MappedFile, SummedFile, Sums, read_header, warn, write_header, writing
 
 ENTRY = np.dtype(
     [("digest", ">u8", 4), ("unit", ">i4"), ("begin", ">i8"), ("size", ">i8"), ("title", ">i8"), ("title_size", ">i8")]
@@ -88,7 +88,7 @@ class Spool:
             self.cutoff = digest[8:] + digest[:8]
 
     def splits(self) -> dict[str, np.ndarray]:
-        """The entries of each split, in order. Raises BenchError as `bench.data.load` does."""
+        """The entries of each split, in order. Raises BenchError as `bench.data.config.load` does."""
         config, ordered = self.config, in_order(self.entries)
         if not len(ordered):
             raise config.no_text()
@@ -124,7 +124,7 @@ class Spool:
 
 
 def in_order(entries: np.ndarray) -> np.ndarray:
-    """Entries in the order of `bench.data.read`, the first of each text that comes more than once."""
+    """Entries in the order of `bench.data.config.read`, the first of each text that comes more than once."""
     first, second, third, fourth = (entries["digest"][:, i] for i in range(4))
     ordered = entries[np.lexsort((np.arange(len(entries)), first, fourth, third, second))]
     again = (ordered["digest"][1:] == ordered["digest"][:-1]).all(1)

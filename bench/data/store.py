@@ -2,7 +2,7 @@
 
 `CACHE/corpora/LABEL-KEY/` has the documents of all splits end to end in `data`, where each ends in `ends`, their
 SHA-256 in `digests` and their titles in `titles`; `store.json` has the checksums of these files. What is in a split,
-and in which order, is exactly what `bench.data.load` says.
+and in which order, is exactly what `bench.data.config.load` says.
 
 Building takes two passes. The first reads the source, one unit (a file) after another, into a spool; units that are
 whole stay when the process is killed, and the next one goes on with the rest. The second copies the documents that are
@@ -25,9 +25,11 @@ from typing import Any, overload
 
 import numpy as np
 
-from bench import data
-from bench.data import SPLITS, Corpus, Data, DataConfig, Document
-from bench.files import (
+from bench.data import config as data
+from bench.data.config import SPLITS, Corpus, Data, DataConfig, Document
+from bench.data.documents import FlatTexts, Part
+from bench.data.spool import Spool
+from bench.system.files import (
     Damaged,
     MappedFile,
     SummedFile,
@@ -39,8 +41,6 @@ from bench.files import (
     write_header,
     writing,
 )
-from bench.spool import Spool
-from bench.texts import FlatTexts, Part
 
 FORMAT = 1
 FILES = ("data", "ends", "digests", "titles", "title_ends")
@@ -108,7 +108,7 @@ class StoredCorpus(Corpus):
 
 
 def load(config: DataConfig, cache: Path, say: Say) -> Data:
-    """`bench.data.load` from the store in `cache`, which is built where there is none yet, or a damaged one.
+    """`bench.data.config.load` from the store in `cache`, which is built where there is none yet, or a damaged one.
 
     Raises BenchError as that does, CannotWrite where there is no room, and Damaged later on, from whoever looks into a
     large file that was damaged after it was written.

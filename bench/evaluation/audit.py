@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from bench.cuts import cut
-from bench.model import CutModel, Scores, cut_documents
-from models.branches import BRANCHING, Branches, score
+from bench.data.cut_corpus import cut
+from bench.evaluation.byte_model import CutModel, Scores, cut_documents
+from models.decoding.shared_prefix import BRANCHING, Branches, score
 from patchers.audit import check_causality
 
 TOLERANCE = 1e-3

@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from bench import ranks
-from bench.continuing import Scored, scored
-from bench.cuts import CutDocuments, batches_of_spans, cut_together, scoring_spans
-from bench.features import Features, features
-from bench.generate import Wish, can_write, continuations, stream
+from bench.data.cut_corpus import CutDocuments, batches_of_spans, cut_together, scoring_spans
+from bench.evaluation.continuations import Scored, scored
+from bench.evaluation.features import Features, features
+from bench.evaluation.generation import Wish, can_write, continuations, stream
+from bench.system import distributed
+from models.decoding.generate import Limits
+from models.decoding.sampling import Sampling
 from models.harness import Harness
-from models.sampling import Sampling
 from models.states import HasStates, Place
-from models.writing import Limits
 from patchers import Patcher, Starts
 
 
@@ -168,8 +168,8 @@ class CutModel:
         seen = np.zeros(len(corpus.data), np.uint8)
         priced = False
         arguments = {"mute_latent": True} if mute_latent else {}
-        with ranks.failing_alike(), torch.inference_mode():
-            for picked in ranks.mine(batches_of_spans(spans, self.batch_bytes)):
+        with distributed.failing_alike(), torch.inference_mode():
+            for picked in distributed.mine(batches_of_spans(spans, self.batch_bytes)):
                 batch = corpus.windows(np.array([(spans[i].begin, spans[i].end) for i in picked]))
                 prediction = self.module(batch.to(self.device), torch.float32, **arguments)
                 of_batch = prediction.nats.double().cpu().numpy()
@@ -184,9 +184,9 @@ class CutModel:
                         priced = True
                         flags[s.score : s.end] = of_flags[here]
                     at += s.end - s.begin
-        priced = ranks.any_of(priced)
-        assert (ranks.add_up(seen) == 1).all(), "every byte is scored exactly once"
-        nats, flags = ranks.add_up(nats), ranks.add_up(flags) if priced else flags
+        priced = distributed.any_of(priced)
+        assert (distributed.add_up(seen) == 1).all(), "every byte is scored exactly once"
+        nats, flags = distributed.add_up(nats), distributed.add_up(flags) if priced else flags
         each = [slice(a, b) for a, b in itertools.pairwise(corpus.offsets)]
         return Scores([nats[x] for x in each], [flags[x] for x in each] if priced else None)
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
-from bench import ranks
-from bench.cuts import CutDocuments, ScoringSpan, scoring_spans
-from models.branches import Branches, common_prefix, score
+from bench.data.cut_corpus import CutDocuments, ScoringSpan, scoring_spans
+from bench.system import distributed
+from models.decoding.shared_prefix import Branches, common_prefix, score
 
 OWN = 256
 """How many positions of its own a text may have to be advanced beside others; a longer one is read by itself."""
@@ -44,7 +44,7 @@ def scored(
     seen = np.zeros(len(corpus.data), np.uint8)
     knows_best = True
     planned = _plan(corpus, sizes, _windows(corpus, begins, window))
-    for batch in ranks.mine(_batches(planned, batch_bytes)):
+    for batch in distributed.mine(_batches(planned, batch_bytes)):
         spans = [span for group in batch for span in group.spans]
         of_group = np.repeat(np.arange(len(batch)), [len(group.spans) for group in batch])
         texts = corpus.windows(np.array([(s.begin, s.end) for s in spans]))
@@ -58,8 +58,8 @@ def scored(
             nats[s.score : s.end], best[s.score : s.end] = of_batch[here], at_best[here]
             seen[s.score : s.end] += 1
             at += s.end - s.begin
-    nats, best, seen = ranks.add_up(nats), ranks.add_up(best), ranks.add_up(seen)
-    knows_best = not ranks.any_of(not knows_best)
+    nats, best, seen = distributed.add_up(nats), distributed.add_up(best), distributed.add_up(seen)
+    knows_best = not distributed.any_of(not knows_best)
     each = [slice(a, b) for a, b in zip(begins.tolist(), corpus.offsets[1:].tolist(), strict=True)]
     assert all((seen[x] == 1).all() for x in each), "every byte of a continuation is scored exactly once"
     return [Scored(nats[x], best[x] > 0 if knows_best else None) for x in each]

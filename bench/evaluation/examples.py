@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.data import Data, Document
-from bench.model import ByteModel
+from bench.data.config import Data, Document
+from bench.evaluation.byte_model import ByteModel
 from patchers import Patcher, Starts
 
 SIZE = 180

@@ -13,7 +13,7 @@ from itertools import groupby
 import numpy as np
 import torch
 
-from bench.cuts import CutDocuments, Cuts, ScoringSpan, batches_of_spans, cut, scoring_spans
+from bench.data.cut_corpus import CutDocuments, Cuts, ScoringSpan, batches_of_spans, cut, scoring_spans
 from models.states import HasStates, Place
 from patchers import Patcher
 

@@ -13,12 +13,22 @@ import numpy as np
 from torch import nn
 
 from models.byte_lm import ByteLM
-from models.caches import DRAFT
+from models.decoding.caches import DRAFT
+from models.decoding.generate import (
+    ByteWriter,
+    Cut,
+    Limits,
+    PatchWriter,
+    Piece,
+    PricedWriter,
+    TokenWriter,
+    Writer,
+    write,
+)
+from models.decoding.sampling import Sampling, Stopper
+from models.decoding.speculation import Speculator
 from models.harness import Harness
-from models.sampling import Sampling, Stopper
-from models.speculation import Speculator
 from models.token_lm import TokenLM
-from models.writing import ByteWriter, Cut, Limits, PatchWriter, Piece, PricedWriter, TokenWriter, Writer, write
 from patchers import Patcher
 from patchers.errors import BenchError
 

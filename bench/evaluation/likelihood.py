@@ -23,9 +23,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.generate import begin
-from bench.model import CutModel
-from models.sampling import Sampling
+from bench.evaluation.byte_model import CutModel
+from bench.evaluation.generation import begin
+from models.decoding.sampling import Sampling
 
 SIDE_BY_SIDE = 64
 """Contexts that are continued together."""

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.data import Document
-from bench.sources import DatasetConfig, dataset_rows, opened
+from bench.data.config import Document
+from bench.data.sources import DatasetConfig, dataset_rows, opened
 from patchers.errors import BenchError
 
 CHOICES = 4

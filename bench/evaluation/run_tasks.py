@@ -8,13 +8,13 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from bench import tasks
-from bench.data import Data, DataConfig, load
-from bench.files import CannotWrite, Damaged
-from bench.model import ByteModel
-from bench.stopping import TimeLimit
-from bench.strict_yaml import Place, dataclass_from_mapping
-from bench.tasks import Material, Task
+from bench.data.config import Data, DataConfig, load
+from bench.evaluation import tasks
+from bench.evaluation.byte_model import ByteModel
+from bench.evaluation.tasks import Material, Task
+from bench.system.files import CannotWrite, Damaged
+from bench.system.signals import TimeLimit
+from bench.system.yaml import Place, dataclass_from_mapping
 from patchers.errors import BenchError
 
 

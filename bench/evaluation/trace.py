@@ -13,12 +13,12 @@ from rich.table import Table
 from rich.text import Text
 from torch import nn
 
-from bench.generate import Wish
-from models.decoding import HarnessDecoder
+from bench.evaluation.generation import Wish
+from models.decoding.generate import BYTES, byte_logits, flags
+from models.decoding.sampling import Utf8
+from models.decoding.step import HarnessDecoder
 from models.flops import Shapes, harness_flops
 from models.harness import Harness
-from models.sampling import Utf8
-from models.writing import BYTES, byte_logits, flags
 from patchers import Patcher, Stream
 from patchers.errors import BenchError
 

@@ -13,13 +13,13 @@ import numpy as np
 from rich.table import Table
 from torch import nn
 
-from bench.allocator import keep_memory
-from bench.config import Suite
-from bench.cuts import batches, training_spans
-from bench.data import load
-from bench.matching import expected, prepare_matched
-from bench.prepare import Prepared, flops, make_model, paper_flops, parameters, shapes_of, training_flops
-from bench.run import best_device, engine_of, peak_memory, reset_peak_memory
+from bench.data.config import load
+from bench.data.cut_corpus import batches, training_spans
+from bench.execution.run import best_device, engine_of, peak_memory, reset_peak_memory
+from bench.suites.config import Suite
+from bench.system.memory import keep_memory
+from bench.training.matching import expected, prepare_matched
+from bench.training.prepare import Prepared, flops, make_model, paper_flops, parameters, shapes_of, training_flops
 
 CALIBRATION_SECONDS = 10.0
 """How long this machine is timed for: real training steps of each model, the first one left out."""

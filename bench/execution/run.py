@@ -14,18 +14,23 @@ from typing import Any, Protocol
 
 import torch
 
-from bench import ranks, records, store
-from bench.allocator import keep_memory, release_memory
-from bench.audit import audit
-from bench.checkpoint import save_model
-from bench.config import Row, Suite
-from bench.data import Data
-from bench.evaluation import run_tasks, with_domains
-from bench.examples import examples
-from bench.files import CannotWrite, remove
-from bench.matching import prepare_matched
-from bench.material import byte_model, material
-from bench.prepare import (
+from bench import records
+from bench.data import store
+from bench.data.config import Data
+from bench.evaluation.audit import audit
+from bench.evaluation.examples import examples
+from bench.evaluation.run_tasks import run_tasks, with_domains
+from bench.execution.task_inputs import byte_model, material
+from bench.records.record import Record
+from bench.suites.config import Row, Suite
+from bench.system import distributed
+from bench.system.files import CannotWrite, remove
+from bench.system.memory import keep_memory, release_memory
+from bench.system.signals import time_limit
+from bench.training.checkpoint import save_model
+from bench.training.loop import Alone, MakeEngine, Progress, TrainingFailed, train
+from bench.training.matching import prepare_matched
+from bench.training.prepare import (
     Prepared,
     after_training,
     flops,
@@ -35,10 +40,7 @@ from bench.prepare import (
     patcher_summary,
     training_flops,
 )
-from bench.records import Record
-from bench.reuse import audits_beside, find_trained, source_of, take_over, training_header, training_id
-from bench.stopping import time_limit
-from bench.train import Alone, MakeEngine, Progress, TrainingFailed, train
+from bench.training.reuse import audits_beside, find_trained, source_of, take_over, training_header, training_id
 from patchers.errors import BenchError
 
 
@@ -145,19 +147,19 @@ class Work:
         """Do a run, unless another process has finished it meanwhile; False where one is still at it after `wait`
         seconds (-1: for ever)."""
         with self._claimed(run, wait) as mine:
-            if mine and ranks.told(self.needed(run)):
+            if mine and distributed.told(self.needed(run)):
                 self.listener.run_begins(run.run_id, self.runs.index(run) + 1, len(self.runs))
                 record = run_one(self.suite, run, self.data, self.results, self.listener)
-                if ranks.is_first():
+                if distributed.is_first():
                     records.write(self.results, record)
                     self.remove_checkpoint(run)
-                ranks.wait_for_all()
+                distributed.wait_for_all()
                 self.listener.run_ends(record)
         return mine
 
     def tidy(self) -> None:
         """Remove the training checkpoints of processes that were killed when they had just written their record."""
-        if ranks.is_first():
+        if distributed.is_first():
             for run in self.runs:
                 if records.done(self.known[run.run_id]) and self.checkpoints(run):
                     with records.claim(self.results, self.suite.name, run.run_id) as mine:
@@ -176,11 +178,11 @@ class Work:
     @contextmanager
     def _claimed(self, run: Run, wait: float) -> Iterator[bool]:
         """Of the ranks of one run the first claims it for all."""
-        if not ranks.is_first():
-            yield ranks.told(False)
+        if not distributed.is_first():
+            yield distributed.told(False)
             return
         with records.claim(self.results, self.suite.name, run.run_id, wait) as mine:
-            yield ranks.told(mine)
+            yield distributed.told(mine)
 
     def needed(self, run: Run) -> bool:
         """Whether nobody has finished a run, or failed at it, since this process began."""
@@ -219,7 +221,7 @@ def run_one(suite: Suite, run: Run, data: Data, results: Path, listener: Listene
     except CannotWrite:  # of no use to try the next run
         raise
     except (Exception, SystemExit) as error:  # a plug-in may raise anything; the other runs go on
-        if not ranks.all_failed():  # what another rank died of is no failure of the run
+        if not distributed.all_failed():  # what another rank died of is no failure of the run
             raise
         if isinstance(error, TrainingFailed):
             problem: dict[str, Any] = {"kind": "diverged", "message": str(error), "step": error.step}
@@ -250,7 +252,7 @@ def _results_of(suite: Suite, run: Run, data: Data, results: Path, listener: Lis
     row = prepared.row  # its bytes and sizes are now those that match
     model = make_model(row, prepared.patcher, run.seed)
     wanted = training_id(suite, row, data, run.seed)
-    trained = ranks.told(find_trained(results, wanted) if ranks.is_first() else None)
+    trained = distributed.told(find_trained(results, wanted) if distributed.is_first() else None)
     if trained is None:
         checkpoint = training_checkpoint(results, suite, run)
         told, engine = listener.trained, engine_of(suite)
@@ -279,7 +281,7 @@ def _results_of(suite: Suite, run: Run, data: Data, results: Path, listener: Lis
     if failed and not row.leaky:
         raise AuditFailed("; ".join(failed))
     folder = results / suite.name / "checkpoints" / run.run_id
-    if ranks.is_first():
+    if distributed.is_first():
         save_model(folder, suite, row, prepared.patcher, model, training_header(wanted, progress))
     per_byte = flops(prepared)
     return {
@@ -314,9 +316,9 @@ def engine_of(suite: Suite) -> MakeEngine:
     """What takes the steps of a training: this process, in whole batches or in parts, or the ranks that torchrun
     began."""
     launch = suite.launch
-    if not ranks.are_there() and launch.micro_bytes is None and not launch.recompute:
+    if not distributed.are_there() and launch.micro_bytes is None and not launch.recompute:
         return Alone
-    from bench.parallel import Parallel  # and torch's machinery, which takes a second
+    from bench.training.parallel import Parallel  # and torch's machinery, which takes a second
 
     return Parallel(launch.parallel, launch.micro_bytes, launch.recompute)
 

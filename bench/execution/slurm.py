@@ -2,7 +2,7 @@
 
 submitit writes the array and submits it. Who does what is decided by the results folder, as everywhere
 (`records.claim`); all nodes must see the same one. A task that is told to stop, because its time is over or somebody
-needs its node, writes its checkpoint, goes back into the queue and goes on from there (`bench.slurm_task`).
+needs its node, writes its checkpoint, goes back into the queue and goes on from there (`bench.execution.slurm_task`).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from bench import records
-from bench.config import Suite
-from bench.files import read_header, write_header
-from bench.launch import Job, record_death
-from bench.launch_config import SlurmConfig
-from bench.run import Listener, Outcome, Work
-from bench.slurm_task import do
+from bench.execution.run import Listener, Outcome, Work
+from bench.execution.slurm_task import do
+from bench.execution.workers import Job, record_death
+from bench.suites.config import Suite
+from bench.suites.launch_config import SlurmConfig
+from bench.system.files import read_header, write_header
 from patchers.errors import BenchError
 
 SETTLES = 30.0

@@ -12,8 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.processes import cores, environment
-from bench.stopping import EXIT_CODE
+from bench.system.processes import cores, environment
+from bench.system.signals import EXIT_CODE
 
 
 def do(command: list[str], log: str, requeues: int) -> None:

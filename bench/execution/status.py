@@ -10,10 +10,10 @@ from typing import Any, Literal
 from safetensors import SafetensorError, safe_open
 
 from bench import records
-from bench.config import Suite
-from bench.files import locked
-from bench.run import Run, Silent, data_of, runs_of, training_checkpoint
-from bench.slurm import Task, tasks_of
+from bench.execution.run import Run, Silent, data_of, runs_of, training_checkpoint
+from bench.execution.slurm import Task, tasks_of
+from bench.suites.config import Suite
+from bench.system.files import locked
 from patchers.errors import BenchError
 
 State = Literal["done", "running", "failed", "damaged", "waiting"]

@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bench.data import Data
-from bench.model import ByteModel, CutModel, cut_documents
-from bench.prepare import Prepared, make_model
-from bench.tasks import Material
-from bench.train import train
+from bench.data.config import Data
+from bench.evaluation.byte_model import ByteModel, CutModel, cut_documents
+from bench.evaluation.tasks import Material
+from bench.training.loop import train
+from bench.training.prepare import Prepared, make_model
 from patchers.errors import BenchError
 
 

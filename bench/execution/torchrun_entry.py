@@ -1,7 +1,8 @@
-"""A suite on several ranks of one run: `torchrun --standalone --nproc-per-node=2 -m bench.train_entry SUITE ...`.
+"""A suite on several ranks of one run:
+`torchrun --standalone --nproc-per-node=2 -m bench.execution.torchrun_entry SUITE ...`.
 
-Every rank does the same steps (`bench.ranks`); `launch.parallel`, `micro_bytes` and `recompute` say how a model is
-spread.
+Every rank does the same steps (`bench.system.distributed`); `launch.parallel`, `micro_bytes` and `recompute` say how a
+model is spread.
 `patchbench run` begins this where a suite has `launch: {devices: N}`. Killed ranks are begun again by torchrun
 (`--max-restarts`) and go on from the last checkpoint, as does another number of ranks. A run that fails has a record
 that says so, and the exit code is 0 all the same: torchrun would train it again.
@@ -9,47 +10,45 @@ that says so, and the exit code is 0 all the same: torchrun would train it again
 
 from __future__ import annotations
 
+import argparse
 import sys
-from typing import Annotated
+from pathlib import Path
 
-import typer
-
-from bench import ranks
-from bench.commands.options import DEFAULT_RESULTS, Overrides, Plugins, Results, SuiteArgument
-from bench.stopping import EXIT_CODE, Stopped, heed_sigterm
+from bench.system import distributed
+from bench.system.signals import EXIT_CODE, Stopped, heed_sigterm
 from patchers.errors import BenchError
 
 
-def train(
-    suite: SuiteArgument,
-    overrides: Overrides = None,
-    results: Results = DEFAULT_RESULTS,
-    plugin: Plugins = None,
-    only: Annotated[str | None, typer.Option(metavar="RUN_ID", hidden=True)] = None,
-) -> None:
-    """Do what is missing of a suite as one rank of those that torchrun began."""
-    from bench.config import load_suite
-    from bench.progress import Display
-    from bench.run import Silent, run_suite
+def train(suite: str, overrides: list[str], results: Path, plugins: list[str], only: str | None) -> None:
+    """Do what is missing of a suite, or `only` one run of it, as one rank of those that torchrun began."""
+    from bench.execution.run import Silent, run_suite
+    from bench.suites.config import load_suite
+    from bench.system.progress import Display
 
-    config = load_suite(suite, overrides or [], plugin or [])
-    ranks.begin()
+    config = load_suite(suite, overrides, plugins)
+    distributed.begin()
     try:
-        if ranks.is_first():
+        if distributed.is_first():
             with Display() as display:
                 run_suite(config, results, display, only)
         else:
             run_suite(config, results, Silent(), only)
     finally:
-        ranks.end()
+        distributed.end()
 
 
 def main() -> int:
+    """The arguments are those that `patchbench run` hands on (`bench.execution.workers.Job.arguments`)."""
     heed_sigterm()
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(train)
+    parser = argparse.ArgumentParser(prog="python -m bench.execution.torchrun_entry", description=__doc__)
+    parser.add_argument("suite")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
+    parser.add_argument("--plugin", action="append", default=[], dest="plugins", metavar="FILE")
+    parser.add_argument("--only", metavar="RUN_ID")
+    given = parser.parse_intermixed_args()
     try:
-        app(standalone_mode=False)
+        train(given.suite, given.overrides, given.results, given.plugins, given.only)
     except BenchError as error:
         print(f"patchbench: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

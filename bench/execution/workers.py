@@ -25,12 +25,12 @@ from typing import Any
 import torch
 
 from bench import records
-from bench.config import Suite, load_suite
-from bench.processes import end_with_parent, environment, gpu_of, threads_each
-from bench.records import Record
-from bench.run import Listener, Outcome, Run, Work, described
-from bench.stopping import EXIT_CODE, Stopped, heed_sigterm
-from bench.train import Progress
+from bench.execution.run import Listener, Outcome, Run, Work, described
+from bench.records.record import Record
+from bench.suites.config import Suite, load_suite
+from bench.system.processes import end_with_parent, environment, gpu_of, threads_each
+from bench.system.signals import EXIT_CODE, Stopped, heed_sigterm
+from bench.training.loop import Progress
 from patchers.errors import BenchError
 
 SHOWN_EVERY = 0.5
@@ -116,7 +116,7 @@ def run_on_ranks(job: Job, suite: Suite, listener: Listener, only: str | None = 
         return work.outcome()
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     torchrun += [f"--nproc-per-node={suite.launch.devices}", f"--max-restarts={restarts}"]
-    command = [*torchrun, "-m", "bench.train_entry", *job.arguments(only)]
+    command = [*torchrun, "-m", "bench.execution.torchrun_entry", *job.arguments(only)]
     with environment(threads_each(suite.launch.devices)):
         process = subprocess.Popen(command)
     try:

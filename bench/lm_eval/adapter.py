@@ -1,7 +1,7 @@
 """A trained model in EleutherAI's lm-evaluation-harness (0.4.13): an `LM` object, and tasks run on it one by one.
 
 Everything is exact over bytes. What comes after a context is scored jointly with it, whatever the cut, and nothing is
-cut off a context: it is read as long documents are read everywhere here (`bench.likelihood`).
+cut off a context: it is read as long documents are read everywhere here (`bench.evaluation.likelihood`).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import yaml
 
-from bench.generate import Wish, continuations
-from bench.likelihood import likelihoods, total
-from bench.model import CutModel
-from bench.stats import Bootstrap, Estimate, Scores
-from models.sampling import Sampling
-from models.writing import Limits
+from bench.evaluation.byte_model import CutModel
+from bench.evaluation.generation import Wish, continuations
+from bench.evaluation.likelihood import likelihoods, total
+from bench.records.statistics import Bootstrap, Estimate, Scores
+from models.decoding.generate import Limits
+from models.decoding.sampling import Sampling
 from patchers.errors import BenchError
 from patchers.registry import nearest
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from bench.data import Data
-from bench.lm_eval_tasks import Exported, Question, documents, multiple_choice, questions
-from bench.multiple_choice import Item, corpus_items
-from bench.noising import OPERATORS, PAPER
-from bench.tasks.items import Split, items
-from bench.tasks.noise_measures import PLACES, noised_item, parted
-from bench.tasks.operations import OPERATIONS
-from bench.tasks.spelling import keys
+from bench.data.config import Data
+from bench.evaluation.multiple_choice import Item, corpus_items
+from bench.evaluation.noise import OPERATORS, PAPER
+from bench.evaluation.tasks.items import Split, items
+from bench.evaluation.tasks.noise_measures import PLACES, noised_item, parted
+from bench.evaluation.tasks.operations import OPERATIONS
+from bench.evaluation.tasks.spelling import keys
+from bench.lm_eval.task_files import Exported, Question, documents, multiple_choice, questions
 
 SHOTS = 4
 """Solved items before each question of spelling, as CUTE has them."""

@@ -15,8 +15,8 @@ from typing import Any
 
 import yaml
 
-from bench.multiple_choice import ChoiceSource, Item
-from bench.sources import opened
+from bench.data.sources import opened
+from bench.evaluation.multiple_choice import ChoiceSource, Item
 from patchers.errors import BenchError
 
 VERSION = 1
@@ -93,7 +93,7 @@ def documents(texts: Sequence[str]) -> Exported:
 
 
 def questions(items: Sequence[Question], max_bytes: int = 64) -> Exported:
-    """lm-eval's `max_gen_toks` counts bytes here (`bench.lm_eval`)."""
+    """lm-eval's `max_gen_toks` counts bytes here (`bench.lm_eval.adapter`)."""
     return Exported(
         [{"prompt": i.prompt, "answer": i.answer} for i in items],
         {

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 
-from bench.stats import RESAMPLES, Bootstrap, Floats, Scores, best_rows
+from bench.records.statistics import RESAMPLES, Bootstrap, Floats, Scores, best_rows
 
 ROWS, DOCUMENTS, LIMIT = 20, 2_000, 3.0
 

@@ -26,16 +26,16 @@ from typing import ParamSpec, TypeVar
 import numpy as np
 import torch
 
-from bench.checkpoint import load_model
-from bench.data import DataConfig, load
-from bench.generate import begin, speculator
+from bench.data.config import DataConfig, load
+from bench.evaluation.generation import begin, speculator
+from bench.training.checkpoint import load_model
 from models.batch import Windows
-from models.decoding import HarnessDecoder
+from models.decoding.generate import Writer
+from models.decoding.speculation import Speculator
+from models.decoding.step import HarnessDecoder
 from models.harness import Harness, HarnessConfig
-from models.initialise import initialise
+from models.initialization import initialise
 from models.layers import swiglu_hidden
-from models.speculation import Speculator
-from models.writing import Writer
 
 P = ParamSpec("P")
 T = TypeVar("T")

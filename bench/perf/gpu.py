@@ -21,13 +21,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bench.config import load_suite
-from bench.cuts import batches, training_spans
-from bench.data import load
-from bench.parallel import shares
-from bench.prepare import flops, make_model, prepare
-from bench.run import best_device, engine_of
-from bench.train import DTYPES
+from bench.data.config import load
+from bench.data.cut_corpus import batches, training_spans
+from bench.execution.run import best_device, engine_of
+from bench.suites.config import load_suite
+from bench.training.loop import DTYPES
+from bench.training.parallel import shares
+from bench.training.prepare import flops, make_model, prepare
 from models.batch import Patches
 from models.flops import block_flops, seen_keys
 from models.harness import Harness

@@ -29,11 +29,11 @@ from typing import Any
 
 import numpy as np
 
-from bench import store
-from bench.data import DataConfig, load
-from bench.fitting import fit_cached
-from bench.segmenting import cut_cached
-from bench.texts import FlatTexts, Part
+from bench.data import store
+from bench.data.config import DataConfig, load
+from bench.data.documents import FlatTexts, Part
+from bench.data.fitted_patchers import fit_cached
+from bench.data.segment import cut_cached
 from patchers import create
 
 DOCUMENT = (200, 4000)

@@ -20,10 +20,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.checkpoint import load_model
-from bench.likelihood import Likelihood, likelihoods
-from bench.lm_eval_tasks import task_of_file
-from bench.model import CutModel
+from bench.evaluation.byte_model import CutModel
+from bench.evaluation.likelihood import Likelihood, likelihoods
+from bench.lm_eval.task_files import task_of_file
+from bench.training.checkpoint import load_model
 
 Seconds = tuple[float, float]
 """Of the wall, and of this process."""

@@ -24,12 +24,12 @@ from rich.table import Table
 from tokenizers import Tokenizer, models
 
 import patchers
-from bench.data import DataConfig, load
+from bench.data.config import DataConfig, load
 from patchers.bpe import BPE
-from patchers.encodings import CL100K_PATTERN
-from patchers.scored import ScorePatcher
-from patchers.tokens import byte_letters, words_of_bytes
-from patchers.transformer import BATCH, PIECE, TransformerModel
+from patchers.scores.scored import ScorePatcher
+from patchers.scores.transformer import BATCH, PIECE, TransformerModel
+from patchers.vocabularies.encodings import CL100K_PATTERN
+from patchers.vocabularies.tokens import byte_letters, words_of_bytes
 
 TURNS = 5
 LEARN = 1_000_000  # bytes of training text: rates hardly depend on what was learnt

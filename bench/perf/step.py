@@ -30,19 +30,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench import train as training
-from bench.allocator import keep_memory
-from bench.config import load_suite
-from bench.cuts import batches, training_spans
-from bench.data import load
-from bench.prepare import flops, make_model, prepare
-from bench.train import DTYPES, make_optimizer, train, train_step
-from models import layers, ngrams, packing, pooling
+from bench.data.config import load
+from bench.data.cut_corpus import batches, training_spans
+from bench.suites.config import load_suite
+from bench.system.memory import keep_memory
+from bench.training import loop as training
+from bench.training.loop import DTYPES, make_optimizer, train, train_step
+from bench.training.prepare import flops, make_model, prepare
+from models import hash_embeddings, layers, packing, pooling
 from models.batch import bucket
 from models.flops import Shapes, block_flops, seen_keys
 from models.harness import Harness
-from models.initialise import initialise
-from models.ngrams import KeptGradients
+from models.hash_embeddings import KeptGradients
+from models.initialization import initialise
 from models.packing import PackedTransformer, pack, spans_of
 
 Dtype = Literal["auto", "bfloat16", "float32"]
@@ -108,7 +108,7 @@ def plainly() -> Iterator[None]:
         patch.object(layers.Attention, "forward", attend),
         patch.object(pooling.PatchQueries, "forward", pool),
         patch.object(pooling.PatchReader, "forward", read),
-        patch.object(ngrams, "look_up", look_up),
+        patch.object(hash_embeddings, "look_up", look_up),
         patch.object(packing, "spans_of", lambda lengths: None),
         patch.object(training, "_clip", lambda model, limit: nn.utils.clip_grad_norm_(model.parameters(), limit)),
     ):

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bench.records import Record, dig
-from bench.stats import Scores
+from bench.records.record import Record, dig
+from bench.records.statistics import Scores
 from patchers.errors import BenchError
 
 # What must be the same in all rows of a table and in all seeds of a row; the versions of their tasks as well.
@@ -26,7 +26,7 @@ ASKED = (("tasks", "options"), ("data.eval", "fingerprint"))
 
 
 NOT_POSSIBLE = "TaskNotPossible"
-"""The kind of error of a task that a model cannot be asked (`bench.tasks`, which would bring torch along)."""
+"""The kind of error of a task that a model cannot be asked (`bench.evaluation.tasks`, which would import torch)."""
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bench.comparison import rows_of
-from bench.fits import Fit, Fits
-from bench.records import Record, dig
-from bench.stats import Estimate, Floats, interval_of
+from bench.records.comparison import rows_of
+from bench.records.fits import Fit, Fits
+from bench.records.record import Record, dig
+from bench.records.statistics import Estimate, Floats, interval_of
 
 BUDGETS = 3
 """Budgets along what all sizes of a row were measured at."""

@@ -5,9 +5,10 @@ about three numbers, so E, the loss that no compute takes away, is kept at 0 or 
 it reaches down to 0 the budgets do not tell E from 0. A crossing is claimed inside the budgets that both rows were
 measured at and nowhere else.
 
-Intervals are over documents (and seeds, where there are several): every resample of `bench.stats` is fitted, the same
-documents in all rows and budgets, so that what is hard for all cancels where rows are compared. They do not know of
-runs that would have come out otherwise with another seed where there is one, nor of a curve that is no power law.
+Intervals are over documents (and seeds, where there are several): every resample of `bench.records.statistics` is
+fitted, the same documents in all rows and budgets, so that what is hard for all cancels where rows are compared. They
+do not know of runs that would have come out otherwise with another seed where there is one, nor of a curve that is no
+power law.
 
 The squares of relative errors are least, which is to first order those of log L. Given a, E and A are linear: so a is
 searched on a grid, then on a finer one, for all resamples together.
@@ -25,9 +26,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bench.comparison import Runs, check_comparable, rows_of, scores_of
-from bench.records import Record, dig
-from bench.stats import LEVEL, RESAMPLES, Bootstrap, Estimate, Floats, interval_of
+from bench.records.comparison import Runs, check_comparable, rows_of, scores_of
+from bench.records.record import Record, dig
+from bench.records.statistics import LEVEL, RESAMPLES, Bootstrap, Estimate, Floats, interval_of
 from patchers.errors import BenchError
 
 METRIC = "bpb.bpb"

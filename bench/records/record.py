@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import __version__
-from bench.files import locked, write_atomic, writing
+from bench.system.files import locked, write_atomic, writing
 from patchers.errors import BenchError
 
 Record = dict[str, Any]
@@ -357,7 +357,7 @@ def environment(device: str = "cpu") -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else cpu,
         "cpu": cpu,
         "threads": torch.get_num_threads(),
-        **_code_state(Path(__file__).resolve().parent.parent),
+        **_code_state(Path(__file__).resolve().parents[2]),
     }
 
 
@@ -387,7 +387,7 @@ def _code_state(root: Path) -> dict[str, Any]:
         return answer.stdout.decode(errors="replace").strip() if answer.returncode == 0 else None
 
     # An environment inside somebody's own repository is not ours: is this file in git at all?
-    if git("ls-files", "--error-unmatch", "bench/records.py") is None:
+    if git("ls-files", "--error-unmatch", "bench/records/record.py") is None:
         return {"commit": None, "dirty": None}
     changes = git("status", "--porcelain", "--", *CODE)
     return {"commit": git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}

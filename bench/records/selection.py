@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.records import Record, dig, load_all, run_id
-from bench.suites import find_suite, purpose
+from bench.records.record import Record, dig, load_all, run_id
+from bench.suites.catalog import find_suite, purpose
 from patchers.errors import BenchError
 
 if TYPE_CHECKING:
-    from bench.config import Suite
+    from bench.suites.config import Suite
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def _newest(records: list[Record], present: _Present) -> list[Record]:
 
 
 def _load(suite: str, overrides: Sequence[str], plugins: Sequence[str]) -> _Present:
-    from bench.config import load_suite
+    from bench.suites.config import load_suite
 
     try:
         return _Present.of(load_suite(suite, overrides, plugins), purpose(find_suite(suite)))

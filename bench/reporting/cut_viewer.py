@@ -17,10 +17,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.cut_statistics import CutStatistics, cut_statistics
+from bench.data.cut_statistics import CutStatistics, cut_statistics
 from patchers import Patcher, Starts
-from patchers.byte_models import Scores
 from patchers.errors import BenchError
+from patchers.scores.byte_models import Scores
 
 SHOWN = 10_000  # bytes of a text that are printed; statistics and JSON have all of it
 STYLES = ("#10202c on #9ecbf2", "#2c1d08 on #ffcf87")  # patches in turns

@@ -6,7 +6,7 @@ import html
 import itertools
 from collections.abc import Iterator, Sequence
 
-from bench.viewing import TITLES, Cell, View, cells, describe, height, numbers, shown_bytes
+from bench.reporting.cut_viewer import TITLES, Cell, View, cells, describe, height, numbers, shown_bytes
 
 _STYLE = """
 :root { color-scheme: light dark; --page: #fbfaf7; --ink: #1d2329; --dim: #5f6770; --line: #d8d5cc;

@@ -7,9 +7,9 @@ from math import isfinite
 
 from rich.table import Table
 
-from bench.fits import Crossing, Fits
-from bench.optimum import Optimum
-from bench.stats import RESAMPLES, Estimate
+from bench.records.compute_optimal import Optimum
+from bench.records.fits import Crossing, Fits
+from bench.records.statistics import RESAMPLES, Estimate
 
 
 def tables(fits: Fits, optima: Sequence[Optimum]) -> list[Table]:

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
-from bench.comparison import Equal, Failure, Runs, told_of
-from bench.records import Record, dig
+from bench.records.comparison import Equal, Failure, Runs, told_of
+from bench.records.record import Record, dig
 
 BOLD = (
     "Bold (*, where there is no bold): the best row, and every row that is not shown to be worse. Shown to be worse "

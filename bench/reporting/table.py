@@ -12,8 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bench import footnotes
-from bench.comparison import (
+from bench.records.comparison import (
     Equal,
     Runs,
     check_comparable,
@@ -25,9 +24,10 @@ from bench.comparison import (
     task_failures,
     told_of,
 )
-from bench.records import Record, dig
-from bench.render import FORMATS, Cell, Column, Row, Style, Table, render
-from bench.stats import MARGIN, RESAMPLES, Bootstrap, Estimate, Scores, best_rows, verdict
+from bench.records.record import Record, dig
+from bench.records.statistics import MARGIN, RESAMPLES, Bootstrap, Estimate, Scores, best_rows, verdict
+from bench.reporting import footnotes
+from bench.reporting.formats import FORMATS, Cell, Column, Row, Style, Table, render
 from patchers.errors import BenchError
 from patchers.registry import nearest
 
@@ -295,10 +295,10 @@ class Comparison:
             check_comparable([record for runs in both for record in runs.records])
             has = scores_of(metric, both)
             shared = len(has) == 2 and set(has[label].seeds) & set(has[control].seeds)
-            bootstrap = Bootstrap(has, resamples=self.resamples) if shared else None
             lower = self.metrics[metric]["lower_is_better"]
             pair = (control, label) if lower else (label, control)
-            self._worths[metric, label, control] = bootstrap and bootstrap.difference(*pair)
+            found = Bootstrap(has, resamples=self.resamples).difference(*pair) if shared else None
+            self._worths[metric, label, control] = found
         return self._worths[metric, label, control]
 
     def _verdict(self, metric: str, label: str) -> Cell:

@@ -15,14 +15,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from bench.data import DataConfig
-from bench.evaluation import read_tasks
-from bench.launch_config import LaunchConfig
-from bench.precision import Dtype, fast_dtype
-from bench.strict_yaml import Place, Tree, dataclass_from_mapping, parse
-from bench.suites import find_suite
-from bench.sweep import applies, apply, combinations, description, swept_label
-from bench.tasks import Task
+from bench.data.config import DataConfig
+from bench.evaluation.run_tasks import read_tasks
+from bench.evaluation.tasks import Task
+from bench.suites.catalog import find_suite
+from bench.suites.launch_config import LaunchConfig
+from bench.suites.sweep import applies, apply, combinations, description, swept_label
+from bench.system.precision import Dtype, fast_dtype
+from bench.system.yaml import Place, Tree, dataclass_from_mapping, parse
 from models.byte_lm import ByteLMConfig
 from models.harness import HarnessConfig, Price, boundary_inputs_of
 from models.token_lm import TokenLMConfig
@@ -66,7 +66,7 @@ class TrainConfig:
     bytes: AtLeast1 = 3_276_800  # read in all, again from the start where the corpus is smaller
     batch_bytes: AtLeast1 = 4096
     window: Annotated[int, Field(ge=2)] = 1024  # bytes of context, in training and in scoring
-    lr: Positive = 9e-3  # of matrices with 64 inputs; wider ones get less (`bench.train.make_optimizer`)
+    lr: Positive = 9e-3  # of matrices with 64 inputs; wider ones get less (`bench.training.loop.make_optimizer`)
     lookup_lr: Positive = 8.0  # times lr, for embeddings and hash tables, whose rows are seldom updated
     warmup: Fraction = 0.1  # share of the bytes
     min_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
@@ -121,7 +121,7 @@ class Row:
     bytes_per_patch: float | str | None  # to what it is set: a size, or the label of a row; None where it is not
     grow_to: str | None = None  # the label of the row whose FLOPs a byte its local model is grown to
     match_to: float | str | None = None  # whose FLOPs it gets: a number or a row's label; None where they are free
-    sweep: Mapping[str, Any] | None = None  # which row at which value (`bench.sweep.description`)
+    sweep: Mapping[str, Any] | None = None  # which row at which value (`bench.suites.sweep.description`)
 
     def patcher_options(self) -> dict[str, Any] | None:
         if self.patcher is None:

@@ -13,7 +13,7 @@ Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 OURS = ("array", "error", "job_name", "ntasks", "ntasks_per_node", "nodes", "open_mode", "output", "requeue", "signal")
-"""Options of sbatch that make an array of runs what it is; `bench.slurm` sets them."""
+"""Options of sbatch that make an array of runs what it is; `bench.execution.slurm` sets them."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class Trained(Protocol):
 
 
 class Display(AbstractContextManager["Display"]):
-    """Listens to a suite (`bench.run.Listener`). Counts what was run."""
+    """Listens to a suite (`bench.execution.run.Listener`). Counts what was run."""
 
     def __init__(self, console: Console | None = None, bars: Progress | None = None) -> None:
         self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)

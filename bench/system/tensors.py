@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bench.files import CannotWrite, Damaged, remove, sync_folder, writing
+from bench.system.files import CannotWrite, Damaged, remove, sync_folder, writing
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, Any]) -> None:

@@ -13,10 +13,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from bench.config import Row, Suite
-from bench.files import SEAL, Damaged, check_sealed, whole_folder
-from bench.model import CutModel
-from bench.tensors import save_tensors
+from bench.evaluation.byte_model import CutModel
+from bench.suites.config import Row, Suite
+from bench.system.files import SEAL, Damaged, check_sealed, whole_folder
+from bench.system.tensors import save_tensors
 from models.byte_lm import ByteLM, ByteLMConfig
 from models.harness import Harness, HarnessConfig
 from models.token_lm import TokenLM, TokenLMConfig
@@ -36,7 +36,7 @@ def save_model(
 ) -> None:
     """Write `model.json`, `model.safetensors` and the patcher into `folder`, whole or not at all.
 
-    `training` says how the weights came about (`bench.reuse`), so that another suite can take them over.
+    `training` says how the weights came about (`bench.training.reuse`), so that another suite can take them over.
     """
     header = {
         "format": FORMAT,

@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench import stopping
-from bench.config import TrainConfig
-from bench.cuts import CutDocuments, batches, training_spans
-from bench.files import Damaged, remove, warn
-from bench.shards import Progress as Progress
-from bench.shards import found_beside, load_shards
-from bench.tensors import load_tensors, save_tensors
+from bench.data.cut_corpus import CutDocuments, batches, training_spans
+from bench.suites.config import TrainConfig
+from bench.system import signals
+from bench.system.files import Damaged, remove, warn
+from bench.system.tensors import load_tensors, save_tensors
+from bench.training.sharded_checkpoint import Progress as Progress
+from bench.training.sharded_checkpoint import found_beside, load_shards
 from models.batch import Windows
 from models.harness import Prediction
-from models.ngrams import KeptGradients
+from models.hash_embeddings import KeptGradients
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 DIVERGED_BITS = 16.0
@@ -80,7 +80,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
 
 
 class Engine(Protocol):
-    """Takes the steps of a training: in this process alone, or as one of several (`bench.parallel`)."""
+    """Takes the steps of a training: in this process alone, or as one of several (`bench.training.parallel`)."""
 
     def step(self, corpus: CutDocuments, picked: np.ndarray, rate: float) -> tuple[float, float]:
         """One update on these windows: the mean bits per byte of the batch before it, and the seconds spent on forward,
@@ -159,10 +159,10 @@ def train(
             progress = engine.load(checkpoint) or progress
         except Damaged as error:
             warn(f"{error}; training from the beginning")
-    with stopping.put_off():
+    with signals.put_off():
         finished = _steps(engine, corpus, config, seed, progress, checkpoint, report)
     if not finished:  # one of the others was told to stop
-        raise stopping.Stopped
+        raise signals.Stopped
     engine.finish()
     if not all(bool(p.isfinite().all()) for p in model.parameters()):  # by the last step, which no loss follows
         last = progress.step - 1
@@ -204,7 +204,7 @@ def _steps(
         progress.seconds += time.perf_counter() - began
         if report is not None:
             report(progress, config.bytes)
-        stop = engine.agree(stopping.asked())
+        stop = engine.agree(signals.asked())
         due = engine.agree(time.perf_counter() - saved > config.checkpoint_seconds)
         if checkpoint is not None and (due or stop):
             engine.save(checkpoint, progress)

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.config import BY_FLOPS, Match, Row, Sizes, Suite
-from bench.cuts import CutDocuments, Cuts
-from bench.data import Data
-from bench.fitting import Say
-from bench.growth import NotMatched, grown
-from bench.prepare import Prepared, flops, prepare, training_flops, wanted_size
-from bench.starts import EvenStarts
+from bench.data.config import Data
+from bench.data.cut_corpus import CutDocuments, Cuts
+from bench.data.fitted_patchers import Say
+from bench.data.packed_starts import EvenStarts
+from bench.suites.config import BY_FLOPS, Match, Row, Sizes, Suite
+from bench.training.prepare import Prepared, flops, prepare, training_flops, wanted_size
+from bench.training.sizing import NotMatched, grown
 
 TOLERANCE = 0.01
 DRIFT = 0.05

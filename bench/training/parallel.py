@@ -25,11 +25,11 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint as recompute
 
-from bench import ranks
-from bench.config import TrainConfig
-from bench.cuts import CutDocuments
-from bench.shards import Progress, load_shards, save_shards
-from bench.train import DTYPES, Engine, load_checkpoint, make_optimizer, save_alone
+from bench.data.cut_corpus import CutDocuments
+from bench.suites.config import TrainConfig
+from bench.system import distributed
+from bench.training.loop import DTYPES, Engine, load_checkpoint, make_optimizer, save_alone
+from bench.training.sharded_checkpoint import Progress, load_shards, save_shards
 from models.batch import Windows
 from models.harness import Harness
 from models.layers import Block
@@ -67,13 +67,13 @@ class RankEngine:
             for block in blocks:
                 block.compile(dynamic=True)
         self.forward: nn.Module = self.model
-        if ranks.are_there() and how.way == "fsdp":
+        if distributed.are_there() and how.way == "fsdp":
             for block in blocks:
                 fully_shard(block)
             fully_shard(self.model)
             if isinstance(self.model, Harness):
                 register_fsdp_forward_method(self.model, "cut")
-        elif ranks.are_there():
+        elif distributed.are_there():
             self.forward = DistributedDataParallel(self.model)
         self.optimizer = make_optimizer(self.model, config)
 
@@ -82,15 +82,15 @@ class RankEngine:
     def step(self, corpus: CutDocuments, picked: np.ndarray, rate: float) -> tuple[float, float]:
         began = time.perf_counter()
         total = int((picked[:, 1] - picked[:, 0]).sum())
-        parts = shares(picked, ranks.count(), self.how.micro_bytes)
-        own, most = parts[ranks.rank()], max(len(part) for part in parts)
+        parts = shares(picked, distributed.count(), self.how.micro_bytes)
+        own, most = parts[distributed.rank()], max(len(part) for part in parts)
         spans = [*own, *[None] * (most - len(own))]
         given = self._share(corpus, spans, picked, total)
         cost = torch.zeros((), dtype=torch.float64)
         for number, some in enumerate(spans):
             with self._sync(number == most - 1):
                 cost += self._part(corpus, some, picked, total, given)
-        value = float(ranks.total(cost)) / total / math.log(2)
+        value = float(distributed.total(cost)) / total / math.log(2)
         if math.isfinite(value):
             self._clip()
             for group in self.optimizer.param_groups:
@@ -111,14 +111,14 @@ class RankEngine:
         Its ratio loss is no sum over parts; so its encoder looks at all of them once without a gradient.
         """
         model = self.model
-        if not isinstance(model, Harness) or model.router is None or ranks.count() == len(parts) == 1:
+        if not isinstance(model, Harness) or model.router is None or distributed.count() == len(parts) == 1:
             return {}
         starts = torch.zeros((), dtype=torch.float64)
         with torch.no_grad():
             for spans in parts:
                 found = model.cut(self._windows(corpus, spans, picked), DTYPES[self.config.dtype])
                 starts += 0 if spans is None else found.sum().cpu()
-        return {"share": (ranks.total(starts) / total).to(self.device, torch.float32)}
+        return {"share": (distributed.total(starts) / total).to(self.device, torch.float32)}
 
     def _part(
         self,
@@ -131,7 +131,7 @@ class RankEngine:
         """Forward and backward of some windows, and the sum of their nats."""
         batch = self._windows(corpus, spans, picked)
         prediction = self.forward(batch, DTYPES[self.config.dtype], **given)
-        weight = (0.0 if spans is None else 1.0) * ranks.count() / total  # ranks' gradients are averaged
+        weight = (0.0 if spans is None else 1.0) * distributed.count() / total  # ranks' gradients are averaged
         loss = prediction.nats.sum() * weight
         if prediction.loss is not None:
             loss = loss + prediction.loss * (len(batch.data) * weight)
@@ -155,10 +155,10 @@ class RankEngine:
             nn.utils.clip_grads_with_norm_(self.model.parameters(), self.config.clip, whole)
 
     def agree(self, flag: bool) -> bool:
-        return ranks.any_of(flag)
+        return distributed.any_of(flag)
 
     def save(self, path: Path, progress: Progress) -> None:
-        if ranks.are_there():
+        if distributed.are_there():
             save_shards(path, self.model, self.optimizer, progress)
         else:
             save_alone(path, self.model, self.optimizer, progress)

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from bench.config import Row, Suite
-from bench.cut_statistics import cut_statistics
-from bench.cuts import CutDocuments, Cuts, cut, cut_together, training_spans
-from bench.data import Corpus, Data
-from bench.fitting import CALIBRATION_BYTES, FIT_BYTES, Say, fit_cached
-from bench.segmenting import cut_cached
-from bench.starts import count_in
-from bench.texts import FlatTexts, beginning
+from bench.data.config import Corpus, Data
+from bench.data.cut_corpus import CutDocuments, Cuts, cut, cut_together, training_spans
+from bench.data.cut_statistics import cut_statistics
+from bench.data.documents import FlatTexts, beginning
+from bench.data.fitted_patchers import CALIBRATION_BYTES, FIT_BYTES, Say, fit_cached
+from bench.data.packed_starts import count_in
+from bench.data.segment import cut_cached
+from bench.suites.config import Row, Suite
 from models.byte_lm import ByteLM, ByteLMConfig
 from models.flops import (
     Shapes,
@@ -29,8 +29,8 @@ from models.flops import (
     token_lm_flops,
 )
 from models.harness import Harness, HarnessConfig
-from models.initialise import initialise
-from models.ngrams import NgramEmbedding, PatchStateEmbedding
+from models.hash_embeddings import NgramEmbedding, PatchStateEmbedding
+from models.initialization import initialise
 from models.token_lm import TokenLM, TokenLMConfig
 from patchers import Patcher
 
@@ -49,7 +49,7 @@ class Prepared:
     bytes_per_patch: dict[str, float] | None
     """Realised mean patch of each split; None without a patcher, and before an in-model one is trained."""
     test_cut: dict[str, float | None] | None = None
-    """How the test split was cut (`bench.cut_statistics`)."""
+    """How the test split was cut (`bench.data.cut_statistics`)."""
     learnt_from: dict[str, int] | None = None
     """Bytes of the training split that the patcher was fitted on, of the calibration split for its calibration."""
 

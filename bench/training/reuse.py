@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.checkpoint import check_model, load_weights, read_header
-from bench.config import Row, Suite, identity, plain
-from bench.data import Data
-from bench.files import Damaged, warn
-from bench.records import digest, done, find
-from bench.train import Progress
+from bench.data.config import Data
+from bench.records.record import digest, done, find
+from bench.suites.config import Row, Suite, identity, plain
+from bench.system.files import Damaged, warn
+from bench.training.checkpoint import check_model, load_weights, read_header
+from bench.training.loop import Progress
 from patchers.errors import BenchError
 
 TRAINING_VERSION = 2

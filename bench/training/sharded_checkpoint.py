@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench import ranks
-from bench.files import Damaged, check_sealed, read_header, seal, write_header, writing
+from bench.system import distributed
+from bench.system.files import Damaged, check_sealed, read_header, seal, write_header, writing
 
 
 @dataclass
@@ -35,15 +35,15 @@ def save_shards(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, 
     """Put the ranks' tensors beside `path`, and remove what was there before when that is done."""
     folder = path.with_name(f"{path.name}.step-{progress.step:09d}")
     part = folder.with_name(f"{folder.name}.part")
-    if ranks.is_first():
+    if distributed.is_first():
         with writing(part):
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
-    ranks.wait_for_all()
+    distributed.wait_for_all()
     with writing(part):
         _save(tensors(model, optimizer), part)
-    ranks.wait_for_all()
-    if ranks.is_first():
+    distributed.wait_for_all()
+    if distributed.is_first():
         with writing(folder):
             write_header(part / "progress.json", vars(progress))
             seal(part, folder)
@@ -51,7 +51,7 @@ def save_shards(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, 
                 if old != folder:
                     shutil.rmtree(old, ignore_errors=True)
             path.unlink(missing_ok=True)  # of a training in one process, which this one went on with
-    ranks.wait_for_all()
+    distributed.wait_for_all()
 
 
 def _save(state: dict[str, Any], folder: Path) -> None:
@@ -71,7 +71,7 @@ def load_shards(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) 
 
     None where there is none at all. Raises Damaged where there are some and none is whole.
     """
-    folder = ranks.told(newest_whole(path) if ranks.is_first() else None)
+    folder = distributed.told(newest_whole(path) if distributed.is_first() else None)
     if isinstance(folder, Damaged):
         raise folder
     if folder is None:
@@ -84,7 +84,7 @@ def load_shards(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) 
         moments = {key: torch.zeros_like(parameter.data) for key in ("exp_avg", "exp_avg_sq")}
         optimizer.state[parameter] = {"step": torch.zeros((), device=parameter.device), **moments}
     held = tensors(model, optimizer)
-    with ranks.at_least_one():
+    with distributed.at_least_one():
         load(held, storage_reader=HuggingFaceStorageReader(str(folder)))
     for name, parameter in learnt:
         optimizer.state[parameter]["step"] = held[f"optimizer.step.{name}"].reshape(())

@@ -16,8 +16,8 @@ import math
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from bench.config import Sizes
-from bench.prepare import Prepared, flops_per_byte, shapes_of
+from bench.suites.config import Sizes
+from bench.training.prepare import Prepared, flops_per_byte, shapes_of
 from models.harness import HarnessConfig
 from models.layers import swiglu_hidden
 from models.token_lm import TokenLMConfig

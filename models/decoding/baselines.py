@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 
 from models.byte_lm import ByteLM
-from models.caches import RotaryTable, WindowCache, recorded
-from models.parts import Lookup, NormedLinear
-from models.prefill import LatentCache, fill_windows, layers_of, lengthened
-from models.running_hashes import Grams
+from models.decoding.caches import RotaryTable, WindowCache, recorded
+from models.decoding.modules import Lookup, NormedLinear
+from models.decoding.prefill import LatentCache, fill_windows, layers_of, lengthened
+from models.decoding.running_hashes import Grams
 from models.token_lm import TokenLM
 
 

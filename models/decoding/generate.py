@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from models.byte_lm import ByteLM
-from models.decoding import HarnessDecoder
+from models.decoding.baselines import ByteLMDecoder, TokenLMDecoder
+from models.decoding.sampling import Sampling, Stopper, Utf8
+from models.decoding.step import HarnessDecoder
 from models.harness import Harness
-from models.plain_decoding import ByteLMDecoder, TokenLMDecoder
-from models.sampling import Sampling, Stopper, Utf8
 from models.token_lm import TokenLM
 
 BYTES = tuple(bytes([b]) for b in range(256))

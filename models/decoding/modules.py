@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models import compiled
-from models.caches import CachePlace, Place, Turn
+from models.decoding import kernels
+from models.decoding.caches import CachePlace, Place, Turn
 from models.layers import Block, RMSNorm
 from models.pooling import PatchQueries, PatchReader
 
@@ -41,7 +41,7 @@ def rms(norm: RMSNorm, x: Tensor) -> Tensor:
     own = arrays((norm.weight,))
     if own is not None and len(x) <= FEW:
         (weight,) = own
-        return torch.from_numpy(compiled.normed(x.numpy(), weight, norm.eps))
+        return torch.from_numpy(kernels.normed(x.numpy(), weight, norm.eps))
     return F.rms_norm(x, x.shape[-1:], norm.weight, norm.eps)
 
 
@@ -76,7 +76,7 @@ class Layer:
             return self.advance(layer, x, turn, place)
         kv, row, at, low = place.arrays
         return torch.from_numpy(
-            compiled.block(x.numpy(), self._arrays, self.eps, *turn.arrays, kv, layer, row, at, low)
+            kernels.block(x.numpy(), self._arrays, self.eps, *turn.arrays, kv, layer, row, at, low)
         )
 
 
@@ -97,7 +97,7 @@ class Reader:
     def read(self, x: Tensor, slots: Tensor) -> Tensor:
         """x (N, D) and what it reads in slots (N, K, 2, H, E), one patch each -> (N, D)."""
         if self._arrays is not None and len(x) <= FEW:
-            return torch.from_numpy(compiled.read_slots(x.numpy(), self._arrays, self._norm.eps, slots.numpy()))
+            return torch.from_numpy(kernels.read_slots(x.numpy(), self._arrays, self._norm.eps, slots.numpy()))
         query = F.linear(rms(self._norm, x), self._query).view(len(x), self._heads, 1, -1)
         key, value = slots.permute(2, 0, 3, 1, 4)
         return x + F.linear(F.scaled_dot_product_attention(query, key, value).flatten(1), self._out)
@@ -115,7 +115,7 @@ class NormedLinear:
         if self._arrays is None or len(x) > FEW:
             return F.linear(rms(self._norm, x), self._weight)
         norm, weight = self._arrays
-        return torch.from_numpy(compiled.product(compiled.normed(x.numpy(), norm, self._norm.eps), weight))
+        return torch.from_numpy(kernels.product(kernels.normed(x.numpy(), norm, self._norm.eps), weight))
 
 
 class Lookup:
@@ -131,7 +131,7 @@ class Lookup:
         rows = rows if rows.ndim == 2 else rows[:, None]
         if self._arrays is not None:
             (table,) = self._arrays
-            return torch.from_numpy(compiled.row_sums(table, rows, self._skip))
+            return torch.from_numpy(kernels.row_sums(table, rows, self._skip))
         index = torch.from_numpy(rows).to(self._table.device)
         skip = self._skip if self._skip >= 0 else None
         return F.embedding_bag(index, self._table, mode="sum", padding_idx=skip)
@@ -151,7 +151,7 @@ class Pooler:
         sizes = [len(own) for own in members]
         if self._arrays is not None and sum(sizes) <= 4 * FEW:
             heads = self._module.heads
-            made = [compiled.pool_patch(own.numpy(), self._arrays, self._eps, heads) for own in members]
+            made = [kernels.pool_patch(own.numpy(), self._arrays, self._eps, heads) for own in members]
             return torch.from_numpy(made[0] if len(made) == 1 else np.concatenate(made))
         x = torch.cat(list(members))
         pooled: Tensor = self._module(x, owners(sizes, x.device), len(sizes))

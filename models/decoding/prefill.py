@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from models.batch import Windows
-from models.caches import GrowingCache, RotaryTable, WindowCache, recorded
+from models.decoding.caches import GrowingCache, RotaryTable, WindowCache, recorded
+from models.decoding.modules import Layer, rms
 from models.layers import Block
 from models.packing import PackedTransformer, pack
-from models.parts import Layer, rms
 
 
 class LatentCache:

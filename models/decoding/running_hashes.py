@@ -11,8 +11,8 @@ import numpy as np
 from numba import njit
 from torch import Tensor
 
-from models.ngrams import _MASK, _MULTIPLIER, NgramEmbedding
-from models.parts import Lookup
+from models.decoding.modules import Lookup
+from models.hash_embeddings import _MASK, _MULTIPLIER, NgramEmbedding
 
 _MAX = (1 << 64) - 1
 _FACTOR, _LOW, _ONE = np.uint64(_MULTIPLIER), np.uint64(_MASK), np.uint64(1)

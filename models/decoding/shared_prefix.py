@@ -22,13 +22,13 @@ from torch import Tensor, nn
 
 from models.batch import Patches, Windows
 from models.byte_lm import ByteLM
-from models.caches import RotaryTable, recorded
+from models.decoding.caches import RotaryTable, recorded
+from models.decoding.modules import Layer, rms
+from models.decoding.prefill import layers_of
 from models.harness import Decoded, Harness, flagged
 from models.layers import wide
 from models.packing import PackedTransformer, pack
-from models.parts import Layer, rms
 from models.pooling import PatchReader, last_of, pool
-from models.prefill import layers_of
 from models.router import smooth
 from models.token_lm import SCORED_AT_ONCE, TokenLM
 

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.caches import DRAFT
-from models.decoding import HarnessDecoder, Mark, smoothed
+from models.decoding.caches import DRAFT
+from models.decoding.generate import Cut
+from models.decoding.step import HarnessDecoder, Mark, smoothed
 from models.harness import Harness
-from models.writing import Cut
 
 
 class Speculator:

@@ -25,13 +25,13 @@ import torch
 from torch import Tensor
 
 from models.batch import Patches
-from models.caches import CachePlace, RotaryTable, Turn, WindowCache, recorded
+from models.decoding.caches import CachePlace, RotaryTable, Turn, WindowCache, recorded
+from models.decoding.modules import Lookup, NormedLinear, Pooler, Reader, owners
+from models.decoding.prefill import LatentCache, fill_windows, layers_of, lengthened
+from models.decoding.running_hashes import Grams, OpenPatches
 from models.harness import Harness
-from models.ngrams import PatchStateEmbedding
-from models.parts import Lookup, NormedLinear, Pooler, Reader, owners
+from models.hash_embeddings import PatchStateEmbedding
 from models.pooling import PatchReader, pool
-from models.prefill import LatentCache, fill_windows, layers_of, lengthened
-from models.running_hashes import Grams, OpenPatches
 
 
 @dataclass(frozen=True)

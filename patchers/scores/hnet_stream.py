@@ -13,11 +13,11 @@ import torch
 from numba import njit
 
 from models.batch import BOS, Windows
-from models.caches import recorded
+from models.decoding.caches import recorded
 from models.harness import Harness
-from models.ngrams import _MASK, _MULTIPLIER
+from models.hash_embeddings import _MASK, _MULTIPLIER
 from patchers.base import Starts, Stream
-from patchers.stepping import Array, Blocks, advance, array, product
+from patchers.scores.stepping import Array, Blocks, advance, array, product
 
 
 class Cutter(Protocol):

@@ -10,7 +10,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from patchers.base import Starts, as_array
-from patchers.byte_models import ModelOptions, Scores
+from patchers.scores.byte_models import ModelOptions, Scores
 
 STEPS = 1024  # scores are kept in steps of 2^-10
 DISCOUNT = 0.75

@@ -12,18 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchers.base import Kind, Patcher, Starts, Stream, state
-from patchers.byte_models import ModelOptions, ScoreModel, Scores
 from patchers.calibration import bisect, check_size, total_bytes
 from patchers.errors import BenchError
 from patchers.hashing import hash_at
-from patchers.ngram import NgramModel
+from patchers.scores.byte_models import ModelOptions, ScoreModel, Scores
+from patchers.scores.ngram import NgramModel
 
 if TYPE_CHECKING:
-    from patchers.transformer import TransformerModel
+    from patchers.scores.transformer import TransformerModel
 
 
 def _transformer() -> type[TransformerModel]:
-    from patchers.transformer import TransformerModel  # loads torch: seconds that only its users should wait
+    from patchers.scores.transformer import TransformerModel  # loads torch: seconds that only its users should wait
 
     return TransformerModel
 

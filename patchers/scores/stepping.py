@@ -15,7 +15,7 @@ from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.caches import recorded
+from models.decoding.caches import recorded
 from models.layers import Block, RMSNorm
 
 EPSILON = RMSNorm(1).eps

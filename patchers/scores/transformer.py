@@ -22,10 +22,10 @@ from torch import Tensor
 from models.batch import BOS
 from models.byte_lm import ByteLM, ByteLMConfig
 from models.flops import Shapes, byte_lm_flops
-from models.initialise import initialise
+from models.initialization import initialise
 from patchers.base import Starts, as_array
-from patchers.byte_models import ModelOptions, Scores
-from patchers.stepping import Blocks, Ring, advance, array, normed, product
+from patchers.scores.byte_models import ModelOptions, Scores
+from patchers.scores.stepping import Blocks, Ring, advance, array, normed, product
 
 PIECE = 1024  # bytes that are scored or trained on in one run
 BATCH = 16384  # bytes that are scored together

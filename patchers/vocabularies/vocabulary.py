@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from patchers.base import Kind, Patcher, Starts, state
 from patchers.calibration import bisect, check_size, total_bytes
 from patchers.errors import BenchError
-from patchers.tokens import pack, unpack
+from patchers.vocabularies.tokens import pack, unpack
 
 
 class TokenEncoder(Protocol):
@@ -40,7 +40,7 @@ class VocabularyPatcher(Patcher):
     knob: ClassVar[str | None] = "vocab"
     learnt: ClassVar[int] = 65536  # tokens that are learnt at least, so that calibration has room
     vocab: int = 4096
-    _tokens: NDArray[np.uint8] | None = state()  # noqa: RUF009  all after the first 256, see patchers.tokens
+    _tokens: NDArray[np.uint8] | None = state()  # noqa: RUF009  all after the first 256, see patchers.vocabularies.tokens
     _lengths: NDArray[np.int32] | None = state()  # noqa: RUF009
 
     def __post_init__(self) -> None:

@@ -1,5 +1,5 @@
 """Thousands of random documents for every patcher of the registry:
-    python -m bench.campaigns.documents [--documents 10000] [--seed 0] [--patchers a,b]
+    PYTHONPATH=tests python -m campaigns.documents [--documents 10000] [--seed 0] [--patchers a,b]
 
 What learns is fitted on a little of wiki-en first; what is trained inside a model gets one of random weights. Of every
 document: the shape and type of its starts, that it begins a patch, that the answer comes again, and is the same alone,
@@ -19,9 +19,9 @@ from collections.abc import Sequence
 import numpy as np
 
 import patchers
-from bench.data import DataConfig, load
+from bench.data.config import DataConfig, load
 from models.harness import Harness, HarnessConfig
-from models.initialise import initialise
+from models.initialization import initialise
 from patchers import Patcher, Starts
 
 BATCH = 250

@@ -1,4 +1,5 @@
-"""Everything that can go wrong with a run, done on purpose: python tests/fault_campaign.py [--seed 0] [-o FOLDER]
+"""Everything that can go wrong with a run, done on purpose:
+PYTHONPATH=tests python -m campaigns.fault_campaign [--seed 0] [-o FOLDER]
 
 Runs of a tiny suite are killed (`kill -9`) in every phase, run out of disk in every phase, find one bit of each kind of
 file flipped, and share a results folder with others. After each the same command is run again and its records, less
@@ -32,17 +33,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import fault_driver
 import torch
-from fault_driver import FILLER, PHASES, hashes
 from tiny_suite import TRAIN, write_suite, write_texts
 
 from bench import __version__, records
-from bench.cli import main
-from bench.files import write_atomic
-from bench.tensors import load_tensors
+from bench.cli.main import main
+from bench.system.files import write_atomic
+from bench.system.tensors import load_tensors
+from campaigns import fault_driver
+from campaigns.fault_driver import FILLER, PHASES, hashes
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 ROWS: dict[str, dict[str, Any]] = {
     "tokens": {"model": "token_lm", "patcher": {"name": "bpe", "vocab": 300}, "calibrate": False},
     "stride": {"patcher": "stride"},
@@ -122,7 +124,7 @@ class Campaign:
             "PATCHBENCH_FAULT": json.dumps(self.reported(fault)),
             "OMP_NUM_THREADS": str(cores),
         }
-        environment["PYTHONPATH"] = os.pathsep.join((str(HERE.parent), str(HERE)))
+        environment["PYTHONPATH"] = os.pathsep.join((str(ROOT), str(HERE.parent), str(HERE)))
         command = [sys.executable, str(HERE / "fault_driver.py"), *self.arguments(results), *others]
         pipe = subprocess.PIPE
         return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
@@ -451,7 +453,8 @@ def markdown(told: dict[str, Any], cases: list[Case]) -> str:
     lines = [
         "# Faults",
         "",
-        f"`python tests/fault_campaign.py --seed {told['seed']}`, patchbench {__version__}. After each accident the",
+        f"`PYTHONPATH=tests python -m campaigns.fault_campaign --seed {told['seed']}`,",
+        f"patchbench {__version__}. After each accident the",
         "same command was run again. *As if nothing had happened*: every number of every record, but for what a clock",
         "or a memory gauge says, and every byte of the weights are those of a run that nothing disturbed, and no file",
         f"of unfinished work is left. So far {len(cases)} of {told['planned']} cases.",
@@ -482,7 +485,7 @@ def campaign() -> int:
     parser.add_argument("--kills", type=int, default=54, help="the phases in turn")
     parser.add_argument("--only", help="cases whose names match this regular expression")
     parser.add_argument("--cases", type=int, help="stop after so many")
-    parser.add_argument("-o", dest="out", type=Path, default=HERE.parent / "results/faults")
+    parser.add_argument("-o", dest="out", type=Path, default=ROOT / "results/faults")
     given = parser.parse_args()
     out, path = given.out.resolve(), given.out.resolve() / "report.json"
     told: dict[str, Any] = {"seed": given.seed, "left_out": [] if can_mount() else ["full disks, which take root"]}

@@ -1,4 +1,4 @@
-"""The command `patchbench` with an accident: python tests/fault_driver.py run SUITE --results DIR
+"""The command `patchbench` with an accident: python tests/campaigns/fault_driver.py run SUITE --results DIR
 
 What goes wrong stands in the environment, as JSON in PATCHBENCH_FAULT:
     report     a file to which every phase adds a line when it ends, and the accident one when it happens
@@ -30,9 +30,12 @@ from typing import Any, NoReturn
 
 import torch
 
-from bench import data, prepare, run, segmenting, store, texts, train
-from bench.cli import main
-from bench.progress import Display
+from bench.cli.main import main
+from bench.data import config as data
+from bench.data import documents, segment, store
+from bench.execution import run
+from bench.system.progress import Display
+from bench.training import loop, prepare
 
 PHASES = ("data build", "fitting", "segmentation", "training", "scoring", "record writing")
 FILLER = "filler"
@@ -121,7 +124,7 @@ def begin(fault: dict[str, Any]) -> None:
     global watch
     FAULT.clear()
     FAULT.update(fault)
-    segmenting.PARALLEL_FROM = fault.get("parallel", 2**25)
+    segment.PARALLEL_FROM = fault.get("parallel", 2**25)
     watch = Watch()
 
 
@@ -156,13 +159,13 @@ def put(module: Any, name: str, make: Callable[[Any], Any]) -> None:
 def install() -> None:
     torch.set_num_threads(1)  # also where OMP_NUM_THREADS allows two processes to cut
     put(data, "UNIT_BYTES", lambda real: 1)
-    put(texts.FlatTexts.runs, "__defaults__", lambda real: (3000,))
+    put(documents.FlatTexts.runs, "__defaults__", lambda real: (3000,))
     put(run, "audit", lambda real: lambda model, some: {})
     put(store, "build", phase("data build"))
     put(prepare, "fit_cached", phase("fitting"))
-    put(segmenting, "_cut_into", phase("segmentation"))
+    put(segment, "_cut_into", phase("segmentation"))
     # Training begins with its first step, and ends with its last checkpoint.
-    put(train, "_steps", lambda real: before(real, lambda: watch.enter("training")))
+    put(loop, "_steps", lambda real: before(real, lambda: watch.enter("training")))
     put(run, "train", lambda real: after(real, lambda: watch.leave()))
     put(run, "run_tasks", phase("scoring"))
     # Writing down what was found begins with the model, and ends when the run is told of.

@@ -1,4 +1,5 @@
-"""Thousands of suite files and command lines that are wrong: python -m bench.campaigns.fuzz [--cases 20000] [--seed 0]
+"""Thousands of suite files and command lines that are wrong:
+PYTHONPATH=tests python -m campaigns.fuzz [--cases 20000] [--seed 0]
 
 Each is given to the command line in this process, as the console script does it. What must come out: exit code 0 with
 nothing to complain about, or 2 with one line on standard error and nothing on standard output (1 from `check`, `run`
@@ -38,14 +39,16 @@ from unittest import mock
 
 import typer
 
-import bench.cli
-from bench import checking, launch, plan, run, store
-from bench import data as reading
-from bench.campaigns import mutations
-from bench.config import load_suite
-from bench.data import DataConfig
-from bench.run import run_suite
-from bench.suites import shipped_suites
+import bench.cli.main
+from bench.cli import check
+from bench.data import config as reading
+from bench.data import store
+from bench.data.config import DataConfig
+from bench.execution import plan, run, workers
+from bench.execution.run import run_suite
+from bench.suites.catalog import shipped_suites
+from bench.suites.config import load_suite
+from campaigns import mutations
 from patchers.errors import BenchError
 
 SECONDS = 10.0
@@ -119,7 +122,7 @@ class Sandbox:
         records = run_suite(load_suite("tiny.yaml"), Path("results")).records if trained else []
         assert all(record["status"] == "ok" for record in records), records
         self.good = _good_values([record["run_id"] for record in records])
-        self.root: Any = typer.main.get_command(bench.cli.app)
+        self.root: Any = typer.main.get_command(bench.cli.main.app)
         self.texts = [TINY, *(path.read_text(encoding="utf-8") for path in shipped_suites().values())]
 
     def clean(self) -> None:
@@ -151,7 +154,7 @@ class Sandbox:
             warnings.simplefilter("always")
             try:
                 with _limit(SECONDS):
-                    code = bench.cli.main(list(case.args))
+                    code = bench.cli.main.main(list(case.args))
             except TooSlow:
                 return Outcome(None, f"too slow: {_where()}", f"not done after {SECONDS:g} s")
             except (Exception, SystemExit):  # noqa: BLE001 - whatever it raises is what is looked for
@@ -224,16 +227,17 @@ def harmless() -> Iterator[None]:
 
     with contextlib.ExitStack() as changes:
         for module, name, instead in (
-            *((reading, "load", load_small), (checking, "load", load_small), (plan, "load", load_small)),
-            *((store, "load", load_stored), (checking, "audit", lambda *_: []), (checking, "rate", lambda *_: 1.0)),
+            *((reading, "load", load_small), (check, "load", load_small), (plan, "load", load_small)),
+            *((store, "load", load_stored), (check, "audit", lambda *_: []), (check, "rate", lambda *_: 1.0)),
             *((plan, "plan_rows", refuse), (run.Work, "attempt", refuse)),
-            *((launch, "run_on_ranks", refuse), (launch, "run_on_workers", refuse)),
+            *((workers, "run_on_ranks", refuse), (workers, "run_on_workers", refuse)),
         ):
             changes.enter_context(mock.patch.object(module, name, instead))
-        for name in ("bench.fitting.fit_cached", "bench.prepare.fit_cached", "bench.stopping.heed_sigterm"):
+        fits = "bench.data.fitted_patchers.fit_cached", "bench.training.prepare.fit_cached"
+        for name in (*fits, "bench.system.signals.heed_sigterm"):
             changes.enter_context(mock.patch(name, refuse if "fit" in name else lambda: None))
         if find_spec("lm_eval") is not None:  # without it the command refuses by itself
-            changes.enter_context(mock.patch("bench.lm_eval.evaluate", refuse))
+            changes.enter_context(mock.patch("bench.lm_eval.adapter.evaluate", refuse))
         yield
 
 

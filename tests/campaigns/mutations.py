@@ -1,4 +1,4 @@
-"""Suite files and command lines that are nearly right, and others that are not at all: for `bench.campaigns.fuzz`.
+"""Suite files and command lines that are nearly right, and others that are not at all: for `campaigns.fuzz`.
 
 Everything is drawn from the generator that is given, so that a case comes out again from its seed. No value is both
 valid and long to work on (no text of gigabytes, no folder to search through), for then its time says nothing.
@@ -17,11 +17,11 @@ from typing import Any
 import yaml
 
 import patchers
-from bench import tasks
-from bench.config import MODELS, RowConfig, SuiteConfig, TrainConfig
-from bench.data import DataConfig
-from bench.launch_config import LaunchConfig
-from bench.sources import DatasetConfig
+from bench.data.config import DataConfig
+from bench.data.sources import DatasetConfig
+from bench.evaluation import tasks
+from bench.suites.config import MODELS, RowConfig, SuiteConfig, TrainConfig
+from bench.suites.launch_config import LaunchConfig
 
 NUMBERS: tuple[Any, ...] = (
     *(0, 1, -1, 2, 3, 1.5, 0.0, -0.0, 1e-320, 1e18, -1e18, 1e308, 2**31, 2**63, 2**64, 10**30, 10**400),

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.campaigns import fuzz
-from bench.campaigns.fuzz import Case, Sandbox
-from bench.listing import LISTS
+from bench.cli.listing import LISTS
+from campaigns import fuzz
+from campaigns.fuzz import Case, Sandbox
 from patchers.errors import BenchError
 
 

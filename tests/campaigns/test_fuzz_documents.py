@@ -8,7 +8,7 @@ import broken_patchers
 import pytest
 from patcher_cases import CASES, LABELS, fitted, texts
 
-from bench.campaigns.documents import broken, campaign, document
+from campaigns.documents import broken, campaign, document
 from patchers import Patcher, create
 
 DOCS = [document(random.Random(i), [b"some words; some more words\n" * 9]) for i in range(60)]

@@ -10,14 +10,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_generate import KINDS
-from test_models import OPTIONS
-from tiny import SMALL, TEXT, harness
+from model_kinds import KINDS
+from tiny import OPTIONS, SMALL, TEXT, harness
 from torch import nn
 
-from bench.cuts import CutDocuments, cut
-from models.branches import Branches, common_prefix, ranges, score
+from bench.data.cut_corpus import CutDocuments, cut
 from models.byte_lm import ByteLM
+from models.decoding.shared_prefix import Branches, common_prefix, ranges, score
 from models.harness import Harness
 from models.token_lm import TokenLM
 from patchers import Patcher, create

@@ -11,20 +11,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_models import OPTIONS
-from tiny import SMALL, TEXT, batch_of, harness, random_starts, shaken
+from tiny import OPTIONS, SMALL, TEXT, batch_of, harness, random_starts, shaken
 
-from models import parts
 from models.byte_lm import ByteLM, ByteLMConfig
-from models.decoding import HarnessDecoder
+from models.decoding import modules
+from models.decoding.baselines import ByteLMDecoder, TokenLMDecoder
+from models.decoding.speculation import Speculator, best
+from models.decoding.step import HarnessDecoder
 from models.harness import Harness, Price
-from models.plain_decoding import ByteLMDecoder, TokenLMDecoder
 from models.router import CosineRouter
-from models.speculation import Speculator, best
 from models.token_lm import TokenLM, TokenLMConfig
 from patchers import Stream
 
-WAYS = {"compiled": parts.NARROW, "torch": 0}
+WAYS = {"compiled": modules.NARROW, "torch": 0}
 """Widths up to which parts run compiled."""
 
 PRICES: list[Price | None] = [None, "end", "start"]
@@ -33,7 +32,7 @@ CLOSE = 1e-4
 
 @pytest.fixture(params=WAYS)
 def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "NARROW", WAYS[request.param])
+    monkeypatch.setattr(modules, "NARROW", WAYS[request.param])
 
 
 both_ways = pytest.mark.usefixtures("_way")
@@ -81,7 +80,7 @@ def test_cached_logits_are_those_of_the_full_forward(price: Price | None, option
 @pytest.mark.parametrize("way", WAYS)
 def test_any_batch_of_any_prompts(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows of different lengths, cut differently, give what each gives in the full forward."""
-    monkeypatch.setattr(parts, "NARROW", WAYS[way])
+    monkeypatch.setattr(modules, "NARROW", WAYS[way])
     settings(max_examples=15)(given(st.data())(any_batch))()
 
 

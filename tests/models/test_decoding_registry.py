@@ -12,17 +12,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from model_kinds import uncached, wish
 from patcher_cases import built_in
-from test_generate import uncached, wish
-from test_models import OPTIONS
-from tiny import SMALL, TEXT, batch_of, shaken
+from tiny import OPTIONS, SMALL, TEXT, batch_of, shaken
 from torch import nn
 
 import patchers
-from bench.generate import continuations
-from models.decoding import HarnessDecoder
+from bench.evaluation.generation import continuations
+from models.decoding.baselines import TokenLMDecoder
+from models.decoding.step import HarnessDecoder
 from models.harness import Harness
-from models.plain_decoding import TokenLMDecoder
 from models.token_lm import TokenLM, TokenLMConfig
 from patchers import Patcher
 

@@ -29,7 +29,7 @@ from models.flops import (
     token_lm_flops,
 )
 from models.harness import Harness, HarnessConfig, Price
-from models.initialise import initialise
+from models.initialization import initialise
 from models.router import CosineRouter
 from models.token_lm import TokenLM, TokenLMConfig
 

@@ -6,25 +6,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny import SMALL, TEXT, batch_of, byte_lm, documents, harness, random_starts, token_lm
+from tiny import OPTIONS, SMALL, TEXT, batch_of, byte_lm, documents, harness, random_starts, token_lm
 from torch import nn
 
 from models.batch import Windows
 from models.harness import Harness, HarnessConfig, Price
-from models.initialise import initialise
+from models.initialization import initialise
 from models.token_lm import TokenLM, TokenLMConfig
 
 PRICES: list[Price | None] = [None, "end", "start"]
-OPTIONS = [
-    {},
-    {"pool": "max", "inject": "add"},
-    {"pool": "mean", "slots": 1},
-    {"pool": "last", "inject": "add", "ngrams": ()},
-    {"slots": 3, "encoder_layers": 2, "decoder_layers": 1},
-    {"boundary_inputs": "none"},
-    {"boundary_inputs": "flag"},
-    {"latent_patches": "document"},
-]
 
 
 def nats(model: nn.Module, batch: Windows) -> torch.Tensor:

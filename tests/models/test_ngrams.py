@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.ngrams import (
+from models.hash_embeddings import (
     KeptGradients,
     NgramEmbedding,
     PatchStateEmbedding,

@@ -10,20 +10,20 @@ import torch
 from tiny import shaken
 from torch import Tensor
 
-from models import parts
-from models.caches import GrowingCache, RotaryTable, WindowCache
+from models.decoding import modules
+from models.decoding.caches import GrowingCache, RotaryTable, WindowCache
+from models.decoding.modules import Layer, Lookup, NormedLinear, Pooler, Reader, rms
 from models.layers import Block, Linear, RMSNorm
-from models.parts import Layer, Lookup, NormedLinear, Pooler, Reader, rms
 from models.pooling import PatchQueries, PatchReader
 
 WIDTH, HEADS, SLOTS = 16, 2, 3
-WAYS = {"compiled": parts.NARROW, "torch": 0}
+WAYS = {"compiled": modules.NARROW, "torch": 0}
 """Widths up to which parts run compiled."""
 
 
 @pytest.fixture(params=WAYS, autouse=True)
 def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "NARROW", WAYS[request.param])
+    monkeypatch.setattr(modules, "NARROW", WAYS[request.param])
 
 
 def normal(*shape: int) -> Tensor:
@@ -38,7 +38,7 @@ def alone_too(part: Callable[[Tensor], Tensor], x: Tensor, want: Tensor) -> None
     """A compiled part gives each row what it gives it alone, to the last bit."""
     have = part(x)
     assert same(have, want)
-    if parts.NARROW:
+    if modules.NARROW:
         assert torch.equal(have, torch.cat([part(row) for row in x.split(1)]))
 
 
@@ -70,14 +70,14 @@ def test_readers() -> None:
 def test_pooling_of_patches_of_any_length() -> None:
     module = shaken(PatchQueries(WIDTH, SLOTS, HEADS))
     assert isinstance(module, PatchQueries)
-    for sizes in ((1,), (5, 1, 9), (4 * parts.FEW + 1,)):
+    for sizes in ((1,), (5, 1, 9), (4 * modules.FEW + 1,)):
         members = normal(sum(sizes), WIDTH).split(list(sizes))
         want = [module(own, torch.zeros(len(own), dtype=torch.int64), 1).flatten(1) for own in members]
         assert same(Pooler(module).pool(members), torch.cat(want))
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("count", [3, parts.FEW + 1])
+@pytest.mark.parametrize("count", [3, modules.FEW + 1])
 def test_layers_in_a_window_that_is_moved(count: int) -> None:
     """Rows that differ in where they begin, against each row's own last positions."""
     module = shaken(Block(WIDTH, HEADS))

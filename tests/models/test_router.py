@@ -12,7 +12,7 @@ from tiny import SMALL, TEXT, batch_of, documents
 import patchers
 from models.batch import Windows
 from models.harness import Harness
-from models.initialise import initialise
+from models.initialization import initialise
 from models.router import RATIO_WEIGHT, CosineRouter, Routing, smooth
 from patchers.errors import BenchError
 

@@ -24,7 +24,7 @@ from patchers.audit import (
 )
 from patchers.base import ClockStream
 
-BROKEN = Path(__file__).parent / "broken_patchers.py"
+BROKEN = Path(__file__).resolve().parents[1] / "broken_patchers.py"
 
 
 @pytest.fixture(autouse=True)

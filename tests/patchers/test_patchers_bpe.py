@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from patcher_cases import texts
 
 import patchers
-from patchers import encodings
 from patchers.bpe import BPE, SuperBPE
-from patchers.encodings import CL100K_PATTERN, from_tokens, pieces, published
 from patchers.errors import BenchError
-from patchers.tokens import byte_letters, pack, spelled, unpack
 from patchers.unigram import Unigram
+from patchers.vocabularies import encodings
+from patchers.vocabularies.encodings import CL100K_PATTERN, from_tokens, pieces, published
+from patchers.vocabularies.tokens import byte_letters, pack, spelled, unpack
 
 SAMPLES = [
     "Hello world, it's 2024's 1234567 tokens.\n\n  Indented\tcode();\r\n",

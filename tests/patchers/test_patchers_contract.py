@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from patcher_cases import CASES, LABELS, fitted, texts
 
 import patchers
-from bench.data import DataConfig
-from bench.data import load as load_data
+from bench.data.config import DataConfig
+from bench.data.config import load as load_data
 from patchers import Patcher
 from patchers.audit import audit
 from patchers.errors import BenchError

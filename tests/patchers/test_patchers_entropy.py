@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from patcher_cases import texts
 
 import patchers
-from patchers.byte_models import ModelOptions
 from patchers.entropy import Entropy, EntropyBoth, EntropyJump, EntropySpike
 from patchers.errors import BenchError
-from patchers.ngram import DISCOUNT, PRIOR, STEPS, NgramModel
-from patchers.scored import ScorePatcher, chance, decide, levels, limit
+from patchers.scores.byte_models import ModelOptions
+from patchers.scores.ngram import DISCOUNT, PRIOR, STEPS, NgramModel
+from patchers.scores.scored import ScorePatcher, chance, decide, levels, limit
 
 DOCS = [b"abracadabra abra\ncadabra", b"", b"a", b"banana bandana\n\nban", b"\xff\x00\xff\x00\xff"]
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from distributions import EXAMPLE, distribution
 
 import patchers
 from patchers import BenchError, Patcher, registry
 from patchers.audit import audit
 
-EXAMPLE = Path(__file__).parent / "example_plugin"
 PLUGIN = """
 import numpy as np
 from patchers import Patcher, register
@@ -43,13 +43,6 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             del sys.modules[name]
 
 
-def distribution(folder: Path, name: str, entry_points: str, code: str, group: str = patchers.GROUP) -> None:
-    """What an installer leaves behind for a package of one module."""
-    info = folder / f"{name}-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[{group}]\n{entry_points}\n")
-    (folder / f"{name}.py").write_text(code)
 
 
 def test_ten_lines_make_a_patcher(tmp_path: Path) -> None:

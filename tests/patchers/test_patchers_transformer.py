@@ -13,10 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import patchers
 from models.byte_lm import ByteLM
-from patchers.byte_models import ModelOptions
 from patchers.entropy import Entropy
-from patchers.scored import ScorePatcher
-from patchers.transformer import PIECE, TOLERANCE, TransformerModel, batched, config, flops, schedule, spans_of
+from patchers.scores.byte_models import ModelOptions
+from patchers.scores.scored import ScorePatcher
+from patchers.scores.transformer import PIECE, TOLERANCE, TransformerModel, batched, config, flops, schedule, spans_of
 
 
 @pytest.fixture(scope="module")

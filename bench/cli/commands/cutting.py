@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bench.commands.options import DEFAULT_RESULTS, AsJson, Plugins, Results, check_writable, load_plugins, write
+from bench.cli.commands.options import DEFAULT_RESULTS, AsJson, Plugins, Results, check_writable, load_plugins, write
 from patchers.errors import BenchError
 
 PATCHER = "NAME[:KEY=VALUE,...]"
@@ -32,17 +32,17 @@ def check(
 
     One that learns is fitted on a part of wiki-en first.
     """
-    from bench import checking
-    from bench.fitting import asked
-    from bench.progress import Display
+    from bench.cli import check
+    from bench.data.fitted_patchers import asked
+    from bench.system.progress import Display
 
     load_plugins(plugin)
     with Display() as display:
-        verdict = checking.check(asked(patcher, setting or []), display.say)
+        verdict = check.check(asked(patcher, setting or []), display.say)
     if as_json:
-        print(json.dumps(checking.as_json(verdict), indent=1))
+        print(json.dumps(check.as_json(verdict), indent=1))
     else:
-        checking.show(verdict, Console(highlight=False))
+        check.show(verdict, Console(highlight=False))
     return 0 if verdict.sound else 1
 
 
@@ -61,10 +61,10 @@ def segment(
 
     What learns is fitted on wiki-en, and kept in the cache of the results folder.
     """
-    from bench import viewing
-    from bench.data import Data, DataConfig, load
-    from bench.fitting import asked, fit_cached
-    from bench.progress import Display
+    from bench.data.config import Data, DataConfig, load
+    from bench.data.fitted_patchers import asked, fit_cached
+    from bench.reporting import cut_viewer
+    from bench.system.progress import Display
 
     load_plugins(plugin)
     wanted = [asked(one) for one in patcher]
@@ -83,14 +83,14 @@ def segment(
             ready = one.patcher
             if one.learns or size is not None:
                 ready = fit_cached(ready, corpus(), size, results / "cache", display.say)
-            views.append(viewing.view(one.label, ready, data))
+            views.append(cut_viewer.view(one.label, ready, data))
     if as_json:
-        shown = {"source": source, "bytes": len(data), "views": [viewing.as_json(one) for one in views]}
+        shown = {"source": source, "bytes": len(data), "views": [cut_viewer.as_json(one) for one in views]}
         print(json.dumps(shown, indent=1))
     else:
-        viewing.show(views, source, Console(highlight=False))
+        cut_viewer.show(views, source, Console(highlight=False))
     if html is not None:
-        from bench.viewing_page import page
+        from bench.reporting.cut_viewer_page import page
 
         write(html, page(views, source))
 
@@ -100,7 +100,7 @@ def new_patcher(
     folder: Annotated[Path, typer.Option(metavar="DIR", help="Where to write it.")] = Path(),
 ) -> None:
     """Write a small patcher of your own to start from, with a test beside it that passes."""
-    from bench.scaffold import write_patcher
+    from bench.cli.scaffold import write_patcher
 
     plugin, test = write_patcher(name, folder)
     print(f"{plugin}\n{test}\n\nNext: python -m pytest {test}\n      patchbench check {name} --plugin {plugin}")

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from bench.commands.options import DEFAULT_RESULTS, Overrides, Plugins, Results, SuiteArgument, check_writable, show
+from bench.cli.commands.options import DEFAULT_RESULTS, Overrides, Plugins, Results, SuiteArgument, check_writable, show
 
 data = typer.Typer(help="Corpora on disk.")
 
@@ -19,10 +19,10 @@ def build(
     cut: Annotated[bool, typer.Option("--cut", help="Fit the patchers too, and cut with them.")] = False,
 ) -> None:
     """Read, split and store a suite's corpora, as `run` does by itself; print what they hold."""
-    from bench import store
-    from bench.config import load_suite
-    from bench.prepare import prepare
-    from bench.progress import Display
+    from bench.data import store
+    from bench.suites.config import load_suite
+    from bench.system.progress import Display
+    from bench.training.prepare import prepare
 
     config = load_suite(suite, overrides or [], plugin or [])
     check_writable(results)

@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from bench.commands.options import AsJson, Plugins, load_plugins, show
-from bench.commands.writing import CheckpointArgument
+from bench.cli.commands.options import AsJson, Plugins, load_plugins, show
+from bench.cli.commands.writing import CheckpointArgument
 
 TasksOption = Annotated[str, typer.Option("--tasks", metavar="A,B", help="Names of tasks or groups.")]
 IncludePath = Annotated[
@@ -34,9 +34,9 @@ def lm_eval(
     """Score a model that a run has trained on tasks of lm-evaluation-harness, exactly over bytes."""
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # lm-eval shows its progress; tqdm reads this when it is imported
-    from bench.checkpoint import load_model
-    from bench.likelihood import is_leaky
-    from bench.lm_eval import evaluate
+    from bench.evaluation.likelihood import is_leaky
+    from bench.lm_eval.adapter import evaluate
+    from bench.training.checkpoint import load_model
 
     load_plugins(plugin)
     model = load_model(checkpoint)
@@ -72,12 +72,12 @@ def lm_eval_tasks(
 ) -> None:
     """Make tasks for lm-eval: of files in HellaSwag's, ARC's, PIQA's or LAMBADA's form or of texts; without a file our
     own, noise and spelling."""
-    from bench.lm_eval_tasks import task_of_file, write_task
+    from bench.lm_eval.task_files import task_of_file, write_task
 
     made = [task_of_file(file) for file in files or []]
     if not made:
-        from bench.data import DataConfig, load
-        from bench.lm_eval_own import OWN
+        from bench.data.config import DataConfig, load
+        from bench.lm_eval.own_tasks import OWN
 
         data = load(DataConfig(corpus=corpus))
         made = [

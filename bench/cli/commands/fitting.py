@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from bench.commands.options import DEFAULT_RESULTS, AsJson, Overrides, Plugins, Results, show
+from bench.cli.commands.options import DEFAULT_RESULTS, AsJson, Overrides, Plugins, Results, show
 
 
 def fit(
@@ -24,10 +24,10 @@ def fit(
     Intervals are over the documents that were scored, and the seeds. Nothing is claimed beyond the budgets that were
     measured.
     """
-    from bench.fit_tables import notes, tables
-    from bench.fits import fits_of
-    from bench.optimum import optima_of
-    from bench.selection import select
+    from bench.records.compute_optimal import optima_of
+    from bench.records.fits import fits_of
+    from bench.records.selection import select
+    from bench.reporting.fit_tables import notes, tables
 
     chosen = select(results, suite, overrides or [], plugin or [], everything)
     names = [name.strip() for name in rows.split(",") if name.strip()] or None

@@ -7,8 +7,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from bench.commands.options import AsJson, Plugins, load_plugins, show
-from bench.listing import LISTS
+from bench.cli.commands.options import AsJson, Plugins, load_plugins, show
+from bench.cli.listing import LISTS
 
 LONG = ("what", "options", "source")
 """Columns of `list` that are made narrower where the terminal is."""

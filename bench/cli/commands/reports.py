@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from bench.commands.options import DEFAULT_RESULTS, Overrides, Plugins, Results, write
-from bench.selection import select, suites_with_records
+from bench.cli.commands.options import DEFAULT_RESULTS, Overrides, Plugins, Results, write
+from bench.records.selection import select, suites_with_records
 from patchers.errors import BenchError
 
 Suites = Annotated[list[str] | None, typer.Argument(metavar="[SUITE]...", help="By default each that has records.")]
@@ -46,7 +46,7 @@ def table(
     Where the suite has records of its present configuration (and of the KEY=VALUEs that are given), the others are
     left out, and a note says how many.
     """
-    from bench.table import build, render
+    from bench.reporting.table import build, render
 
     for name in _wanted(results, [suite] if suite else None):
         chosen = select(results, name, overrides or [], plugin or [], everything)
@@ -78,9 +78,9 @@ def plot(
 
     The same records give the same file.
     """
-    from bench.plot_style import write as write_picture
-    from bench.plots import KINDS, drawn, plot
-    from bench.table import Comparison
+    from bench.reporting.plots.catalog import KINDS, drawn, plot
+    from bench.reporting.plots.style import write as write_picture
+    from bench.reporting.table import Comparison
 
     if output is None:
         print("\n".join(f"{name:16} {kind.what}" for name, kind in KINDS.items()))
@@ -111,7 +111,7 @@ def report(
 
     Needs the extra `report`.
     """
-    from bench.report import page
+    from bench.reporting.report import page
 
     chosen = [select(results, name, everything=everything) for name in _wanted(results, suite)]
     write(output, page(chosen, reference))

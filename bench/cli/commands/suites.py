@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from bench.commands.options import (
+from bench.cli.commands.options import (
     DEFAULT_RESULTS,
     AsJson,
     Overrides,
@@ -40,13 +40,13 @@ def run(
 
     Runs that are done are not repeated, and one that was stopped goes on from its last checkpoint.
     """
-    from bench.config import load_suite
-    from bench.launch import Job, run_on_ranks, run_on_workers, workers_by_default
-    from bench.progress import Display
-    from bench.run import run_suite
-    from bench.slurm import run_in_slurm
-    from bench.stopping import heed_sigterm
-    from bench.table import build, render
+    from bench.execution.run import run_suite
+    from bench.execution.slurm import run_in_slurm
+    from bench.execution.workers import Job, run_on_ranks, run_on_workers, workers_by_default
+    from bench.reporting.table import build, render
+    from bench.suites.config import load_suite
+    from bench.system.progress import Display
+    from bench.system.signals import heed_sigterm
 
     config = load_suite(suite, overrides or [], plugin or [])
     check_writable(results)
@@ -85,8 +85,8 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show which runs of a suite are done, running, failed or waiting, why, and where their output is."""
-    from bench import status as looking
-    from bench.config import load_suite
+    from bench.execution import status as looking
+    from bench.suites.config import load_suite
 
     config = load_suite(suite, overrides or [], plugin or [])
     check_writable(results)
@@ -109,8 +109,8 @@ def plan(suite: SuiteArgument, overrides: Overrides = None, plugin: Plugins = No
 
     Patchers are fitted, and this machine is timed for ten seconds; nothing is kept.
     """
-    from bench.config import load_suite
-    from bench.plan import plan_rows, tables
+    from bench.execution.plan import plan_rows, tables
+    from bench.suites.config import load_suite
 
     config = load_suite(suite, overrides or [], plugin or [])
     with tempfile.TemporaryDirectory() as cache:

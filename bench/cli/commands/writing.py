@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bench.commands.options import AsJson, Plugins, load_plugins, show
+from bench.cli.commands.options import AsJson, Plugins, load_plugins, show
 from patchers.errors import BenchError
 
 CheckpointArgument = Annotated[
@@ -41,10 +41,10 @@ def generate(
     plugin: Plugins = None,
 ) -> None:
     """Go on with a prompt, byte by byte, with a model that a run has trained."""
-    from bench.checkpoint import load_model
-    from bench.generate import Screen, Wish, speculated, speculator, stream
-    from models.sampling import Sampling
-    from models.writing import Limits
+    from bench.evaluation.generation import Screen, Wish, speculated, speculator, stream
+    from bench.training.checkpoint import load_model
+    from models.decoding.generate import Limits
+    from models.decoding.sampling import Sampling
 
     load_plugins(plugin)
     ends = tuple(os.fsencode(text) for text in until or [])
@@ -88,18 +88,18 @@ def trace(
     plugin: Plugins = None,
 ) -> None:
     """Show byte by byte how a model reads a prompt and goes on: how unsure it is, where it cuts, what runs."""
-    from bench import trace as tracing
-    from bench.checkpoint import load_model
-    from bench.generate import Wish
-    from models.sampling import Sampling
-    from models.writing import Limits
+    from bench.evaluation import trace as tracing
+    from bench.evaluation.generation import Wish
+    from bench.training.checkpoint import load_model
+    from models.decoding.generate import Limits
+    from models.decoding.sampling import Sampling
 
     load_plugins(plugin)
     wish = Wish(Limits(max_bytes, (), utf8), Sampling(temperature, top_k, top_p), seed)
     model = load_model(checkpoint)
     made = tracing.trace(model.module, model.patcher, _prompt(prompt, prompt_file), wish)
     if picture is not None:
-        from bench.trace_picture import draw
+        from bench.reporting.plots.trace import draw
 
         draw(made, picture)
     if as_json:

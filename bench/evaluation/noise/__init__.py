@@ -4,8 +4,8 @@ noisy = OPERATORS["drop"]("some text", level=0.1, seed=0)
 noisy.text, noisy.origin
 """
 
-from bench.noising import letters, words
-from bench.noising.base import NONE, Noised, Operator, unchanged
+from bench.evaluation.noise import letters, words
+from bench.evaluation.noise.base import NONE, Noised, Operator, unchanged
 
 OPERATORS: dict[str, Operator] = {operator.name: operator for operator in (*letters.OPERATORS, *words.OPERATORS)}
 PAPER = ("ant_speak", "drop", "random_case", "repeat", "upper_case")

@@ -10,7 +10,7 @@ import itertools
 
 import numpy as np
 
-from bench.noising.base import NONE, Noised, Operator
+from bench.evaluation.noise.base import NONE, Noised, Operator
 
 # --- of the paper
 

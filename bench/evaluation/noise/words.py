@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.noising.base import NONE, Noised, Operator
+from bench.evaluation.noise.base import NONE, Noised, Operator
 from patchers.errors import BenchError
 
 _WORD = re.compile(r"[^\W\d_]+")

@@ -4,13 +4,13 @@ Nothing here names a patcher, and a task sees a `ByteModel`, never tokens or pat
 `from bench.tasks import Material, Metric, Task, TaskResult, register_task`.
 """
 
-from bench.tasks.base import Material, Metric, Task, TaskNotPossible, TaskResult
-from bench.tasks.bpb import BitsPerByte
-from bench.tasks.noise import Noise
-from bench.tasks.probe import Probe
-from bench.tasks.registry import get, names, register_task
-from bench.tasks.speed import Speed
-from bench.tasks.spelling import Spelling
+from bench.evaluation.tasks.base import Material, Metric, Task, TaskNotPossible, TaskResult
+from bench.evaluation.tasks.bpb import BitsPerByte
+from bench.evaluation.tasks.noise import Noise
+from bench.evaluation.tasks.probe import Probe
+from bench.evaluation.tasks.registry import get, names, register_task
+from bench.evaluation.tasks.speed import Speed
+from bench.evaluation.tasks.spelling import Spelling
 
 __all__ = [
     "BitsPerByte",

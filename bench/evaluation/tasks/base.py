@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from bench.data import Document
-from bench.model import ByteModel
+from bench.data.config import Document
+from bench.evaluation.byte_model import ByteModel
 from patchers.errors import BenchError
 
 

@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from bench.data import Document
-from bench.model import ByteModel
-from bench.tasks.base import Material, Metric, Task, TaskResult
-from bench.tasks.registry import register_task
+from bench.data.config import Document
+from bench.evaluation.byte_model import ByteModel
+from bench.evaluation.tasks.base import Material, Metric, Task, TaskResult
+from bench.evaluation.tasks.registry import register_task
 
 LATENT_GAIN_BYTES = 65_536
 """How much text `latent_gain` is measured on; it needs no interval."""

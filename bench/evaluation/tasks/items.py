@@ -13,9 +13,20 @@ from random import Random
 from string import ascii_lowercase
 from typing import Any
 
-from bench.data import Document
-from bench.tasks.operations import CHAR, NO, OPERATIONS, WORDS, YES, Inputs, Level, Operation, contains, spell
-from bench.tasks.words import clauses, common_words, share
+from bench.data.config import Document
+from bench.evaluation.tasks.operations import (
+    CHAR,
+    NO,
+    OPERATIONS,
+    WORDS,
+    YES,
+    Inputs,
+    Level,
+    Operation,
+    contains,
+    spell,
+)
+from bench.evaluation.tasks.words import clauses, common_words, share
 from patchers.errors import BenchError
 
 CHOICES = 4
@@ -139,7 +150,7 @@ def _side(words: Sequence[str], documents: Sequence[Document], mine: Callable[[s
 
 def synonyms() -> list[tuple[str, str]]:
     """Pairs of like meaning, each written down for this project and no copy of another list."""
-    lines = (files("bench.tasks") / "synonyms.txt").read_text(encoding="utf-8").splitlines()
+    lines = (files("bench.evaluation.tasks") / "synonyms.txt").read_text(encoding="utf-8").splitlines()
     pairs = [line.split() for line in lines if line and not line.startswith("#")]
     return [(one, other) for one, other in pairs]
 

@@ -8,12 +8,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from bench.model import ByteModel
-from bench.multiple_choice import ChoiceSource, Item, corpus_items
-from bench.noising import OPERATORS, PAPER, Operator
-from bench.tasks.base import Material, Task, TaskNotPossible, TaskResult
-from bench.tasks.noise_measures import LEAST, Parted, Score, after, choice, cut, encoded, on, parted
-from bench.tasks.registry import register_task
+from bench.evaluation.byte_model import ByteModel
+from bench.evaluation.multiple_choice import ChoiceSource, Item, corpus_items
+from bench.evaluation.noise import OPERATORS, PAPER, Operator
+from bench.evaluation.tasks.base import Material, Task, TaskNotPossible, TaskResult
+from bench.evaluation.tasks.noise_measures import LEAST, Parted, Score, after, choice, cut, encoded, on, parted
+from bench.evaluation.tasks.registry import register_task
 from patchers.errors import BenchError
 from patchers.registry import nearest
 

@@ -10,11 +10,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data import Document
-from bench.model import ByteModel
-from bench.multiple_choice import Item, robustness
-from bench.noising import NONE, Noised, Operator
-from bench.tasks.base import Metric, TaskResult
+from bench.data.config import Document
+from bench.evaluation.byte_model import ByteModel
+from bench.evaluation.multiple_choice import Item, robustness
+from bench.evaluation.noise import NONE, Noised, Operator
+from bench.evaluation.tasks.base import Metric, TaskResult
 
 Score = Literal["per_byte", "gain"]
 """How choices are compared: by their bits per byte after the context (the field's acc_norm), or by how many bits fewer

@@ -12,14 +12,14 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from bench.data import Document
-from bench.features import Features
-from bench.model import ByteModel
-from bench.tasks.base import Material, Metric, Task, TaskNotPossible, TaskResult
-from bench.tasks.letters import LENGTHS, Target, letter_counts, targets
-from bench.tasks.probing import Projection, Rows, Scored, majority, probe
-from bench.tasks.registry import register_task
-from bench.tasks.words import Spot, share, spots
+from bench.data.config import Document
+from bench.evaluation.byte_model import ByteModel
+from bench.evaluation.features import Features
+from bench.evaluation.tasks.base import Material, Metric, Task, TaskNotPossible, TaskResult
+from bench.evaluation.tasks.letters import LENGTHS, Target, letter_counts, targets
+from bench.evaluation.tasks.probing import Projection, Rows, Scored, majority, probe
+from bench.evaluation.tasks.registry import register_task
+from bench.evaluation.tasks.words import Spot, share, spots
 from models.states import Place
 from patchers.errors import BenchError
 

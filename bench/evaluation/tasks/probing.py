@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.tasks.letters import Target
+from bench.evaluation.tasks.letters import Target
 
 Predictor = Callable[[np.ndarray], np.ndarray]
 """Vectors (R, D) to answers (R,)."""

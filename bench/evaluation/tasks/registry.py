@@ -9,7 +9,7 @@ import typing
 from collections.abc import Callable
 from typing import TypeVar
 
-from bench.tasks.base import Task
+from bench.evaluation.tasks.base import Task
 from patchers.errors import BenchError
 from patchers.registry import nearest
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bench.model import ByteModel
-from bench.tasks.base import Material, Metric, Task, TaskNotPossible, TaskResult
-from bench.tasks.registry import register_task
+from bench.evaluation.byte_model import ByteModel
+from bench.evaluation.tasks.base import Material, Metric, Task, TaskNotPossible, TaskResult
+from bench.evaluation.tasks.registry import register_task
 
 
 @register_task("speed")

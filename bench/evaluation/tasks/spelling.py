@@ -12,11 +12,11 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from bench.model import ByteModel
-from bench.tasks.base import Material, Metric, Task, TaskResult
-from bench.tasks.items import LENGTHS, TWINS, Item, Split, items, parsed, read_cute
-from bench.tasks.operations import CHAR, OPERATIONS, WORDS
-from bench.tasks.registry import register_task
+from bench.evaluation.byte_model import ByteModel
+from bench.evaluation.tasks.base import Material, Metric, Task, TaskResult
+from bench.evaluation.tasks.items import LENGTHS, TWINS, Item, Split, items, parsed, read_cute
+from bench.evaluation.tasks.operations import CHAR, OPERATIONS, WORDS
+from bench.evaluation.tasks.registry import register_task
 
 LINES = 4
 """Solved items that make one text to tune on."""

@@ -1,6 +1,6 @@
 """Which pictures there are of a suite's records, and how to ask for one: pure functions, intervals always drawn.
 
-All that is shown comes from tables (`bench.table`), which refuse what cannot be compared.
+All that is shown comes from tables (`bench.reporting.table`), which refuse what cannot be compared.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from bench import plot_style as style
-from bench.plot_curves import gap, noise, noise_kinds
-from bench.plot_rows import differences, scatter
-from bench.table import Comparison
+from bench.reporting.plots import style
+from bench.reporting.plots.curves import gap, noise, noise_kinds
+from bench.reporting.plots.rows import differences, scatter
+from bench.reporting.table import Comparison
 from patchers.errors import BenchError
 from patchers.registry import nearest
 

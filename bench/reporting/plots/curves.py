@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench import plot_style as style
-from bench.records import dig
-from bench.render import Cell
-from bench.stats import MARGIN
-from bench.table import Comparison
+from bench.records.record import dig
+from bench.records.statistics import MARGIN
+from bench.reporting.formats import Cell
+from bench.reporting.plots import style
+from bench.reporting.table import Comparison
 from patchers.errors import BenchError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from bench.fits import Fits
+    from bench.records.fits import Fits
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def _difference(compared: Comparison, label: str, reference: str) -> Cell | None
 
 def fits_of(compared: Comparison) -> Fits | None:
     """L = E + A * C^-a for each row of a sweep over budgets; None where the records are of no such sweep."""
-    from bench import fits
+    from bench.records import fits
 
     try:
         return fits.fits_of(compared.records, resamples=compared.resamples)

@@ -9,17 +9,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bench import plot_style as style
-from bench.plot_curves import Curve, bases, draw_curves, draw_fits, fits_of
-from bench.render import Cell, Table, number
-from bench.stats import MARGIN
-from bench.table import Comparison
+from bench.records.statistics import MARGIN
+from bench.reporting.formats import Cell, Table, number
+from bench.reporting.plots import style
+from bench.reporting.plots.curves import Curve, bases, draw_curves, draw_fits, fits_of
+from bench.reporting.table import Comparison
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from bench.fits import Fits
+    from bench.records.fits import Fits
 
 FAMILIES = {  # name -> colour, marker
     "causal cut": (style.BLUE, "o"),

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench.render import number
+from bench.reporting.formats import number
 from patchers.errors import BenchError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.trace import Trace, letter
+from bench.evaluation.trace import Trace, letter
 from patchers.errors import BenchError
 
 if TYPE_CHECKING:

@@ -1,5 +1,5 @@
 """One page about suites: tables, pictures, texts byte by byte, and every record behind them; it needs no network."""
 
-from bench.report.page import page
+from bench.reporting.report.page import page
 
 __all__ = ["page"]

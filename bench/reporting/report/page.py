@@ -12,23 +12,24 @@ from importlib import resources
 from string import Template
 from typing import Any
 
-from bench import __version__, plot_style
-from bench.plots import KINDS, drawn
-from bench.records import Record, content
-from bench.render import Table, hypertext
-from bench.report.summary import headline, key_facts
-from bench.report.tables import tables
-from bench.report.viewing import texts
-from bench.selection import Selection
-from bench.stats import RESAMPLES
-from bench.table import Comparison
+from bench import __version__
+from bench.records.record import Record, content
+from bench.records.selection import Selection
+from bench.records.statistics import RESAMPLES
+from bench.reporting.formats import Table, hypertext
+from bench.reporting.plots import style
+from bench.reporting.plots.catalog import KINDS, drawn
+from bench.reporting.report.summary import headline, key_facts
+from bench.reporting.report.tables import tables
+from bench.reporting.report.viewing import texts
+from bench.reporting.table import Comparison
 
 SCRIPTS = ("cuts.js", "viewer.js", "page.js")
 # Colours of the pictures that follow the page's, light or dark.
 VARIABLES = {
-    **{plot_style.INK: "ink", plot_style.DIM: "dim", plot_style.LINE: "line", plot_style.PAPER: "card"},
-    **{plot_style.BLUE: "blue", plot_style.ORANGE: "orange", plot_style.GREEN: "green"},
-    **{plot_style.PURPLE: "purple", plot_style.SKY: "sky", plot_style.OCHRE: "ochre", plot_style.RED: "red"},
+    **{style.INK: "ink", style.DIM: "dim", style.LINE: "line", style.PAPER: "card"},
+    **{style.BLUE: "blue", style.ORANGE: "orange", style.GREEN: "green"},
+    **{style.PURPLE: "purple", style.SKY: "sky", style.OCHRE: "ochre", style.RED: "red"},
 }
 
 
@@ -52,7 +53,7 @@ def page(chosen: Sequence[Selection], reference: str | None = None, resamples: i
 
 
 def _asset(name: str) -> str:
-    return (resources.files("bench.report") / name).read_text(encoding="utf-8")
+    return (resources.files("bench.reporting.report") / name).read_text(encoding="utf-8")
 
 
 # --- a suite
@@ -112,7 +113,7 @@ def _plots(selection: Selection, compared: Comparison) -> str:
         figure = drawn(compared, kind, **salt)
         if figure is None:
             continue
-        picture = themed(plot_style.as_svg(figure, **salt), f"{selection.suite}-{kind}")
+        picture = themed(style.as_svg(figure, **salt), f"{selection.suite}-{kind}")
         about = f"{KINDS[kind].title}: {KINDS[kind].what}"
         figures.append(
             f'<figure class="card"><div class="wide" tabindex="0" role="img" aria-label="{escape(about)}">'

@@ -6,13 +6,13 @@ from html import escape
 
 import numpy as np
 
-from bench.footnotes import matched
-from bench.plot_curves import fits_of
-from bench.records import dig
-from bench.render import number
-from bench.report.tables import crossing_text
-from bench.stats import Estimate, best_rows, verdict
-from bench.table import Comparison
+from bench.records.record import dig
+from bench.records.statistics import Estimate, best_rows, verdict
+from bench.reporting.footnotes import matched
+from bench.reporting.formats import number
+from bench.reporting.plots.curves import fits_of
+from bench.reporting.report.tables import crossing_text
+from bench.reporting.table import Comparison
 
 METRIC = "bpb.bpb"
 

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from bench.optimum import optima_of
-from bench.plot_curves import fits_of
-from bench.render import Cell, Column, Row, Table, number
-from bench.stats import Estimate
-from bench.table import NUMBERS, Comparison
+from bench.records.compute_optimal import optima_of
+from bench.records.statistics import Estimate
+from bench.reporting.formats import Cell, Column, Row, Table, number
+from bench.reporting.plots.curves import fits_of
+from bench.reporting.table import NUMBERS, Comparison
 
 if TYPE_CHECKING:
-    from bench.fits import Crossing, Fits
-    from bench.optimum import Optimum
+    from bench.records.compute_optimal import Optimum
+    from bench.records.fits import Crossing, Fits
 
 # title -> columns; those without a number in any row are left out.
 COLUMNS = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bench.examples import EVERYBODY, Example
-from bench.records import Record
+from bench.evaluation.examples import EVERYBODY, Example
+from bench.records.record import Record
 
 Text = dict[str, Any]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from broken_patchers import CAUGHT
 
-from bench.cli import main
+from bench.cli.main import main
 from patchers import Kind, Patcher, Starts, register, state
 
 Called = Callable[..., tuple[int, str, str]]

@@ -14,12 +14,12 @@ from record_builder import make_failed, make_record
 from rich.console import Console
 
 from bench import __version__
-from bench.cli import main
-from bench.commands import reports
-from bench.listing import LISTS
-from bench.progress import Display
-from bench.run import Outcome
-from bench.table import FORMATS
+from bench.cli.commands import reports
+from bench.cli.listing import LISTS
+from bench.cli.main import main
+from bench.execution.run import Outcome
+from bench.reporting.table import FORMATS
+from bench.system.progress import Display
 
 TINY = """\
 # Small enough for a test.
@@ -33,7 +33,7 @@ rows:
   random: {patcher: random}
 """
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 Called = Callable[..., tuple[int, str, str]]
 
 
@@ -210,7 +210,7 @@ def test_list_says_what_patchers_are(call: Called, monkeypatch: pytest.MonkeyPat
 def test_neither_help_nor_a_list_nor_a_rule_waits_for_torch(tmp_path: Path) -> None:
     for args in (["--help"], ["list", "patchers"], ["segment", "-p", "whitespace", "a text"]):
         code = (
-            f"import sys; sys.path.insert(0, {str(ROOT)!r}); from bench.cli import main; "
+            f"import sys; sys.path.insert(0, {str(ROOT)!r}); from bench.cli.main import main; "
             f"code = main({args!r}); sys.exit('torch was loaded' if 'torch' in sys.modules else code)"
         )
         done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
@@ -218,7 +218,8 @@ def test_neither_help_nor_a_list_nor_a_rule_waits_for_torch(tmp_path: Path) -> N
 
 
 def test_a_run_that_another_process_failed_at_is_no_success(call: Called, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.run.run_suite", lambda *_: Outcome([make_record("random"), make_failed("stride")]))
+    outcome = Outcome([make_record("random"), make_failed("stride")])
+    monkeypatch.setattr("bench.execution.run.run_suite", lambda *_: outcome)
     code, out, err = call("run", "tiny.yaml")
     assert (code, err) == (1, ""), "it was waited for, and there is something to do"
     assert "No number for stride" in out
@@ -276,7 +277,7 @@ def test_run_then_nothing_to_do_then_tables(call: Called) -> None:
 
 
 def test_plan_trains_nothing(call: Called, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.plan.CALIBRATION_SECONDS", 0.0)
+    monkeypatch.setattr("bench.execution.plan.CALIBRATION_SECONDS", 0.0)
     code, out, err = call("plan", "tiny.yaml", "seeds=[0,1,2]")
     assert (code, err) == (0, "")
     for part in ("tiny: 2 rows x 3 seeds", "stride", "random", "parameters", "train FLOPs"):

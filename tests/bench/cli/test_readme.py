@@ -13,17 +13,19 @@ from record_builder import make_record
 from rich.table import Table
 from torch import nn
 
-from bench import cli, readme, records
-from bench.checkpoint import save_model
-from bench.config import Suite, load_suite
-from bench.launch import Job
-from bench.plan import RowPlan
-from bench.prepare import make_model
-from bench.run import Outcome
-from bench.suites import shipped_suites
+from bench import records
+from bench.cli import main as cli
+from bench.cli import readme
+from bench.execution.plan import RowPlan
+from bench.execution.run import Outcome
+from bench.execution.workers import Job
+from bench.suites.catalog import shipped_suites
+from bench.suites.config import Suite, load_suite
+from bench.training.checkpoint import save_model
+from bench.training.prepare import make_model
 from patchers import get, load_plugin
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -102,8 +104,8 @@ def stub_run(monkeypatch: pytest.MonkeyPatch) -> None:
         assert workers > 1
         return run_suite(suite, job.results, listener)
 
-    monkeypatch.setattr("bench.run.run_suite", run_suite)
-    monkeypatch.setattr("bench.launch.run_on_workers", run_on_workers)
+    monkeypatch.setattr("bench.execution.run.run_suite", run_suite)
+    monkeypatch.setattr("bench.execution.workers.run_on_workers", run_on_workers)
 
 
 def stub_plan(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,8 +116,8 @@ def stub_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     def tables(suite: Suite, rows: list[RowPlan]) -> list[Table]:
         return [Table("row")]
 
-    monkeypatch.setattr("bench.plan.plan_rows", plan_rows)
-    monkeypatch.setattr("bench.plan.tables", tables)
+    monkeypatch.setattr("bench.execution.plan.plan_rows", plan_rows)
+    monkeypatch.setattr("bench.execution.plan.tables", tables)
 
 
 def nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +162,7 @@ def test_tables_are_what_the_records_give(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.chdir(ROOT)
     made = [block[0] for block in readme.BLOCK.finditer(README) if block[3].strip()]
     for block in made:
-        assert readme.refreshed(block) == block, "run python -m bench.readme"
+        assert readme.refreshed(block) == block, "run python -m bench.cli.readme"
 
 
 def test_the_plug_in_of_the_readme_registers_itself(house: Path) -> None:

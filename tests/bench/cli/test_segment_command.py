@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import patchers
-from bench.cli import main
-from bench.cut_statistics import cut_statistics
-from bench.fitting import asked
-from bench.viewing import BARS, SHOWN, Cell, as_json, cells, rows, show, view
-from bench.viewing_page import page
+from bench.cli.main import main
+from bench.data.cut_statistics import cut_statistics
+from bench.data.fitted_patchers import asked
+from bench.reporting.cut_viewer import BARS, SHOWN, Cell, as_json, cells, rows, show, view
+from bench.reporting.cut_viewer_page import page
 from patchers import Patcher, Starts, register
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 Called = Callable[..., tuple[int, str, str]]
 
 
@@ -389,7 +389,8 @@ def test_starts_that_are_none_are_told(call: Called, body: str, expected: str) -
 
 def test_what_a_plugin_raises_is_shown_with_its_traceback(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(PLUGIN.format(name="mine", body="raise RuntimeError('the plug-in itself')"))
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from bench.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); "
+    code += "from bench.cli.main import main; sys.exit(main(sys.argv[1:]))"
     args = ["segment", "-p", "mine", "--plugin", "mine.py", "abc"]
     done = subprocess.run([sys.executable, "-c", code, *args], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.cuts import CutDocuments, Cuts, batches, cut, scoring_spans, training_spans
+from bench.data.cut_corpus import CutDocuments, Cuts, batches, cut, scoring_spans, training_spans
 from models.batch import Windows
 from patchers import Patcher, create
 from patchers.errors import BenchError

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import zstandard
 
-from bench.data import Data, DataConfig, load, read
-from bench.sources import CORPORA, DatasetConfig
+from bench.data.config import Data, DataConfig, load, read
+from bench.data.sources import CORPORA, DatasetConfig
 from patchers.errors import BenchError
 
 

@@ -16,13 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_cuts import DOCS, Answers, Counting, yes
 
-from bench import segmenting, texts
-from bench.cuts import CutDocuments, Cuts, cut, training_spans
-from bench.files import MappedFile, SummedFile
-from bench.segmenting import cut_cached
-from bench.starts import Bits, EvenStarts, Ranks, count, count_in
-from bench.stopping import TimeLimit, time_limit
-from bench.texts import FlatTexts
+from bench.data import documents as texts
+from bench.data import segment
+from bench.data.cut_corpus import CutDocuments, Cuts, cut, training_spans
+from bench.data.documents import FlatTexts
+from bench.data.packed_starts import Bits, EvenStarts, Ranks, count, count_in
+from bench.data.segment import cut_cached
+from bench.system.files import MappedFile, SummedFile
+from bench.system.signals import TimeLimit, time_limit
 from patchers import create
 from patchers.errors import BenchError
 
@@ -115,8 +116,8 @@ def test_runs_are_put_together_at_any_bit(with_ids: bool, tmp_path: Path, monkey
 
 def small_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(texts.FlatTexts.runs, "__defaults__", (1000,))
-    monkeypatch.setattr(segmenting, "PARALLEL_FROM", 0)
-    monkeypatch.setattr(segmenting, "cores", lambda: 2)
+    monkeypatch.setattr(segment, "PARALLEL_FROM", 0)
+    monkeypatch.setattr(segment, "cores", lambda: 2)
 
 
 def test_processes_cut_as_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,8 +136,8 @@ def test_processes_cut_as_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_processes_that_cut_do_without_torch() -> None:
-    code = "import sys, bench.segmenting; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).resolve().parent.parent).returncode == 0
+    code = "import sys, bench.data.segment; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).resolve().parents[3]).returncode == 0
 
 
 HANGS = """
@@ -190,7 +191,7 @@ def test_what_was_cut_before_a_kill_is_not_cut_again(
             raise KeyboardInterrupt
         return cut(create("stride"), some, with_ids)
 
-    monkeypatch.setattr(segmenting, "cut", counted)
+    monkeypatch.setattr(segment, "cut", counted)
     with pytest.raises(KeyboardInterrupt):
         cut_cached(patcher, docs, "data", tmp_path)
     _, damaged = sorted(tmp_path.rglob("*.cuts"))

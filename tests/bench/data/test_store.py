@@ -12,9 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bench import data, files, spool, store
-from bench.data import SPLITS, Data, DataConfig
-from bench.files import CannotWrite, Damaged
+from bench.data import config as data
+from bench.data import spool, store
+from bench.data.config import SPLITS, Data, DataConfig
+from bench.system import files
+from bench.system.files import CannotWrite, Damaged
 from patchers.errors import BenchError
 
 SHARES: dict[str, Any] = {"calibration": 0.3, "test": 0.3}

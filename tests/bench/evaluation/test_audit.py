@@ -14,15 +14,15 @@ import torch
 from tiny import SMALL, TEXT, byte_lm, harness, shaken, token_lm
 from torch import Tensor, nn
 
-from bench.audit import PAIRS, TOLERANCE, _nats_of_alike, alone, audit, future, kraft_next, kraft_short
-from bench.config import TrainConfig
-from bench.cuts import CutDocuments, cut
-from bench.model import CutModel
-from bench.train import train
+from bench.data.cut_corpus import CutDocuments, cut
+from bench.evaluation.audit import PAIRS, TOLERANCE, _nats_of_alike, alone, audit, future, kraft_next, kraft_short
+from bench.evaluation.byte_model import CutModel
+from bench.suites.config import TrainConfig
+from bench.training.loop import train
 from models.batch import Windows
 from models.byte_lm import ByteLM, ByteLMConfig
 from models.harness import Harness, Prediction, Price
-from models.initialise import initialise
+from models.initialization import initialise
 from patchers import Patcher, Starts, create
 
 TEXTS = [TEXT[:50], TEXT[20:], TEXT[40:90], b"ab", b"c"]
@@ -274,7 +274,7 @@ def test_a_sum_that_is_no_number_is_caught() -> None:
 
 
 def test_all_audits_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.audit.kraft_short", lambda model: kraft_next(model, TEXTS, 1, rng()))
+    monkeypatch.setattr("bench.evaluation.audit.kraft_short", lambda model: kraft_next(model, TEXTS, 1, rng()))
     found: dict[str, Any] = audit(shaken_of("byte_lm"), TEXTS, prefixes=2)
     assert set(found) == {"future", "alone", "kraft_next", "kraft_short"}
     assert all(a.passed for a in found.values())

@@ -13,20 +13,20 @@ from asking import Told, material
 from tiny_suite import ROWS, tiny_suite
 
 from bench import records
-from bench.comparison import check_comparable
-from bench.config import Suite, suite_from_tree
-from bench.data import Data, DataConfig, Document, load
-from bench.evaluation import run_tasks, with_domains
-from bench.files import CannotWrite, Damaged
-from bench.material import byte_model
-from bench.material import material as material_of
-from bench.prepare import make_model, prepare
-from bench.run import run_suite, runs_of
-from bench.stopping import TimeLimit
-from bench.strict_yaml import parse
-from bench.table import build, render
-from bench.tasks import BitsPerByte, Material, Metric, Noise, Speed, Task, TaskNotPossible, TaskResult
-from bench.train import train
+from bench.data.config import Data, DataConfig, Document, load
+from bench.evaluation.run_tasks import run_tasks, with_domains
+from bench.evaluation.tasks import BitsPerByte, Material, Metric, Noise, Speed, Task, TaskNotPossible, TaskResult
+from bench.execution.run import run_suite, runs_of
+from bench.execution.task_inputs import byte_model
+from bench.execution.task_inputs import material as material_of
+from bench.records.comparison import check_comparable
+from bench.reporting.table import build, render
+from bench.suites.config import Suite, suite_from_tree
+from bench.system.files import CannotWrite, Damaged
+from bench.system.signals import TimeLimit
+from bench.system.yaml import parse
+from bench.training.loop import train
+from bench.training.prepare import make_model, prepare
 from patchers.errors import BenchError
 
 SUITE = """\

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import TEXT, byte_lm, harness
 
-from bench.data import Corpus, Data, Document
-from bench.examples import EVERYBODY, SHOWN, SIZE, Example, beginning, chosen_texts, examples
-from bench.model import CutModel
+from bench.data.config import Corpus, Data, Document
+from bench.evaluation.byte_model import CutModel
+from bench.evaluation.examples import EVERYBODY, SHOWN, SIZE, Example, beginning, chosen_texts, examples
 from patchers import create
 
 

@@ -7,7 +7,7 @@ import pytest
 from test_scoring import model_of
 from tiny import SMALL, TEXT, documents, shaken
 
-from bench.model import CutModel
+from bench.evaluation.byte_model import CutModel
 from models.harness import Harness, HarnessConfig
 from models.router import CosineRouter
 from models.states import Place

@@ -10,13 +10,13 @@ import torch
 from patcher_cases import built_in, fitted, texts
 from tiny import SMALL
 
-from bench.audit import PAIRS, TOLERANCE, kraft_next, kraft_short, nats_of_pairs
-from bench.config import TrainConfig
-from bench.cuts import CutDocuments, cut
-from bench.model import CutModel
-from bench.train import train
+from bench.data.cut_corpus import CutDocuments, cut
+from bench.evaluation.audit import PAIRS, TOLERANCE, kraft_next, kraft_short, nats_of_pairs
+from bench.evaluation.byte_model import CutModel
+from bench.suites.config import TrainConfig
+from bench.training.loop import train
 from models.harness import Harness, Price
-from models.initialise import initialise
+from models.initialization import initialise
 
 PREFIXES = 64
 NAMES = built_in()

@@ -7,24 +7,15 @@ import math
 
 import numpy as np
 import pytest
-from test_generate import KINDS
+from model_kinds import KINDS, WINDOW, model_of
 from tiny import TEXT
 from torch import nn
 
-from bench import continuing
-from bench.likelihood import Likelihood, is_byte_by_byte, likelihoods, total
-from bench.model import CutModel
-from models.branches import Branches, Scored, score
+from bench.evaluation import continuations
+from bench.evaluation.byte_model import CutModel
+from bench.evaluation.likelihood import Likelihood, is_byte_by_byte, likelihoods, total
+from models.decoding.shared_prefix import Branches, Scored, score
 from patchers import create
-
-WINDOW = 64
-
-
-def model_of(kind: str, window: int = WINDOW, batch_bytes: int = 400) -> CutModel:
-    module, patcher = KINDS[kind]()
-    if patcher is not None and patcher.kind == "in-model":
-        patcher = None  # the model cuts by itself
-    return CutModel(module, patcher, window, batch_bytes=batch_bytes, with_ids=kind == "token_lm")
 
 
 def random_text(rng: np.random.Generator, most: int) -> bytes:
@@ -129,7 +120,7 @@ def test_choices_share_their_context(kind: str, monkeypatch: pytest.MonkeyPatch)
         seen.append(branches)
         return score(module, branches)
 
-    monkeypatch.setattr(continuing, "score", spy)
+    monkeypatch.setattr(continuations, "score", spy)
     context, choices = TEXT[:50], (b" one", b" two", b" three.", b" fo")
     likelihoods(model_of(kind, window=1024), [(context, choice) for choice in choices])
     (branches,) = seen
@@ -148,7 +139,7 @@ def test_neighbours_that_begin_alike_cost_what_each_costs_alone(kind: str, monke
         read += int(branches.shared.sum()) + len(branches.own())
         return score(module, branches)
 
-    monkeypatch.setattr(continuing, "score", spy)
+    monkeypatch.setattr(continuations, "score", spy)
     model = model_of(kind, window=128)
     docs = [*(TEXT[:70] + choice for choice in (b" one", b" two.", b"")), TEXT * 2, b"", b"xy", TEXT[:60]]
     whole = model.nats(docs)
@@ -168,7 +159,7 @@ def test_long_texts_are_read_from_where_their_continuation_needs_it(monkeypatch:
         read += len(branches.texts.data)
         return score(module, branches)
 
-    monkeypatch.setattr(continuing, "score", spy)
+    monkeypatch.setattr(continuations, "score", spy)
     model = model_of("stride")
     context = TEXT * 20
     found = likelihoods(model, [(context, b" and so on")])[0]
@@ -183,7 +174,7 @@ def test_batches_hold_no_more_than_they_may(monkeypatch: pytest.MonkeyPatch) -> 
         sizes.append(int(branches.shared.sum()) + len(branches.own()))
         return score(module, branches)
 
-    monkeypatch.setattr(continuing, "score", spy)
+    monkeypatch.setattr(continuations, "score", spy)
     likelihoods(model_of("stride", batch_bytes=300), some_pairs())
     assert len(sizes) > 2
     assert max(sizes) <= 300

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from bench.data import Document
-from bench.multiple_choice import CHOICES, CONTEXT, ENDING, ChoiceSource, corpus_items, robustness
-from bench.sources import DatasetConfig
+from bench.data.config import Document
+from bench.data.sources import DatasetConfig
+from bench.evaluation.multiple_choice import CHOICES, CONTEXT, ENDING, ChoiceSource, corpus_items, robustness
 from patchers.errors import BenchError
 
 LINES = """\

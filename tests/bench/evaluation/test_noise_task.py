@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from asking import Told, material
 
-from bench.data import Document
-from bench.model import CutModel, Scores
-from bench.multiple_choice import ChoiceSource
-from bench.noising import NONE, OPERATORS, Noised
-from bench.tasks import Noise, TaskNotPossible
-from bench.tasks.noise_measures import agreement, encoded, parted
+from bench.data.config import Document
+from bench.evaluation.byte_model import CutModel, Scores
+from bench.evaluation.multiple_choice import ChoiceSource
+from bench.evaluation.noise import NONE, OPERATORS, Noised
+from bench.evaluation.tasks import Noise, TaskNotPossible
+from bench.evaluation.tasks.noise_measures import agreement, encoded, parted
 from patchers import create
 from patchers.errors import BenchError
 

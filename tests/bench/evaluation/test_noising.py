@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from bench.noising import NONE, OPERATORS, PAPER, unchanged
-from bench.noising import words as word_noise
-from bench.noising.letters import LOOK_ALIKES, NEIGHBOURS
-from bench.noising.words import misspellings
+from bench.evaluation.noise import NONE, OPERATORS, PAPER, unchanged
+from bench.evaluation.noise import words as word_noise
+from bench.evaluation.noise.letters import LOOK_ALIKES, NEIGHBOURS
+from bench.evaluation.noise.words import misspellings
 from patchers.errors import BenchError
 
 # Text with everything: other scripts, combining marks, emoji, half surrogates as undecodable bytes are read.

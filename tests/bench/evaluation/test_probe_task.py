@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from asking import Told, material
 
-from bench.data import Document
-from bench.features import Features
-from bench.tasks.base import TaskNotPossible, TaskResult
-from bench.tasks.letters import COUNTED, Target, letter_counts, targets
-from bench.tasks.probe import AFTER, TEST_SHARE, Probe, Words, others_letters, vectors
-from bench.tasks.probing import Projection, Rows, asked, majority, probe
-from bench.tasks.words import share, spots
+from bench.data.config import Document
+from bench.evaluation.features import Features
+from bench.evaluation.tasks.base import TaskNotPossible, TaskResult
+from bench.evaluation.tasks.letters import COUNTED, Target, letter_counts, targets
+from bench.evaluation.tasks.probe import AFTER, TEST_SHARE, Probe, Words, others_letters, vectors
+from bench.evaluation.tasks.probing import Projection, Rows, asked, majority, probe
+from bench.evaluation.tasks.words import share, spots
 from models.states import Place
 from patchers.errors import BenchError
 

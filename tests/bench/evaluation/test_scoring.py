@@ -13,15 +13,15 @@ from asking import Told, material
 from tiny import SMALL, TEXT, byte_lm, documents, harness, token_lm
 from torch import nn
 
-from bench import tasks
-from bench.data import Document
-from bench.model import CutModel, Scores
-from bench.tasks import bpb
-from bench.tasks.bpb import LATENT_GAIN_BYTES, BitsPerByte
+from bench.data.config import Document
+from bench.evaluation import tasks
+from bench.evaluation.byte_model import CutModel, Scores
+from bench.evaluation.tasks import bpb
+from bench.evaluation.tasks.bpb import LATENT_GAIN_BYTES, BitsPerByte
 from models.batch import Windows
 from models.byte_lm import ByteLM, ByteLMConfig
 from models.harness import Harness, Prediction, Price
-from models.initialise import initialise
+from models.initialization import initialise
 from models.token_lm import TokenLM
 from patchers import Patcher, create
 

@@ -12,18 +12,19 @@ from typing import Any
 import pytest
 import torch
 from asking import material
-from test_generate import KINDS
+from model_kinds import KINDS
 from tiny import TEXT, harness
 from tiny_suite import ROWS, TRAIN, write_suite
 
 import patchers
-from bench import run, tasks
-from bench.audit import Audit
-from bench.cli import main
-from bench.data import Document
-from bench.model import ByteModel, CutModel
-from bench.tasks import TaskNotPossible
-from bench.tasks.speed import Speed
+from bench.cli.main import main
+from bench.data.config import Document
+from bench.evaluation import tasks
+from bench.evaluation.audit import Audit
+from bench.evaluation.byte_model import ByteModel, CutModel
+from bench.evaluation.tasks import TaskNotPossible
+from bench.evaluation.tasks.speed import Speed
+from bench.execution import run
 
 DOCUMENTS = [Document(f"d{i}", TEXT[: 20 * i]) for i in range(1, 6)]
 

@@ -18,10 +18,10 @@ from asking import Told, material
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.data import Document
-from bench.model import ByteModel, Scores
-from bench.tasks.base import Material as Given
-from bench.tasks.items import (
+from bench.data.config import Document
+from bench.evaluation.byte_model import ByteModel, Scores
+from bench.evaluation.tasks.base import Material as Given
+from bench.evaluation.tasks.items import (
     TEST_SHARE,
     TWINS,
     Item,
@@ -34,12 +34,12 @@ from bench.tasks.items import (
     read_cute,
     synonyms,
 )
-from bench.tasks.operations import OPERATIONS, WORDS, misspelled
-from bench.tasks.spelling import GROUPS, Spelling, keys, tuning_texts, words_of
-from bench.tasks.words import clauses, common_words, share
+from bench.evaluation.tasks.operations import OPERATIONS, WORDS, misspelled
+from bench.evaluation.tasks.spelling import GROUPS, Spelling, keys, tuning_texts, words_of
+from bench.evaluation.tasks.words import clauses, common_words, share
 from patchers.errors import BenchError
 
-CUTE = Path(__file__).parents[2] / "shared/data/benchmarks/cute.tar.xz"
+CUTE = Path(__file__).resolve().parents[3].parent / "shared/data/benchmarks/cute.tar.xz"
 BY_HAND: dict[str, tuple[tuple[str, ...], str, str]] = {
     # inputs, the right answer, a tempting one
     "spell": (("house",), "h o u s e", "h u o s e"),

@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 from asking import Told, material
-from test_patchers_registry import EXAMPLE, distribution
+from distributions import EXAMPLE, distribution
 
 import patchers
-from bench import tasks
-from bench.data import Document
-from bench.tasks import BitsPerByte, Noise, Speed, Task, registry
+from bench.data.config import Document
+from bench.evaluation import tasks
+from bench.evaluation.tasks import BitsPerByte, Noise, Speed, Task, registry
 from patchers.errors import BenchError
 
 PLUGIN = """
-from bench.tasks import Material, Metric, Task, TaskResult, register_task
+from bench.evaluation.tasks import Material, Metric, Task, TaskResult, register_task
 
 @register_task("mine")
 class Mine(Task):

@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_generate import KINDS, wish
+from model_kinds import KINDS, wish
 from tiny import TEXT, batch_of
 
 import patchers
-from bench.checkpoint import load_model, save_model
-from bench.cli import main
-from bench.config import load_suite
-from bench.generate import Screen, continuations
-from bench.prepare import make_model
-from bench.trace import PARTS, as_table, letter, trace
-from bench.trace_picture import draw
+from bench.cli.main import main
+from bench.evaluation.generation import Screen, continuations
+from bench.evaluation.trace import PARTS, as_table, letter, trace
+from bench.reporting.plots.trace import draw
+from bench.suites.config import load_suite
+from bench.training.checkpoint import load_model, save_model
+from bench.training.prepare import make_model
 from models.flops import Shapes, harness_flops
 from models.harness import Harness
 from patchers import BenchError

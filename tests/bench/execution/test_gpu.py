@@ -13,13 +13,14 @@ from rank_cases import MODELS, corpus
 from tiny import TEXT, harness
 from tiny_suite import write_texts
 
-from bench import plan, prepare
-from bench.config import TrainConfig, load_suite
-from bench.model import CutModel
-from bench.parallel import Parallel
-from bench.plan import Pace, plan_rows
-from bench.train import Alone, MakeEngine, train
-from models.initialise import initialise
+from bench.evaluation.byte_model import CutModel
+from bench.execution import plan
+from bench.execution.plan import Pace, plan_rows
+from bench.suites.config import TrainConfig, load_suite
+from bench.training import prepare
+from bench.training.loop import Alone, MakeEngine, train
+from bench.training.parallel import Parallel
+from models.initialization import initialise
 from patchers import create
 
 on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -15,12 +15,13 @@ import pytest
 from test_run import Hears, left_over, numbers
 from tiny_suite import tiny_suite, write_suite
 
-from bench import launch, records
-from bench.cli import main
-from bench.launch import Job, run_on_workers
-from bench.processes import threads_each
-from bench.run import run_suite
-from bench.stopping import Stopped
+from bench import records
+from bench.cli.main import main
+from bench.execution import workers
+from bench.execution.run import run_suite
+from bench.execution.workers import Job, run_on_workers
+from bench.system.processes import threads_each
+from bench.system.signals import Stopped
 from patchers.errors import BenchError
 
 THREE: dict[str, dict[str, Any]] = {
@@ -113,7 +114,7 @@ def test_runs_of_others_are_waited_for(tmp_path: Path) -> None:
 
 ORPHAN = """
 import multiprocessing, time
-from bench.processes import end_with_parent
+from bench.system.processes import end_with_parent
 
 def child():
     end_with_parent()
@@ -129,7 +130,7 @@ if __name__ == "__main__":
 
 def test_no_process_outlives_the_one_that_began_it(tmp_path: Path) -> None:
     (tmp_path / "orphan.py").write_text(ORPHAN)
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[3]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     command = [sys.executable, str(tmp_path / "orphan.py")]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as parent:
@@ -143,7 +144,7 @@ def test_no_process_outlives_the_one_that_began_it(tmp_path: Path) -> None:
 
 def test_a_run_has_not_failed_because_nobody_listens(tmp_path: Path) -> None:
     ours, theirs = multiprocessing.Pipe()
-    remote = launch._Remote(theirs, tmp_path, "tiny")
+    remote = workers._Remote(theirs, tmp_path, "tiny")
     remote.say("heard")
     ours.close()
     with pytest.raises(Stopped):

@@ -11,14 +11,14 @@ import pytest
 from rich.console import Console
 from tiny_suite import ROWS, tiny_suite, write_suite
 
-from bench import plan, run
-from bench import train as training
-from bench.cli import main
-from bench.config import Suite
-from bench.data import load
-from bench.plan import RowPlan, plan_rows, tables
-from bench.prepare import training_flops
-from bench.run import run_suite
+from bench.cli.main import main
+from bench.data.config import load
+from bench.execution import plan, run
+from bench.execution.plan import RowPlan, plan_rows, tables
+from bench.execution.run import run_suite
+from bench.suites.config import Suite
+from bench.training import loop as training
+from bench.training.prepare import training_flops
 from models.flops import COMPONENTS
 
 ALL: dict[str, dict[str, Any]] = {**ROWS, "routed": {"patcher": "hnet"}}

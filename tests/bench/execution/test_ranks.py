@@ -18,14 +18,14 @@ from rank_cases import CASES, STOPS_AT, Case, as_read, corpus, cut_alike, resuma
 from test_run import left_over, numbers
 from tiny_suite import TRAIN, tiny_suite, write_suite
 
-from bench.cli import main
-from bench.cuts import batches, training_spans
-from bench.parallel import shares
-from bench.run import run_suite
-from bench.stopping import Stopped, heed_sigterm
-from bench.train import Alone
+from bench.cli.main import main
+from bench.data.cut_corpus import batches, training_spans
+from bench.execution.run import run_suite
+from bench.system.signals import Stopped, heed_sigterm
+from bench.training.loop import Alone
+from bench.training.parallel import shares
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parents[2]
 FAST = ["harness in parts fsdp", "hnet in parts ddp", "priced ddp", "token_lm without tokens fsdp"]
 RESUMED = {"harness in parts fsdp", "priced ddp", "hnet ddp", "token_lm fsdp"}
 LOSS = 1e-5
@@ -188,7 +188,7 @@ def test_a_rank_that_is_killed_changes_no_number(way: str, tmp_path: Path) -> No
 
     steps, dies = tmp_path / "steps", tmp_path / "dies.py"
     dies.write_text(DIES.format(taken=str(steps), at=7))
-    arguments = ["-m", "bench.train_entry", str(path), *spread, "--results", str(tmp_path / "killed")]
+    arguments = ["-m", "bench.execution.torchrun_entry", str(path), *spread, "--results", str(tmp_path / "killed")]
     done = torchrun(*arguments, "--plugin", str(dies), restarts=1)
     assert done.returncode == 0, done.stdout + done.stderr
     assert found_by(tmp_path / "killed") == undisturbed

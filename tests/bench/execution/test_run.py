@@ -19,14 +19,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from tiny_suite import TRAIN, tiny_suite, write_suite
 
-from bench import records, run
-from bench.audit import Audit, alone
-from bench.cli import main
-from bench.config import Suite
-from bench.data import load
-from bench.records import Record
-from bench.run import peak_memory, reset_peak_memory, run_suite, runs_of
-from bench.train import Progress, train
+from bench import records
+from bench.cli.main import main
+from bench.data.config import load
+from bench.evaluation.audit import Audit, alone
+from bench.execution import run
+from bench.execution.run import peak_memory, reset_peak_memory, run_suite, runs_of
+from bench.records.record import Record
+from bench.suites.config import Suite
+from bench.training.loop import Progress, train
 from patchers.errors import BenchError
 
 QUICK = {"bytes": {"model": "byte_lm"}}
@@ -178,14 +179,15 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
 
 
 DRIVER = (
-    "import sys, bench.run; bench.run.audit = lambda *a: {}; from bench.cli import main; sys.exit(main(sys.argv[1:]))"
+    "import sys, bench.execution.run; bench.execution.run.audit = lambda *a: {}; "
+    "from bench.cli.main import main; sys.exit(main(sys.argv[1:]))"
 )
 
 
 def start(suite: Path, results: Path) -> subprocess.Popen[str]:
     """The command in a process of its own, without the audits."""
     command = [sys.executable, "-c", DRIVER, "run", str(suite), "--results", str(results)]
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[3]
     return subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

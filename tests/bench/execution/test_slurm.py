@@ -20,16 +20,17 @@ from submitit.core.utils import DelayedSubmission
 from test_run import Hears, numbers
 from tiny_suite import TRAIN, tiny_suite, write_suite
 
-from bench import records, slurm
-from bench.cli import main
-from bench.data import load
-from bench.launch import Job
-from bench.records import Record
-from bench.run import Work, described, run_suite, runs_of, training_checkpoint
-from bench.slurm import follow, parameters, submit, tasks_of
-from bench.slurm_task import do
-from bench.status import status
-from bench.stopping import EXIT_CODE
+from bench import records
+from bench.cli.main import main
+from bench.data.config import load
+from bench.execution import slurm
+from bench.execution.run import Work, described, run_suite, runs_of, training_checkpoint
+from bench.execution.slurm import follow, parameters, submit, tasks_of
+from bench.execution.slurm_task import do
+from bench.execution.status import status
+from bench.execution.workers import Job
+from bench.records.record import Record
+from bench.system.signals import EXIT_CODE
 from patchers.errors import BenchError
 
 TWO: dict[str, dict[str, Any]] = {"stride": {"patcher": "stride"}, "bytes": {"model": "byte_lm"}}

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from tiny_suite import tiny_suite
 
-from bench import records, run
-from bench.audit import Audit
-from bench.cli import main
-from bench.run import run_suite
-from bench.status import status
+from bench import records
+from bench.cli.main import main
+from bench.evaluation.audit import Audit
+from bench.execution import run
+from bench.execution.run import run_suite
+from bench.execution.status import status
 
 ROWS: dict[str, dict[str, Any]] = {
     "good": {"model": "byte_lm"},

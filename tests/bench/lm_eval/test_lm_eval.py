@@ -12,28 +12,27 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_checkpoint import ROWS
-from test_generate import KINDS
-from test_likelihood import model_of
+from model_kinds import KINDS, model_of
 from tiny import TEXT, shaken
+from tiny_suite import EVERY_KIND as ROWS
 from tiny_suite import tiny_suite
 from torch import nn
 
-from bench.checkpoint import save_model
-from bench.cli import main
-from bench.data import load
-from bench.likelihood import likelihoods, total
-from bench.lm_eval_tasks import LastWord, Question, documents, last_words, multiple_choice, questions, write_task
-from bench.model import CutModel
-from bench.multiple_choice import Item
-from bench.prepare import make_model, prepare
+from bench.cli.main import main
+from bench.data.config import load
+from bench.evaluation.byte_model import CutModel
+from bench.evaluation.likelihood import likelihoods, total
+from bench.evaluation.multiple_choice import Item
+from bench.lm_eval.task_files import LastWord, Question, documents, last_words, multiple_choice, questions, write_task
+from bench.training.checkpoint import save_model
+from bench.training.prepare import make_model, prepare
 from patchers.errors import BenchError
 
 lm_eval = pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'patchbench[lm-eval]'")
 evaluator = pytest.importorskip("lm_eval.evaluator")
 datasets = pytest.importorskip("datasets")
 
-from bench import lm_eval as ours  # noqa: E402  (only now is it known that there is something to adapt to)
+from bench.lm_eval import adapter as ours  # noqa: E402  (only now is it known that there is something to adapt to)
 
 TEXTS = [
     *(
@@ -50,7 +49,7 @@ TEXTS = [
     ),
     *("1", "true", "null", '{"a": 1}', "x" * 300),
 ]
-SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "benchmarks"
+SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "benchmarks"
 
 
 @pytest.fixture(autouse=True)
@@ -296,7 +295,7 @@ def test_bad_calls_are_one_sentence(
 def test_without_lm_eval_it_says_what_to_install(
     checkpoints: dict[str, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "bench.lm_eval")
+    monkeypatch.delitem(sys.modules, "bench.lm_eval.adapter")
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     code, _, err = called(capsys, "lm-eval", checkpoints["causal"], "--tasks", "a")
     assert code == 2

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import yaml
 
-from bench.cli import main
-from bench.data import Data, DataConfig, load
-from bench.lm_eval_own import OWN, noise, spelling
-from bench.lm_eval_tasks import Exported
-from bench.tasks.operations import OPERATIONS
+from bench.cli.main import main
+from bench.data.config import Data, DataConfig, load
+from bench.evaluation.tasks.operations import OPERATIONS
+from bench.lm_eval.own_tasks import OWN, noise, spelling
+from bench.lm_eval.task_files import Exported
 
 pytest.importorskip("pyarrow")
 
@@ -67,7 +67,7 @@ def test_our_own_are_the_same_each_time(data: Data, own: dict[str, dict[str, Exp
 def test_the_command_writes_them_under_one_tag_a_kind(
     data: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.data.load", lambda config: data)
+    monkeypatch.setattr("bench.data.config.load", lambda config: data)
     assert main(["lm-eval-tasks", str(tmp_path), "--limit", "3"]) == 0
     command = capsys.readouterr().err.split()
     assert command[-3:] == [str(tmp_path), "--tasks", "patchbench_noise,patchbench_spelling"]

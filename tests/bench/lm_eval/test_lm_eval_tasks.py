@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from bench.cli import main
-from bench.lm_eval_tasks import documents, multiple_choice, task_of_file, write_task
-from bench.multiple_choice import Item
+from bench.cli.main import main
+from bench.evaluation.multiple_choice import Item
+from bench.lm_eval.task_files import documents, multiple_choice, task_of_file, write_task
 from patchers.errors import BenchError
 
 parquet = pytest.importorskip("pyarrow.parquet")

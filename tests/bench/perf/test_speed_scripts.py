@@ -18,7 +18,7 @@ from tiny import SMALL, TEXT, batch_of, harness, random_starts
 from tiny_suite import TRAIN, write_suite
 
 import bench.perf
-from bench.model import CutModel
+from bench.evaluation.byte_model import CutModel
 from bench.perf import bootstrap, decode, gpu, large, lm_eval, segment, step
 from patchers import create
 from patchers.errors import BenchError
@@ -39,7 +39,7 @@ def test_every_script_is_run_here() -> None:
 
 
 def test_scripts_that_are_mentioned_are_there() -> None:
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[3]
     texts = [root / "README.md", *(p for name in ("bench", "models", "patchers") for p in (root / name).rglob("*.py"))]
     for path in texts:
         assert set(re.findall(r"bench[/.]perf[/.](\w+)", path.read_text(encoding="utf-8"))) <= SCRIPTS, path

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from record_builder import make_record
 
-from bench.cli import main
-from bench.fits import Crossing, Fits, fit, fits_of
-from bench.optimum import Optimum, optima_of
-from bench.records import Record, write
-from bench.report.tables import best_sizes, tables
-from bench.table import Comparison
+from bench.cli.main import main
+from bench.records.compute_optimal import Optimum, optima_of
+from bench.records.fits import Crossing, Fits, fit, fits_of
+from bench.records.record import Record, write
+from bench.reporting.report.tables import best_sizes, tables
+from bench.reporting.table import Comparison
 from patchers.errors import BenchError
 
 BUDGETS = (204_800, 409_600, 819_200, 1_638_400, 3_276_800)

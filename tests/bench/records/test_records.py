@@ -17,10 +17,11 @@ import pytest
 from record_builder import make_failed, make_record, put
 
 from bench import records
-from bench.files import write_atomic
+from bench.records import record as record_module
+from bench.system.files import write_atomic
 from patchers.errors import BenchError
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 
 
 # --- run ids
@@ -255,6 +256,7 @@ OWNER = """
     import sys, time
     from pathlib import Path
     from bench import records
+from bench.records import record as record_module
     with records.claim(Path(sys.argv[1]), "quick", "a-s0-1") as mine:
         print(mine, flush=True)
         time.sleep(60)
@@ -327,6 +329,7 @@ def test_two_processes_share_the_runs_and_repeat_none(tmp_path: Path) -> None:
         sys.path.insert(0, "tests")
         from record_builder import make_record
         from bench import records
+from bench.records import record as record_module
         results = Path(sys.argv[1])
         for seed in range(8):
             record = make_record("stride", seed, documents=3)
@@ -364,17 +367,17 @@ def test_the_commit_is_that_of_our_own_repository(tmp_path: Path) -> None:
         command = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
-    (tmp_path / "bench").mkdir()
-    code = tmp_path / "bench" / "records.py"
+    (tmp_path / "bench" / "records").mkdir(parents=True)
+    code = tmp_path / "bench" / "records" / "record.py"
     code.write_text("1")
-    assert records._code_state(tmp_path) == {"commit": None, "dirty": None}
+    assert record_module._code_state(tmp_path) == {"commit": None, "dirty": None}
     git("init", "-q")
     git("commit", "-q", "--allow-empty", "-m", "somebody's own project")
-    assert records._code_state(tmp_path) == {"commit": None, "dirty": None}
+    assert record_module._code_state(tmp_path) == {"commit": None, "dirty": None}
     git("add", ".")
     git("commit", "-q", "-m", "ours")
-    assert records._code_state(tmp_path) == {"commit": git("rev-parse", "HEAD"), "dirty": False}
+    assert record_module._code_state(tmp_path) == {"commit": git("rev-parse", "HEAD"), "dirty": False}
     (tmp_path / "results.json").write_text("runs do not make the code dirty")
-    assert records._code_state(tmp_path)["dirty"] is False
+    assert record_module._code_state(tmp_path)["dirty"] is False
     code.write_text("2")
-    assert records._code_state(tmp_path)["dirty"] is True
+    assert record_module._code_state(tmp_path)["dirty"] is True

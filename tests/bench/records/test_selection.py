@@ -11,8 +11,8 @@ from record_builder import make_failed, make_record
 from tiny_suite import write_suite
 
 from bench import records
-from bench.config import Suite, load_suite
-from bench.selection import select, suites_with_records
+from bench.records.selection import select, suites_with_records
+from bench.suites.config import Suite, load_suite
 from patchers.errors import BenchError
 
 

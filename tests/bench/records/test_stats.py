@@ -6,7 +6,7 @@ from math import isnan, nan
 import numpy as np
 import pytest
 
-from bench.stats import (
+from bench.records.statistics import (
     Bootstrap,
     Estimate,
     Scores,

@@ -17,13 +17,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from record_builder import make_failed, make_record, put
 
-from bench import plot_style as style
-from bench.plot_rows import FAMILIES, Point, frontier
-from bench.plots import KINDS, drawn, plot
-from bench.records import Record
-from bench.render import Cell
-from bench.stats import RESAMPLES
-from bench.table import Comparison
+from bench.records.record import Record
+from bench.records.statistics import RESAMPLES
+from bench.reporting.formats import Cell
+from bench.reporting.plots import style
+from bench.reporting.plots.catalog import KINDS, drawn, plot
+from bench.reporting.plots.rows import FAMILIES, Point, frontier
+from bench.reporting.table import Comparison
 from patchers.errors import BenchError
 
 FEW = 200

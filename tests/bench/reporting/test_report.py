@@ -14,15 +14,17 @@ import pytest
 from record_builder import make_failed, make_record
 from report_records import ROWS, TEXTS, made_page, selection
 
-from bench import cli, plot_style, records
-from bench.plots import drawn
-from bench.report.page import VARIABLES, themed
-from bench.report.summary import headline
-from bench.report.tables import tables
-from bench.report.viewing import texts
-from bench.selection import Selection
-from bench.stats import Estimate
-from bench.table import Comparison
+from bench import records
+from bench.cli import main as cli
+from bench.records.selection import Selection
+from bench.records.statistics import Estimate
+from bench.reporting.plots import style as plot_style
+from bench.reporting.plots.catalog import drawn
+from bench.reporting.report.page import VARIABLES, themed
+from bench.reporting.report.summary import headline
+from bench.reporting.report.tables import tables
+from bench.reporting.report.viewing import texts
+from bench.reporting.table import Comparison
 
 VOID = {"meta", "link", "br", "input", "path", "use", "rect"}
 
@@ -163,7 +165,7 @@ def test_pictures_follow_the_page(made: str) -> None:
         assert not re.search(r"#[0-9a-fA-F]{6}\b", drawing), "a colour that does not follow light and dark"
         assert not re.match(r"<svg [^>]*(?<!-)width=", drawing)
         assert "DejaVu" not in drawing
-    style = (resources.files("bench.report") / "style.css").read_text()
+    style = (resources.files("bench.reporting.report") / "style.css").read_text()
     assert all(f"--{name}:" in style for name in VARIABLES.values())
 
 
@@ -253,7 +255,7 @@ def test_report_and_plot_are_commands(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_intervals_of_nothing_are_not_printed() -> None:
-    from bench.report.summary import _with_interval
+    from bench.reporting.report.summary import _with_interval
 
     assert _with_interval(Estimate(2.0, float("nan"), float("nan"))) == "2.000"
     assert plot_style.PAPER in VARIABLES

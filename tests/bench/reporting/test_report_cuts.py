@@ -13,7 +13,7 @@ import pytest
 
 from patchers import create
 
-SCRIPT = Path(__file__).resolve().parent.parent / "bench" / "report" / "cuts.js"
+SCRIPT = Path(__file__).resolve().parents[3] / "bench" / "reporting" / "report" / "cuts.js"
 STRIDES = ("1", "2", "4.5", "3.3", "7.125", "1.01", "64")
 NODE = shutil.which("node")
 

@@ -17,10 +17,10 @@ import pytest
 from record_builder import make_failed, make_record, put
 from rich.console import Console
 
-from bench.render import Cell, Column, Row, Style, number, rich_table
-from bench.stats import Bootstrap, Scores
-from bench.table import COLUMNS, DEFAULT, FORMATS, Table, build, render
-from bench.tasks import TaskNotPossible
+from bench.evaluation.tasks import TaskNotPossible
+from bench.records.statistics import Bootstrap, Scores
+from bench.reporting.formats import Cell, Column, Row, Style, number, rich_table
+from bench.reporting.table import COLUMNS, DEFAULT, FORMATS, Table, build, render
 from patchers.errors import BenchError
 
 LEAKY = {"config.leaky": True, "patcher.leaky": True}

@@ -10,20 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import config
-from bench.config import Suite, TrainConfig, load_suite, suite_from_tree
-from bench.data import DataConfig
-from bench.launch_config import LaunchConfig, SlurmConfig
-from bench.sources import DatasetConfig
-from bench.strict_yaml import parse
-from bench.suites import purpose, shipped_suites
-from bench.tasks import BitsPerByte
+from bench.data.config import DataConfig
+from bench.data.sources import DatasetConfig
+from bench.evaluation.tasks import BitsPerByte
+from bench.suites import config
+from bench.suites.catalog import purpose, shipped_suites
+from bench.suites.config import Suite, TrainConfig, load_suite, suite_from_tree
+from bench.suites.launch_config import LaunchConfig, SlurmConfig
+from bench.system.yaml import parse
 from models.byte_lm import ByteLMConfig
 from models.harness import HarnessConfig
 from models.token_lm import TokenLMConfig
 from patchers.errors import BenchError
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 
 SUITE = """\
 data:
@@ -127,7 +127,7 @@ def test_overrides() -> None:
     assert read.row("stride").patcher_options() == {"name": "stride", "options": {"stride": 6.5}}
     assert read.row("more").train.lr == 0.1
     assert read.row("dot-4.5").train.lr == 0.2
-    assert read.row("stride").sizes == HarnessConfig(pool="mean")
+    assert read.row("stride").sizes == HarnessConfig(pool="mean", boundary_inputs="none")
 
 
 def test_a_source_on_the_command_line_replaces_the_one_in_the_file() -> None:

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from tiny_suite import ROWS, tiny_suite
 
-from bench import run
-from bench.config import Suite
-from bench.fits import fits_of
-from bench.records import run_id
-from bench.run import run_suite
-from bench.sweep import apply, combinations, description, swept_label
+from bench.execution import run
+from bench.execution.run import run_suite
+from bench.records.fits import fits_of
+from bench.records.record import run_id
+from bench.suites.config import Suite
+from bench.suites.sweep import apply, combinations, description, swept_label
 from patchers.errors import BenchError
 
 

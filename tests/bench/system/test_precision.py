@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from tiny_suite import TRAIN, tiny_suite
 
-from bench import config, precision
+from bench.suites import config
+from bench.system import precision
 
 ZEN4 = "processor\t: 0\nflags\t\t: fpu avx2 avx512f avx512_bf16 fma\n"
 ZEN3 = "processor\t: 0\nflags\t\t: fpu avx2 fma\n"

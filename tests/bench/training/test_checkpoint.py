@@ -10,25 +10,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny import shaken
+from tiny_suite import EVERY_KIND as ROWS
 from tiny_suite import tiny_suite
 
-from bench.checkpoint import load_model, save_model
-from bench.config import Suite
-from bench.data import Data, load
-from bench.model import CutModel
-from bench.prepare import after_training, make_model, prepare
+from bench.data.config import Data, load
+from bench.evaluation.byte_model import CutModel
+from bench.suites.config import Suite
+from bench.training.checkpoint import load_model, save_model
+from bench.training.prepare import after_training, make_model, prepare
 from patchers.errors import BenchError
-
-ROWS: dict[str, dict[str, Any]] = {
-    "causal": {"patcher": "whitespace", "options": {"ngrams": [2, 3]}},
-    "end": {"patcher": "bpe", "price": "end"},
-    "start": {"patcher": "bpe", "price": "start"},
-    "leaky": {"patcher": "bpe", "leaky": True},
-    "entropy": {"patcher": {"name": "entropy", "model": "ngram"}},
-    "routed": {"patcher": "hnet"},
-    "tokens": {"model": "token_lm", "patcher": {"name": "bpe", "vocab": 300}, "calibrate": False},
-    "bytes": {"model": "byte_lm"},
-}
 
 
 @pytest.fixture(scope="module")

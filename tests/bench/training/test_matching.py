@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 from tiny_suite import ROWS, tiny_suite
 
-from bench import matching, run
-from bench.checkpoint import load_model
-from bench.config import Suite
-from bench.cuts import batches, training_spans
-from bench.data import load
-from bench.growth import NotMatched
-from bench.matching import Goal, prepare_matched
-from bench.prepare import Prepared, flops, make_model, parameters, training_flops
-from bench.run import run_suite
+from bench.data.config import load
+from bench.data.cut_corpus import batches, training_spans
+from bench.execution import run
+from bench.execution.run import run_suite
+from bench.suites.config import Suite
+from bench.training import matching
+from bench.training.checkpoint import load_model
+from bench.training.matching import Goal, prepare_matched
+from bench.training.prepare import Prepared, flops, make_model, parameters, training_flops
+from bench.training.sizing import NotMatched
 from models.harness import Harness, HarnessConfig
 from patchers.errors import BenchError
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 from tiny_suite import tiny_suite
 
-from bench.config import Suite
-from bench.cuts import CutDocuments, cut, training_spans
-from bench.data import Data, load
-from bench.fitting import fit_cached
-from bench.prepare import (
+from bench.data.config import Data, load
+from bench.data.cut_corpus import CutDocuments, cut, training_spans
+from bench.data.fitted_patchers import fit_cached
+from bench.suites.config import Suite
+from bench.training.prepare import (
     Prepared,
     after_training,
     flops,
@@ -122,7 +122,7 @@ def test_nothing_is_fitted_or_cut_twice(
         raise AssertionError
 
     said.clear()
-    monkeypatch.setattr("bench.segmenting.cut", never)
+    monkeypatch.setattr("bench.data.segment.cut", never)
     monkeypatch.setattr("patchers.bpe.BPE.fit", never)
     again = prepare(suite, suite.row("bpe"), data, tmp_path, said.append)
     assert said == ["cutting with bpe"]
@@ -226,7 +226,7 @@ def test_an_in_model_patcher_cuts_after_training(
     assert after.bytes_per_patch["test"] == CutDocuments.of(
         data.test.texts, cut(after.patcher, data.test.texts)
     ).bytes_per_patch  # fmt: skip
-    monkeypatch.setattr("bench.prepare.DESCRIBED_BYTES", 1000)
+    monkeypatch.setattr("bench.training.prepare.DESCRIBED_BYTES", 1000)
     part = after_training(before, model, data, lambda message: None).train
     assert 1000 <= len(part.data) < 1500, "the beginning of a split says enough"
     same = prepared["stride"]
@@ -252,6 +252,7 @@ def test_parameters_are_counted_in_three_columns(prepared: dict[str, Prepared]) 
     assert isinstance(model, Harness)
     assert model.ngrams is not None
     counted = parameters(model)
+    assert model.patch_state is not None
     looked_up = [model.byte, model.ngrams.table, *model.patch_state.parameters()]
     assert {tuple(p.shape) for p in looked_up} == {(257, 16), (62, 16), (2, 16), (25, 16), (61, 16)}
     assert counted["total"] == sum(p.numel() for p in model.parameters())
@@ -284,7 +285,7 @@ def test_latent_steps_are_those_of_the_windows(prepared: dict[str, Prepared], mo
         seen.append(shapes)
         return harness_flops(config, outputs, shapes, routed)
 
-    monkeypatch.setattr("bench.prepare.harness_flops", counted)
+    monkeypatch.setattr("bench.training.prepare.harness_flops", counted)
     for label in ("stride", "whitespace", "bpe"):
         p = prepared[label]
         per_byte = flops(p)

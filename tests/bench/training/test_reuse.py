@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 from tiny_suite import tiny_suite
 
-from bench import run
-from bench.audit import Audit
-from bench.checkpoint import load_weights
-from bench.config import Suite
-from bench.data import load
-from bench.model import CutModel
-from bench.prepare import make_model
-from bench.records import Record
-from bench.reuse import find_trained, training_id
-from bench.run import run_suite
+from bench.data.config import load
+from bench.evaluation.audit import Audit
+from bench.evaluation.byte_model import CutModel
+from bench.execution import run
+from bench.execution.run import run_suite
+from bench.records.record import Record
+from bench.suites.config import Suite
+from bench.training.checkpoint import load_weights
+from bench.training.prepare import make_model
+from bench.training.reuse import find_trained, training_id
 from patchers.errors import BenchError
 
 ROWS: dict[str, dict[str, Any]] = {

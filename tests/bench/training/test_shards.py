@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 
-from bench.files import CannotWrite
-from bench.shards import Progress, found_beside, load_shards, save_shards
+from bench.system.files import CannotWrite
+from bench.training.sharded_checkpoint import Progress, found_beside, load_shards, save_shards
 
 
 def trained() -> tuple[torch.nn.Module, torch.optim.Optimizer]:

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from tiny import SMALL, TEXT, random_starts
 from torch import Tensor, nn
 
-import bench.train as training
-from bench import tensors
-from bench.config import TrainConfig
-from bench.cuts import CutDocuments, Cuts, batches, training_spans
-from bench.files import CannotWrite
-from bench.train import (
+from bench.data.cut_corpus import CutDocuments, Cuts, batches, training_spans
+from bench.suites.config import TrainConfig
+from bench.system import tensors
+from bench.system.files import CannotWrite
+from bench.training import loop as training
+from bench.training.loop import (
     Progress,
     TrainingFailed,
     learning_rate,
@@ -35,7 +35,7 @@ from bench.train import (
 from models.batch import Windows
 from models.byte_lm import ByteLM, ByteLMConfig
 from models.harness import Harness, Prediction
-from models.initialise import initialise
+from models.initialization import initialise
 from models.router import CosineRouter
 from models.token_lm import TokenLM, TokenLMConfig
 

@@ -2,8 +2,7 @@
 
 import math
 
-from bench.model import ByteModel
-from bench.tasks import Material, Metric, Task, TaskResult, register_task
+from bench.tasks import ByteModel, Material, Metric, Task, TaskResult, register_task
 
 
 @register_task("example_worst")

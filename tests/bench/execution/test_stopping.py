@@ -15,11 +15,13 @@ from safetensors import safe_open
 from test_run import Hears, numbers, start
 from tiny_suite import TRAIN, tiny_suite, write_suite
 
-from bench import records, run, stopping
-from bench.audit import Audit
-from bench.run import run_suite
-from bench.status import status
-from bench.stopping import EXIT_CODE, Stopped, TimeLimit, time_limit
+from bench import records
+from bench.evaluation.audit import Audit
+from bench.execution import run
+from bench.execution.run import run_suite
+from bench.execution.status import status
+from bench.system import signals
+from bench.system.signals import EXIT_CODE, Stopped, TimeLimit, time_limit
 
 SLOW: dict[str, Any] = {"rows": {"stride": {"patcher": "stride"}}, "train": {**TRAIN, "bytes": 1_500_000}}
 HANGS = """
@@ -77,14 +79,14 @@ def test_a_training_stops_between_steps_and_goes_on_as_if_it_had_not(tmp_path: P
             os.kill(os.getpid(), signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)
-    stopping.heed_sigterm()
+    signals.heed_sigterm()
     stopped = Hears(told)
     try:
         with pytest.raises(Stopped):
             run_suite(suite, tmp_path / "a", stopped)
     finally:
         signal.signal(signal.SIGTERM, before)
-        stopping._asked = False
+        signals._asked = False
     assert stopped.steps == [1, 2, 3, 4]
     assert not list((tmp_path / "a/tiny").glob("runs/*"))
     went_on = Hears()
@@ -96,13 +98,13 @@ def test_a_training_stops_between_steps_and_goes_on_as_if_it_had_not(tmp_path: P
 
 def test_outside_of_training_it_stops_at_once() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    stopping.heed_sigterm()
+    signals.heed_sigterm()
     try:
         with pytest.raises(Stopped):
             os.kill(os.getpid(), signal.SIGTERM)
     finally:
         signal.signal(signal.SIGTERM, before)
-        stopping._asked = False
+        signals._asked = False
 
 
 def test_a_plugin_that_hangs_has_failed_with_its_own_traceback(tmp_path: Path) -> None:

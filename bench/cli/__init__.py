@@ -1,0 +1,1 @@
+"""The command `patchbench`: arguments in, the other rooms called, text out."""

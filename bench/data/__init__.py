@@ -1,0 +1,1 @@
+"""Documents as bytes: where they come from, their splits, and their cuts on disk."""

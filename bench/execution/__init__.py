@@ -1,0 +1,1 @@
+"""Runs: one, on many workers, under torchrun and on Slurm; plans and status."""

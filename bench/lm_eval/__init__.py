@@ -1,0 +1,1 @@
+"""lm-evaluation-harness: our models in it, our tasks for it."""

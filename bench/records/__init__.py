@@ -1,0 +1,41 @@
+"""One JSON file a run, and the statistics over them."""
+
+from bench.records.record import (
+    Record,
+    checked,
+    claim,
+    complaint,
+    content,
+    dig,
+    digest,
+    done,
+    environment,
+    find,
+    load_all,
+    log,
+    log_path,
+    read,
+    run_id,
+    run_path,
+    write,
+)
+
+__all__ = [
+    "Record",
+    "checked",
+    "claim",
+    "complaint",
+    "content",
+    "dig",
+    "digest",
+    "done",
+    "environment",
+    "find",
+    "load_all",
+    "log",
+    "log_path",
+    "read",
+    "run_id",
+    "run_path",
+    "write",
+]

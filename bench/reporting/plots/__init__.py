@@ -1,0 +1,1 @@
+"""Plots, drawn from the same comparison as the tables."""

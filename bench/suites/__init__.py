@@ -1,0 +1,1 @@
+"""Strict YAML into frozen dataclasses: what is trained and compared."""

@@ -1,0 +1,1 @@
+"""Processes, files and devices: what every other room stands on."""

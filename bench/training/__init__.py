@@ -1,0 +1,1 @@
+"""From a row of a suite to trained weights."""

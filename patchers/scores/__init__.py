@@ -1,0 +1,1 @@
+"""Byte models whose scores decide where patches begin, and streams over them."""

@@ -1,0 +1,1 @@
+"""Vocabularies of tokens, their encodings, and tokens as patches."""
