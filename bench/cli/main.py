@@ -37,7 +37,7 @@ def patchbench(
 
 # In the order that --help shows them.
 for command in (
-    *(suites.run, suites.status, suites.plan, reports.table, fitting.fit, reports.plot, reports.report),
+    *(suites.run, suites.status, suites.plan, reports.table, fitting.fit, fitting.agree, reports.plot, reports.report),
     *(cutting.check, cutting.segment, cutting.new_patcher),
     *(writing.generate, writing.trace),
     *(evaluating.lm_eval, evaluating.lm_eval_tasks),

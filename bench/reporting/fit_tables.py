@@ -7,6 +7,7 @@ from math import isfinite
 
 from rich.table import Table
 
+from bench.records.agreement import Agreement
 from bench.records.compute_optimal import Optimum
 from bench.records.fits import Crossing, Fits
 from bench.records.statistics import RESAMPLES, Estimate
@@ -93,3 +94,29 @@ def notes(fits: Fits, optima: Sequence[Optimum]) -> list[str]:
     if any(found.side for found in optima):
         said.append("Not bracketed: the best of the sizes is the smallest or the largest; the optimum may lie further.")
     return said
+
+
+def agreement_table(found: Agreement, small: str, large: str) -> Table:
+    """The pairs of rows that the large suite tells apart."""
+    table = Table(title=f"pairs of rows that {large} tells apart, in {small}")
+    for name in ("rows", large, small, "counts"):
+        table.add_column(name, justify="right" if name == "counts" else "left")
+    for pair in found.decided:
+        a, b = pair.rows
+        words = {"better": f"{a} is better", "worse": f"{b} is better", "unclear": "cannot tell"}
+        table.add_row(f"{a}, {b}", words[pair.large], words[pair.small], f"{pair.score:g}")
+    return table
+
+
+def agreement_text(found: Agreement, small: str, large: str) -> str:
+    """The figures in a sentence."""
+    if not found.decided:
+        return (
+            f"{large} tells none of {len(found.pairs)} pairs of rows apart, so nothing can be said of {small}; run it "
+            "with more seeds or longer texts"
+        )
+    return (
+        f"{small} orders {interval(found.share)} of the {len(found.decided)} pairs that {large} tells apart "
+        f"(of {len(found.pairs)}) in the same way, pairs that it cannot tell counted as half; "
+        f"Kendall's tau {found.tau:.2f}."
+    )

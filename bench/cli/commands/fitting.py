@@ -1,4 +1,4 @@
-"""`patchbench fit`: what a sweep over budgets says, from records that are there; nothing is trained."""
+"""`patchbench fit` and `agree`: what a sweep over budgets says, and what a small suite foretells, from records alone."""
 
 import json
 from typing import Annotated
@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from bench.cli.commands.options import DEFAULT_RESULTS, AsJson, Overrides, Plugins, Results, show
+from patchers.errors import BenchError
 
 
 def fit(
@@ -40,3 +41,37 @@ def fit(
         show(table)
     for note in (*chosen.notes, *notes(found, optima)):
         print(f"- {note}")
+
+
+def agree(
+    small: Annotated[str, typer.Argument(metavar="A", help="A suite, or SUITE@VALUE of one with a sweep.")],
+    large: Annotated[str, typer.Argument(metavar="B", help="The suite whose order counts, likewise.")],
+    results: Results = DEFAULT_RESULTS,
+    plugin: Plugins = None,
+    as_json: AsJson = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Records of other configurations of the suites too.")
+    ] = False,
+) -> None:
+    """Say how many of the pairs of rows that suite B tells apart suite A orders the same way.
+
+    A pair that A cannot tell counts as half. Of a suite with a sweep the largest value is taken, or the one after @.
+    """
+    from bench.records.agreement import agreement, at_budget
+    from bench.records.selection import select
+    from bench.reporting.fit_tables import agreement_table, agreement_text
+
+    chosen = []
+    for name in (small, large):
+        suite, _, value = name.partition("@")
+        try:
+            wanted = float(value.replace("_", "")) if value else None
+        except ValueError:
+            raise BenchError(f"wanted a number after @ in {name!r}, got {value!r}") from None
+        chosen.append(at_budget(select(results, suite, (), plugin or [], everything).records, wanted))
+    found = agreement(*chosen)
+    if as_json:
+        print(json.dumps(found.as_json(), indent=1, allow_nan=False))
+        return
+    show(agreement_table(found, small, large))
+    print(agreement_text(found, small, large))
