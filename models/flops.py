@@ -75,7 +75,7 @@ def harness_flops(config: HarnessConfig, outputs: int, shapes: Shapes, routed: b
         "local_encoder": block_flops(d, c.encoder_layers, n, local, c.local_hidden) + (4 * n * d * d if routed else 0),
         "local_decoder": block_flops(d, c.decoder_layers, n, local, c.local_hidden),
         "cross_attention": float(cross),
-        "head": 2.0 * n * d * outputs,
+        "head": 2.0 * outputs * (n * d + (p * c.latent_width if c.latent_logits else 0)),
     }
 
 

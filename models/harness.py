@@ -50,6 +50,11 @@ class HarnessConfig:
     patch; or these and a hash of the open patch. By default nothing where boundaries are free, as in BLT, and the
     flags where they are priced: what has been paid for must be usable (`boundary_inputs_of`)."""
 
+    latent_logits: bool = True
+    """Whether the latent output that a position reads adds to its logits directly, through a product of its own (once a
+    patch), beside what the local decoder makes of it. Without it all that the latent model knows must go through
+    `local_width` numbers."""
+
     latent_patches: Literal["cut", "document"] = "cut"
     """Where latent steps go: after each patch of the cut, or after BOS alone, so that the cut acts by what it tells."""
 
@@ -113,6 +118,12 @@ class Decoded:
     latent: Tensor
     """(P or more, L): latent outputs, smoothed where a router asks for it."""
 
+    read: Tensor
+    """(T or more,): the patch whose output each position reads."""
+
+    gate: Tensor | None
+    """(T or more, 1): what a router multiplies it by, 1 with a gradient."""
+
     routing: Routing | None
 
 
@@ -150,6 +161,7 @@ class Harness(nn.Module):
         self.decoder = nn.ModuleList(Block(d, c.local_heads, c.local_hidden) for _ in range(c.decoder_layers))
         self.norm = RMSNorm(d)
         self.head = Linear(d, 512 if price else 256)
+        self.latent_head = Linear(c.latent_width, 512 if price else 256) if c.latent_logits else None
 
     def embed(self, batch: Windows, starts: Tensor | None, dtype: torch.dtype) -> Tensor:
         """(T, D): the byte before each position, the grams that end there, and what is known of the cut, if it is."""
@@ -228,14 +240,17 @@ class Harness(nn.Module):
             if slots is not None:
                 x = x + _gated(self.readers[layer](x, slots, read), gate)
             x = block(x, encoded.rope, encoded.mask)
-        return Decoded(x, latent, routing)
+        return Decoded(x, latent, read, gate, routing)
 
     def logits(self, batch: Windows, dtype: torch.dtype = torch.float32, mute_latent: bool = False) -> Tensor:
         """(T, V) in `dtype`: V = 256 bytes, or 512 = 256 bytes without the boundary flag, then 256 with it."""
         return self.read_out(self.states(batch, dtype, mute_latent), batch)
 
     def read_out(self, decoded: Decoded, batch: Windows) -> Tensor:
-        return self.head(self.norm(decoded.x))[: len(batch.data)]
+        logits = self.head(self.norm(decoded.x))
+        if self.latent_head is not None:
+            logits = logits + _gated(self.latent_head(decoded.latent).index_select(0, decoded.read), decoded.gate)
+        return logits[: len(batch.data)]
 
     def hidden(self, batch: Windows, dtype: torch.dtype = torch.float32) -> States:
         decoded = self.states(batch, dtype)

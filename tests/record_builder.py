@@ -57,7 +57,7 @@ def make_record(
     }
     config: dict[str, Any] = {
         "data": {"corpus": "wiki-en", "calibration": 0.05, "test": 0.05},
-        "model": {"kind": "harness", "local_width": 64, "latent_width": 192},
+        "model": {"kind": "harness", "local_width": 64, "latent_width": 192, "boundary_inputs": "none"},
         "train": {"bytes": 1_638_400, "batch_bytes": 16_384, "window": 1024, "lr": 3e-3},
         "patcher": {"name": row, "options": {}},
         "price": None,

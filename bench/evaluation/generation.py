@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import codecs
-import copy
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TextIO
 
@@ -13,10 +11,8 @@ import numpy as np
 from torch import nn
 
 from models.byte_lm import ByteLM
-from models.decoding.caches import DRAFT
 from models.decoding.generate import (
     ByteWriter,
-    Cut,
     Limits,
     PatchWriter,
     Piece,
@@ -25,8 +21,7 @@ from models.decoding.generate import (
     Writer,
     write,
 )
-from models.decoding.sampling import Sampling, Stopper
-from models.decoding.speculation import Speculator
+from models.decoding.sampling import Sampling
 from models.harness import Harness
 from models.token_lm import TokenLM
 from patchers import Patcher
@@ -42,10 +37,6 @@ class Wish:
     seed: int = 0
     """Row i of a batch draws from `seed + i`, and gets what it would get alone with that seed."""
 
-    draft: int | None = None
-    """Self-speculation: so many bytes are drafted beyond a patch's end before the latent model runs. The text stays
-    the same; for greedy writing alone."""
-
     def __post_init__(self) -> None:
         s = self.sampling
         if not 0 <= s.temperature < float("inf"):
@@ -56,11 +47,6 @@ class Wish:
             raise BenchError(f"top-p must be above 0 and at most 1, got {s.top_p}")
         if self.limits.max_bytes < 0:
             raise BenchError(f"the number of bytes to write must be 0 or more, got {self.limits.max_bytes}")
-        if self.draft is not None and (not 1 <= self.draft < DRAFT or s.temperature != 0 or self.limits.utf8):
-            raise BenchError(
-                f"self-speculation drafts from 1 to {DRAFT - 1} bytes, greedily and of any kind, got {self.draft} with "
-                f"temperature {s.temperature} and utf8 {self.limits.utf8}: change that, or write without it"
-            )
         if self.seed < 0:
             raise BenchError(f"a seed must be 0 or more, got {self.seed}")
 
@@ -70,49 +56,9 @@ def stream(module: nn.Module, patcher: Patcher | None, prompts: Sequence[bytes],
 
     Raises BenchError where the model cannot write: its patcher is not causal and it does not predict boundaries.
     """
-    if wish.draft is not None:
-        quick = (speculator(module, patcher, prompt, wish.draft) for prompt in prompts)
-        return itertools.chain.from_iterable(speculated(one, wish.limits, row) for row, one in enumerate(quick))
     chance = [np.random.default_rng(wish.seed + row) for row in range(len(prompts))]
     writer = begin(module, patcher, prompts, wish.sampling, chance)
     return write(writer, prompts, wish.limits, wish.sampling, chance)
-
-
-def speculator(module: nn.Module, patcher: Patcher | None, prompt: bytes, draft: int) -> Speculator:
-    """A document that is written with self-speculation."""
-    writer = begin(module, patcher, [prompt])
-    if isinstance(writer, PatchWriter) and writer.cuts is not None:
-        assert patcher is not None
-        return Speculator(writer.decoder, writer.cuts[0], forking(patcher), draft)
-    if not isinstance(writer, PatchWriter | PricedWriter):
-        raise BenchError("self-speculation is for models with patches: this one has no latent model that could wait")
-    return Speculator(writer.decoder, None, None, draft)
-
-
-def speculated(quick: Speculator, limits: Limits, row: int = 0) -> Iterator[list[Piece]]:
-    """What `quick` writes, step by step, as document `row`; it can say then how many of its drafts stayed."""
-    stopper, left = Stopper(limits.until), limits.max_bytes
-    if left == 0:
-        yield [Piece(row, b"", "max_bytes")]
-    for byte in quick.bytes(left):
-        left -= 1
-        shown = stopper.push(bytes([byte]))
-        if stopper.found:
-            yield [Piece(row, shown, "until")]
-            return
-        yield [Piece(row, shown if left else shown + stopper.end(), None if left else "max_bytes")]
-
-
-def forking(patcher: Patcher) -> Callable[[Cut], Cut]:
-    """Copies a stream of this patcher with all that it remembers, but not what it has learnt."""
-    learnt = [patcher, *vars(patcher).values()]
-    learnt += [part for one in learnt[1:] if hasattr(one, "__dict__") for part in vars(one).values()]
-    learnt += [part for one in learnt if isinstance(one, nn.Module) for part in one.modules()]
-
-    def fork(cut: Cut) -> Cut:
-        return copy.deepcopy(cut, {id(one): one for one in learnt})
-
-    return fork
 
 
 def continuations(module: nn.Module, patcher: Patcher | None, prompts: Sequence[bytes], wish: Wish) -> list[bytes]:

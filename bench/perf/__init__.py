@@ -1,1 +1,1 @@
-"""Speed as ratios measured in one run: `python -m bench.perf.NAME`."""
+"""Speed as ratios measured in one run: scripts for `python -m`."""

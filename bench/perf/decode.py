@@ -1,16 +1,14 @@
 """Speed of decoding, as ratios measured in one run:
-    python -m bench.perf.decode [--turns 7] [--checkpoint FOLDER] [--blt]
+    python -m bench.perf.decode [--turns 7] [--blt]
 
 (a) a byte with caches against the full forward for each byte, at 1,024 bytes; and the whole of writing 1,024 bytes;
 (b) the cost of a byte at position 4,000 against that at 250, with a local window of 256;
-(c) with --checkpoint, self-speculation against plain greedy decoding on 100 prompts, with identical output, and the
-    share of drafted bytes that stays;
-(d) with --blt, against `BltForCausalLM.generate(use_cache=False)` of transformers, random weights, equal sizes: local
+(c) with --blt, against `BltForCausalLM.generate(use_cache=False)` of transformers, random weights, equal sizes: local
     and latent widths, layers and heads, the window, slots a patch, n-grams. Patchbench does not depend on transformers
-    (5.23 was measured); where it is not installed, (d) is skipped and says so.
+    (5.23 was measured); where it is not installed, (c) is skipped and says so.
 
 Contenders take turns, so that whatever else the machine does hits both; ratios are medians over turns. Weights are
-random where no checkpoint is given: no contender's work depends on them, except for what self-speculation accepts.
+random: no contender's work depends on them.
 Seconds are those of the wall; "cpu" ratios count this process's own seconds, which other processes disturb less.
 """
 
@@ -26,12 +24,7 @@ from typing import ParamSpec, TypeVar
 import numpy as np
 import torch
 
-from bench.data.config import DataConfig, load
-from bench.evaluation.generation import begin, speculator
-from bench.training.checkpoint import load_model
 from models.batch import Windows
-from models.decoding.generate import Writer
-from models.decoding.speculation import Speculator
 from models.decoding.step import HarnessDecoder
 from models.harness import Harness, HarnessConfig
 from models.initialization import initialise
@@ -93,40 +86,6 @@ def full_step(model: Harness, size: int) -> None:
 def quartiles(ratios: list[float], name: str) -> Found:
     low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75))
     return {name: float(middle), f"{name}_quartiles": [float(low), float(high)]}
-
-
-def plainly(writer: Writer, count: int) -> bytes:
-    """Greedy bytes, with no more around them than self-speculation has."""
-    out = []
-    for _ in range(count):
-        unit = writer.logits.argmax(1).numpy()
-        out.append(int(unit[0]))
-        writer.write(unit, np.zeros(1))
-    return bytes(out)
-
-
-def speculated(quick: Speculator, count: int) -> bytes:
-    return bytes(quick.bytes(count))
-
-
-def speculation(folder: str, prompts: int = 100, size: int = 64, draft: int = 8) -> Found:
-    """(c) on prompts of the default corpus."""
-    model = load_model(folder, torch.device("cpu"))
-    texts = [t[:200] for t in load(DataConfig(corpus="wiki-en", max_bytes=400_000)).train.texts[:prompts]]
-    ratios, drafted, accepted = [], 0, 0
-    for text in texts:
-        plain = begin(model.module, model.patcher, [text])
-        quick = speculator(model.module, model.patcher, text, draft)
-        slow_s, _, slow_text = timed(plainly, plain, size)
-        quick_s, _, quick_text = timed(speculated, quick, size)
-        assert slow_text == quick_text, f"self-speculation changed the text after {text!r}"
-        ratios.append(slow_s / quick_s)
-        drafted, accepted = drafted + quick.drafted, accepted + quick.accepted
-    return {
-        **quartiles(ratios, "c_plain_over_speculation"),
-        "c_acceptance": accepted / max(1, drafted),
-        "c_prompts_identical": float(len(texts)),
-    }
 
 
 class Strides(torch.nn.Module):
@@ -232,12 +191,9 @@ def measure(turns: int) -> Found:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=7)
-    parser.add_argument("--checkpoint", help="a trained model, for (c)")
     parser.add_argument("--blt", action="store_true", help="measure (d) as well")
     arguments = parser.parse_args()
     found = measure(arguments.turns)
-    if arguments.checkpoint:
-        found |= speculation(arguments.checkpoint)
     if arguments.blt:
         found |= transformers_blt(arguments.turns)
     print(json.dumps(found, indent=1))

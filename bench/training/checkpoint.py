@@ -135,7 +135,8 @@ def _module(header: dict[str, Any], patcher: Patcher | None) -> nn.Module:
     """The model that a header describes, its weights still to be loaded."""
     sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in header["sizes"].items()}
     if header["kind"] == "harness":
-        sizes.setdefault("boundary_inputs", "prefix")  # written before there was a choice
+        before: dict[str, Any] = {"boundary_inputs": "prefix", "latent_logits": False}  # when there was no choice
+        sizes = before | sizes
         router = patcher.router(sizes["local_width"]) if patcher is not None and patcher.kind == "in-model" else None
         return Harness(HarnessConfig(**sizes), header["price"], router)
     if header["kind"] == "token_lm":

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from models.layers import Rope
 
-DRAFT = 64
-"""How many positions may be added at once to what is remembered of a window, and taken back again."""
+SPARE = 64
+"""How many positions may be added at once to what is remembered of a window."""
 
 
 class RotaryTable:
@@ -131,7 +131,7 @@ class WindowCache:
 
     def __init__(self, layers: int, rows: int, heads: int, width: int, window: int, device: torch.device) -> None:
         self.window, self.heads = window, heads
-        self.kv = torch.zeros(layers, rows, 2 * heads, 2 * window + DRAFT, width, device=device)
+        self.kv = torch.zeros(layers, rows, 2 * heads, 2 * window + SPARE, width, device=device)
         self.end = 0
         self.begin = np.zeros(rows, np.int64)
 
@@ -144,19 +144,15 @@ class WindowCache:
 
     def enter(self, count: int = 1) -> CachePlace:
         """Room for `count` new positions in every row."""
-        self.reserve(count)
-        self.end += count
-        return self.place(self.end - count, count)
-
-    def reserve(self, count: int) -> None:
-        """Make sure that the next `count` positions move nothing."""
-        assert count <= DRAFT
+        assert count <= SPARE
         if self.end + count > self.kv.shape[3]:
             kept = self.window - 1
             shift = self.end - kept
             self.kv[:, :, :, :kept] = self.kv[:, :, :, shift : self.end].clone()
             self.begin = np.maximum(self.begin - shift, 0)
             self.end = kept
+        self.end += count
+        return self.place(self.end - count, count)
 
     def place(self, at: int, count: int) -> CachePlace:
         """The positions from `at` on, which may have been entered before."""

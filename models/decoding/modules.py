@@ -118,6 +118,21 @@ class NormedLinear:
         return torch.from_numpy(kernels.product(kernels.normed(x.numpy(), norm, self._norm.eps), weight))
 
 
+class BareLinear:
+    """A product."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        self._weight = linear.weight
+        self._arrays = arrays((linear.weight,))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x (N, D) -> (N, M)."""
+        if self._arrays is None or len(x) > FEW:
+            return F.linear(x, self._weight)
+        (weight,) = self._arrays
+        return torch.from_numpy(kernels.product(x.numpy(), weight))
+
+
 class Lookup:
     """A table that rows are looked up in and summed."""
 

@@ -327,7 +327,10 @@ class HarnessBranches:
             self.local.remember(self.seen[f"local {i}"][1], self.trunk.offsets[:-1].cpu().numpy(), layer, self.table)
         x, starts, probability = self._encode(decoded)
         latent, read = self._latent(decoded, x, starts, probability)
-        return torch.cat((logits, model.head(rms(model.norm, self._decode(x, latent, read)))))
+        own_logits = model.head(rms(model.norm, self._decode(x, latent, read)))
+        if model.latent_head is not None:
+            own_logits = own_logits + model.latent_head(latent).index_select(0, read)
+        return torch.cat((logits, own_logits))
 
     def _begins(self, texts: Windows) -> Tensor:
         return texts.starts.index_fill(0, texts.offsets[:-1], True)

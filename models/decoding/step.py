@@ -18,7 +18,6 @@ patch, L latent width, V outputs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -26,25 +25,12 @@ from torch import Tensor
 
 from models.batch import Patches
 from models.decoding.caches import CachePlace, RotaryTable, Turn, WindowCache, recorded
-from models.decoding.modules import Lookup, NormedLinear, Pooler, Reader, owners
+from models.decoding.modules import BareLinear, Lookup, NormedLinear, Pooler, Reader, owners
 from models.decoding.prefill import LatentCache, fill_windows, layers_of, lengthened
 from models.decoding.running_hashes import Grams, OpenPatches
 from models.harness import Harness
 from models.hash_embeddings import PatchStateEmbedding
 from models.pooling import PatchReader, pool
-
-
-@dataclass(frozen=True)
-class Mark:
-    """Where a `HarnessDecoder` stood."""
-
-    positions: np.ndarray
-    begun: np.ndarray
-    last: Tensor
-    members: list[list[Tensor]]
-    hashes: tuple[np.ndarray, np.ndarray, np.ndarray]
-    recent: np.ndarray | None
-    end: int
 
 
 class HarnessDecoder:
@@ -78,6 +64,7 @@ class HarnessDecoder:
         self._readers = [Reader(reader) for reader in readers if isinstance(reader, PatchReader)]
         self._pooler = Pooler(model.queries) if c.pool == "cross_attention" else None
         self._head = NormedLinear(model.norm, model.head)
+        self._latent_head = None if model.latent_head is None else BareLinear(model.latent_head)
         state = model.patch_state
         self._byte = Lookup(model.byte)
         self._told: list[Lookup | None] = []  # length, open patch, flag
@@ -90,7 +77,7 @@ class HarnessDecoder:
         with recorded({**local, "encoded": model.encoder[-1]}) as seen, self.latent.filling():
             decoded = model.states(batch, torch.float32)
         last = batch.offsets[1:] - 1
-        self.logits = self.read_out(decoded.x[last])
+        self.logits = model.read_out(decoded, batch)[last]
 
         width = c.local_width // c.local_heads
         self.table = RotaryTable(width, device)
@@ -103,6 +90,8 @@ class HarnessDecoder:
         read = Patches.of(model.placed(cut, batch.offsets), batch.offsets, late=self.late).read[last]
         self.newest = decoded.latent[read]
         self.slots: list[Tensor] = []
+        self.voted: Tensor | None = None
+        """(B, V): what the newest patch's output adds to the logits."""
         self.added: Tensor | None = None
         self._give(np.arange(len(prompts)), self.newest)
 
@@ -134,7 +123,8 @@ class HarnessDecoder:
         x = self.encode(data, flags)
         if not self.late:
             self.finish(np.flatnonzero(self._begun))
-        self.logits = self.read_out(self.decode(x, *self.here, self.slots, self.added))
+        logits = self._head(self.decode(x, *self.here, self.slots, self.added))
+        self.logits = logits if self.voted is None else logits + self.voted
 
     @property
     def starts(self) -> np.ndarray:
@@ -214,14 +204,17 @@ class HarnessDecoder:
     def _give(self, rows: np.ndarray, latent: Tensor) -> None:
         """The newest patch of these rows has the latent output (N, L): what the local decoder will read of it."""
         slots, added = self.given(latent)
+        voted = None if self._latent_head is None else self._latent_head(latent)
         if len(rows) == len(self.positions):
-            self.newest, self.slots, self.added = latent, slots, added
+            self.newest, self.slots, self.added, self.voted = latent, slots, added, voted
             return
         index = torch.from_numpy(rows).to(self._device)
         self.newest = self.newest.index_copy(0, index, latent)
         self.slots = [have.index_copy(0, index, new) for have, new in zip(self.slots, slots, strict=True)]
         if self.added is not None and added is not None:
             self.added = self.added.index_copy(0, index, added)
+        if self.voted is not None and voted is not None:
+            self.voted = self.voted.index_copy(0, index, voted)
 
     def given(self, latent: Tensor) -> tuple[list[Tensor], Tensor | None]:
         """Latent outputs (N, L) -> keys and values of their slots for each decoder layer, (N, K, 2, H, E); or what is
@@ -242,32 +235,13 @@ class HarnessDecoder:
             x = block.step(len(self._encoder) + i, x, turn, place)
         return x
 
-    def mark(self) -> Mark:
-        """Where it stands, so that it can go back (to a place where no window has been moved since)."""
-        hashes = (self._open.length, self._open.value, self._open.power)
-        recent = self._grams.recent if self._grams is not None else None
-        members = [list(own) for own in self.members]
-        return Mark(self.positions, self._begun, self._last, members, hashes, recent, self.local.end)
-
-    def back(self, mark: Mark) -> None:
-        """Forget the bytes since; what the latent model has seen since is the caller's business."""
-        self.positions, self._begun, self._last = mark.positions, mark.begun, mark.last
-        self.members = [list(own) for own in mark.members]
-        self._open.length, self._open.value, self._open.power = mark.hashes
-        if self._grams is not None and mark.recent is not None:
-            self._grams.recent = mark.recent
-        self.local.end = mark.end
-
-    def read_out(self, x: Tensor) -> Tensor:
-        """Decoder states (N, D) -> logits (N, V)."""
-        return self._head(x)
-
     def keep(self, rows: Sequence[int]) -> None:
         host, index = np.array(rows), torch.tensor(rows, device=self._device)
         self.positions, self.patches, self._begun = self.positions[host], self.patches[host], self._begun[host]
         self.logits, self.newest, self._last = self.logits[index], self.newest[index], self._last[index]
         self.slots = [slots[index] for slots in self.slots]
         self.added = None if self.added is None else self.added[index]
+        self.voted = None if self.voted is None else self.voted[index]
         self.members = [self.members[row] for row in rows]
         self.local.keep(index)
         self.latent.keep(index)

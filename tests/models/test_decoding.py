@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from typing import Any
 
@@ -16,12 +15,10 @@ from tiny import OPTIONS, SMALL, TEXT, batch_of, harness, random_starts, shaken
 from models.byte_lm import ByteLM, ByteLMConfig
 from models.decoding import modules
 from models.decoding.baselines import ByteLMDecoder, TokenLMDecoder
-from models.decoding.speculation import Speculator, best
 from models.decoding.step import HarnessDecoder
 from models.harness import Harness, Price
 from models.router import CosineRouter
 from models.token_lm import TokenLM, TokenLMConfig
-from patchers import Stream
 
 WAYS = {"compiled": modules.NARROW, "torch": 0}
 """Widths up to which parts run compiled."""
@@ -200,57 +197,3 @@ def test_far_beyond_the_window_a_step_still_says_what_the_forward_says() -> None
     for p in range(3, 600):
         decoder.step(np.array([data[p]]), told(model, starts, p))
         assert torch.allclose(decoder.logits[0], want[p + 1], atol=CLOSE), p
-
-
-# --- self-speculation
-
-
-class Strided(Stream):
-    """A cut with a memory, as streams have."""
-
-    def __init__(self) -> None:
-        self.size = 0
-
-    def push(self, byte: int) -> bool:
-        self.size += 1 + byte % 2
-        return self.size % 5 < 2
-
-
-@pytest.mark.parametrize("draft", [1, 5, 20])
-@pytest.mark.parametrize("kind", ["cut", "max", "end", "start", "router"])
-def test_self_speculation_writes_what_plain_decoding_writes(kind: str, draft: int) -> None:
-    rng = np.random.default_rng(draft)
-    if kind == "router":
-        config = dataclasses.replace(SMALL, pool="last")
-        made = shaken(Harness(config, router=CosineRouter(config.local_width, 4.0)))
-        assert isinstance(made, Harness)
-        model = made
-    elif kind == "max":
-        model = harness(None, dataclasses.replace(SMALL, pool="max", inject="add"))
-    else:
-        model = harness(None if kind == "cut" else kind)  # type: ignore[arg-type]
-    told = kind in ("cut", "max")
-    rejected = 0
-    for n in (0, 1, 9, 40):
-        prompt, starts = bytes_like_text(n, rng), random_starts(n + 1, rng)
-
-        def begun(prompt: bytes = prompt, starts: np.ndarray = starts, n: int = n) -> tuple[HarnessDecoder, Strided]:
-            cut = Strided()
-            if told:
-                starts = cut.prime(prompt)
-            known = None if kind == "router" else [starts[: n if kind == "start" else n + 1]]
-            return HarnessDecoder(model, [prompt], known), cut
-
-        decoder, cut = begun()
-        want = []
-        for _ in range(40):
-            byte, flag = best(model, decoder.logits, decoder.late and bool(decoder.positions[0] == 0))
-            want.append(int(byte[0]))
-            decoder.step(byte, np.array([cut.push(want[-1])]) if told else flag)
-        other, fresh = begun()
-        speculator = Speculator(other, fresh if told else None, copy.copy if told else None, draft)
-        assert list(speculator.bytes(40)) == want
-        rejected += speculator.drafted - speculator.accepted
-        assert speculator.drafted >= speculator.rounds > 0
-        assert other.patches[0] == other.latent.cache.counts[0]
-    assert rejected > 0

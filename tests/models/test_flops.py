@@ -35,7 +35,7 @@ from models.token_lm import TokenLM, TokenLMConfig
 
 HAND = HarnessConfig(
     local_width=4, local_heads=1, encoder_layers=1, decoder_layers=1, local_window=2, latent_width=8, latent_heads=1,
-    latent_layers=1, ngrams=(), ngram_rows=7, patch_rows=7,
+    latent_layers=1, ngrams=(), ngram_rows=7, patch_rows=7, latent_logits=False,
 )  # fmt: skip
 
 
@@ -71,6 +71,7 @@ def test_a_small_harness_by_hand() -> None:
         ({"encoder_layers": 3}, 256, False, {"local_encoder": 2 * 5552}),
         ({"decoder_layers": 2}, 256, False, {"local_decoder": 5552, "cross_attention": 960}),
         ({"latent_layers": 2}, 256, False, {"latent": 6336}),
+        ({"latent_logits": True}, 256, False, {"head": 3 * 2 * 8 * 256}),
         ({"local_window": 6}, 256, False, {"local_encoder": 160, "local_decoder": 160}),  # 21 pairs, not 11
         ({"ngrams": (3, 4), "ngram_rows": 1000}, 256, False, {}),  # lookups cost nothing
         ({"pool": "last"}, 256, True, {"cross_attention": -1152, "latent": 192, "local_encoder": 6 * 2 * 2 * 16}),
@@ -82,6 +83,13 @@ def test_what_each_option_adds(options: dict[str, Any], outputs: int, routed: bo
     base = harness_flops(HAND, 256, shapes)
     parts = harness_flops(dataclasses.replace(HAND, **options), outputs, shapes, routed)
     assert {name: parts[name] - base[name] for name in parts if parts[name] != base[name]} == more
+
+
+def test_without_latent_steps_every_window_has_one_patch() -> None:
+    told = dataclasses.replace(HAND, latent_patches="document")
+    assert harness_flops(told, 256, Shapes(np.array([6]), np.array([3]))) == harness_flops(
+        HAND, 256, Shapes(np.array([6]), np.array([1]))
+    )
 
 
 def test_baselines_by_hand() -> None:
@@ -176,7 +184,7 @@ COMPONENT_OF = {
     "local_encoder": ("encoder", "router"),
     "local_decoder": ("decoder", "blocks"),
     "cross_attention": ("queries", "readers"),
-    "head": ("head",),
+    "head": ("head", "latent_head"),
 }
 
 

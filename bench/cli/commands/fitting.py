@@ -1,4 +1,4 @@
-"""`patchbench fit` and `agree`: what a sweep over budgets says, and what a small suite foretells, from records alone."""
+"""`patchbench fit` and `agree`: what a sweep over budgets says, and what a small suite foretells; from records."""
 
 import json
 from typing import Annotated

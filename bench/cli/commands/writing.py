@@ -34,41 +34,32 @@ def generate(
     top_p: TopP = None,
     seed: Seed = 0,
     utf8: Utf8Option = False,
-    draft: Annotated[
-        int | None, typer.Option(metavar="N", help="Self-speculation: draft N bytes past a patch's end; same text.")
-    ] = None,
     as_json: AsJson = False,
     plugin: Plugins = None,
 ) -> None:
     """Go on with a prompt, byte by byte, with a model that a run has trained."""
-    from bench.evaluation.generation import Screen, Wish, speculated, speculator, stream
+    from bench.evaluation.generation import Screen, Wish, stream
     from bench.training.checkpoint import load_model
     from models.decoding.generate import Limits
     from models.decoding.sampling import Sampling
 
     load_plugins(plugin)
     ends = tuple(os.fsencode(text) for text in until or [])
-    wish = Wish(Limits(max_bytes, ends, utf8), Sampling(temperature, top_k, top_p), seed, draft)
+    wish = Wish(Limits(max_bytes, ends, utf8), Sampling(temperature, top_k, top_p), seed)
     begins = _prompt(prompt, prompt_file)
     model = load_model(checkpoint)
-    quick = speculator(model.module, model.patcher, begins, draft) if draft is not None else None
-    steps = speculated(quick, wish.limits) if quick else stream(model.module, model.patcher, [begins], wish)
     written, done, screen = b"", None, Screen(sys.stdout)
-    for pieces in steps:
+    for pieces in stream(model.module, model.patcher, [begins], wish):
         written, done = written + pieces[0].data, pieces[0].done
         if not as_json:
             screen.show(pieces[0].data, final=done is not None)
     if as_json:
         text = {"prompt": begins.decode(errors="replace"), "text": written.decode(errors="replace")}
         told = {**text, "hex": written.hex(), "bytes": len(written), "ended_by": done}
-        if quick is not None:
-            told |= {"drafted": quick.drafted, "accepted": quick.accepted}
         print(json.dumps(told, indent=1))
         return
     if sys.stdout.isatty():
         print()
-    if quick is not None:
-        print(f"{quick.acceptance:.0%} of {quick.drafted} drafted bytes stayed", file=sys.stderr)
 
 
 def trace(

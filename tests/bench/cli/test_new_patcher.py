@@ -70,7 +70,7 @@ def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[st
         ("numpy", "'numpy' would hide a Python name or module"),
         ("patchers", "'patchers' would hide"),
         ("string", "'string' would hide"),
-        ("none", "'none' would hide"),
+        ("none", "there is a patcher 'none' already"),
         ("patcher", "'patcher' would hide"),
     ],
 )

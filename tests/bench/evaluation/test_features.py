@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from test_scoring import model_of
 from tiny import SMALL, TEXT, documents, shaken
+from torch import nn
 
 from bench.evaluation.byte_model import CutModel
 from models.harness import Harness, HarnessConfig
@@ -144,6 +145,8 @@ def test_stride_patches_by_hand() -> None:
 def test_the_head_reads_these_states(kind: str) -> None:
     """What has read byte t, or a token, gives the cost of what comes next."""
     m, doc = model(kind), TEXT[:30]
+    if isinstance(m.module, Harness) and m.module.latent_head is not None:
+        nn.init.zeros_(m.module.latent_head.weight)
     where: Place = "patch" if kind == "token_lm" else "byte"
     found = m.features([doc], (where,))[where][0].vectors
     logits = found.astype(float) @ m.module.head.weight.detach().numpy().T  # type: ignore[union-attr, operator]

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_kinds import KINDS, learnt, uncached, uncached_end, wish
 from tiny import OPTIONS, SMALL, TEXT, batch_of, harness, token_lm
-from torch import nn
 
 import patchers
 from bench.evaluation.generation import can_write, continuations, stream
@@ -287,29 +286,3 @@ def test_a_published_vocabulary_can_be_written_with() -> None:
     spelled = patcher.tokens()  # type: ignore[attr-defined]
     assert b"".join(spelled[i] for i in patcher.encode(TEXT)[0]) == TEXT  # type: ignore[attr-defined]
     assert (len(spelled), spelled[0]) == (100256, b"!")
-
-
-@pytest.mark.parametrize("kind", ["stride", "entropy", "end", "start", "router", "transformer"])
-def test_self_speculation_writes_the_same_text(kind: str) -> None:
-    """100 prompts over all kinds of cuts, whose streams are copied when a draft is rejected."""
-    if kind == "transformer":
-        tiny = {"model": "transformer", "width": 16, "layers": 1, "heads": 2, "window": 8, "train_bytes": 5000}
-        module: nn.Module = harness()
-        patcher: Patcher | None = patchers.create("entropy", **tiny, threshold=4.0).fit([TEXT * 20])
-    else:
-        module, patcher = KINDS[kind]()
-    rng = np.random.default_rng(0)
-    prompts = [b"", *(bytes(rng.choice(np.frombuffer(TEXT, np.uint8), int(rng.integers(1, 40)))) for _ in range(16))]
-    plain = continuations(module, patcher, prompts, wish(30, until=(b"e", b"q")))
-    assert continuations(module, patcher, prompts, dataclasses.replace(wish(30, until=(b"e", b"q")), draft=6)) == plain
-    assert continuations(module, patcher, [b"a"], dataclasses.replace(wish(0), draft=6)) == [b""]
-
-
-def test_self_speculation_is_for_greedy_writing_with_patches() -> None:
-    for bad in (wish(4, temperature=1.0), wish(4, utf8=True)):
-        with pytest.raises(BenchError, match="self-speculation"):
-            dataclasses.replace(bad, draft=4)
-    with pytest.raises(BenchError, match="self-speculation"):
-        dataclasses.replace(wish(4), draft=64)
-    with pytest.raises(BenchError, match="models with patches"):
-        continuations(*KINDS["byte_lm"](), [b"a"], dataclasses.replace(wish(4), draft=4))

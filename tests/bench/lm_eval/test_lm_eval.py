@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 from model_kinds import KINDS, model_of
-from tiny import TEXT, shaken
+from tiny import TEXT, shaken, silence
 from tiny_suite import EVERY_KIND as ROWS
 from tiny_suite import tiny_suite
-from torch import nn
 
 from bench.cli.main import main
 from bench.data.config import load
@@ -88,7 +87,7 @@ class Spy(ours.PatchbenchLM):
 
 def uniform(kind: str) -> CutModel:
     model = model_of(kind)
-    nn.init.zeros_(model.module.head.weight)  # type: ignore[arg-type, union-attr]
+    silence(model.module)
     return model
 
 

@@ -5,7 +5,7 @@ from math import isnan
 import pytest
 from record_builder import make_record
 
-from bench.records.agreement import Agreement, Pair, agreement, at_budget, share_of
+from bench.records.agreement import Agreement, Order, Pair, agreement, at_budget, share_of
 from bench.records.record import Record
 from patchers import BenchError
 
@@ -50,7 +50,8 @@ def test_a_suite_agrees_with_itself_and_not_with_its_reverse() -> None:
 
 def test_the_interval_is_over_rows() -> None:
     """With rows drawn again, a pair counts as often as both of its rows were drawn together."""
-    alike, unlike = ("better", "better"), ("worse", "better")
+    alike: tuple[Order, Order] = ("better", "better")
+    unlike: tuple[Order, Order] = ("worse", "better")
     pairs = [Pair(("a", "b"), *alike), Pair(("a", "c"), *unlike), Pair(("b", "c"), *alike)]
     share = share_of(pairs)
     assert share.value == pytest.approx(2 / 3)

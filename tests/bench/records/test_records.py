@@ -256,7 +256,6 @@ OWNER = """
     import sys, time
     from pathlib import Path
     from bench import records
-from bench.records import record as record_module
     with records.claim(Path(sys.argv[1]), "quick", "a-s0-1") as mine:
         print(mine, flush=True)
         time.sleep(60)
@@ -329,7 +328,6 @@ def test_two_processes_share_the_runs_and_repeat_none(tmp_path: Path) -> None:
         sys.path.insert(0, "tests")
         from record_builder import make_record
         from bench import records
-from bench.records import record as record_module
         results = Path(sys.argv[1])
         for seed in range(8):
             record = make_record("stride", seed, documents=3)

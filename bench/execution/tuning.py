@@ -1,0 +1,292 @@
+"""Random search over a suite's sizes and training, the same for every kind of model (Bergstra & Bengio 2012).
+
+A file of its own says what is tried:
+
+    suite: study                  # data, rows, and the values that are not tried
+    rows: [entropy, none-grown]   # each is searched for itself
+    seed: 0
+    flops_per_byte: 1.1e6         # every trial costs this, within `tolerance`
+    rounds:
+      - {trials: 12, bytes: 4_000_000}
+      - {best: 3, bytes: 16_000_000}     # of the round before
+    sensitivity: [0.5, 2]         # of train.lr, around the best of the last round
+    space:
+      train.lr: {low: 1e-3, high: 16e-3}                     # log-uniform
+      train.batch_bytes: [4096, 8192]                        # one of these
+      local:                                                 # values that go together
+        - {options.local_width: 64, options.local_heads: 2}
+
+Keys are those of a row. `only: {ROW: {...}}` gives a row parts of the space of its own, null for one that it has not.
+Which values a trial has depends on the seed, the row and the number of the trial alone, so that a search goes on where
+it stopped and several processes may take part. The score is bits per byte of calibration text; the test split is never
+read.
+
+Every trial is a line of `results/tuning/NAME.jsonl`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field
+from scipy.stats import loguniform
+from sklearn.model_selection import ParameterSampler
+
+from bench.data.config import Data
+from bench.execution.run import best_device
+from bench.execution.task_inputs import byte_model
+from bench.suites.config import Suite, load_suite
+from bench.system.files import locked
+from bench.system.yaml import dataclass_from_mapping, parse
+from bench.training.loop import TrainingFailed, train
+from bench.training.matching import expected, prepare_matched
+from bench.training.prepare import after_training, flops, make_model
+from patchers.errors import BenchError
+from patchers.registry import nearest
+
+Values = dict[str, Any]
+"""What a trial changes of a row, by dotted key."""
+
+LOOKED_AT = 300
+"""Draws for one trial before the search gives up: with so few that cost what they should, something else is wrong."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """Trials of one length; those of the first are drawn, those of the others are the best of the round before."""
+
+    bytes: Annotated[int, Field(gt=0)]
+    trials: Annotated[int, Field(gt=0)] | None = None
+    best: Annotated[int, Field(gt=0)] | None = None
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search as it stands in its file."""
+
+    suite: str
+    rows: tuple[str, ...]
+    rounds: tuple[Round, ...]
+    space: dict[str, Any]
+    seed: Annotated[int, Field(ge=0)] = 0
+    flops_per_byte: Annotated[float, Field(gt=0)] | None = None
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    sensitivity: tuple[float, ...] = ()
+    calibration_bytes: Annotated[int, Field(gt=0)] = 500_000
+    only: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By row: what it has in place of parts of `space`; null for a part that it has not."""
+
+    def space_of(self, row: str) -> dict[str, Any]:
+        merged = {**self.space, **self.only.get(row, {})}
+        return {key: value for key, value in merged.items() if value is not None}
+
+
+def load_search(path: Path) -> Search:
+    """Raises BenchError, naming the place, for what is no search."""
+    try:
+        tree = parse(path.read_text(encoding="utf-8"), path.name)
+    except (OSError, UnicodeDecodeError) as error:
+        raise BenchError(f"cannot read {path}: {error}") from error
+    search = dataclass_from_mapping(Search, tree.value, tree.at())
+    for index, one in enumerate(search.rounds):
+        wanted, other = ("trials", "best") if index == 0 else ("best", "trials")
+        if getattr(one, wanted) is None or getattr(one, other) is not None:
+            raise (tree.at("rounds") / index).error(f"the {'first' if index == 0 else 'later'} rounds say `{wanted}`")
+    for row in search.only:
+        if row not in search.rows:
+            raise tree.at("only", row).error(f"no row of this search{nearest(row, list(search.rows))}")
+    return search
+
+
+def draws(space: Mapping[str, Any], seed: int, row: str) -> Iterator[Values]:
+    """Endless draws; the n-th depends on the seed, the row and n alone."""
+    distributions: dict[str, Any] = {}
+    for key, value in sorted(space.items()):
+        if isinstance(value, Mapping):
+            distributions[key] = loguniform(float(value["low"]), float(value["high"]))
+        else:
+            distributions[key] = list(value)
+    digest = hashlib.sha256(f"{seed}:{row}".encode()).digest()
+    sampler = ParameterSampler(distributions, n_iter=10**9, random_state=int.from_bytes(digest[:4], "big"))
+    for drawn in sampler:
+        out: Values = {}
+        for key, value in drawn.items():
+            if isinstance(value, Mapping):  # values that go together
+                out |= value
+            else:
+                out[key] = float(f"{float(value):.3g}") if isinstance(space[key], Mapping) else value
+        yield out
+
+
+def with_values(search: Search, row: str, values: Values, train_bytes: int) -> Suite:
+    """The search's suite, of this row alone, at these values."""
+    settings = {**values, "train.bytes": train_bytes}
+    return load_suite(search.suite, [f"rows.{row}.{key}={json.dumps(value)}" for key, value in settings.items()])
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is tried, and what came of it."""
+
+    row: str
+    stage: str
+    """`0`, `1`, ... of the round, or `sensitivity xF`."""
+    number: int
+    values: Values
+    bytes: int
+    bpb: float | None = None
+    """Bits per byte of calibration text; None where the training diverged."""
+    flops_per_byte: float = math.nan
+    seconds: float = 0.0
+    steps: int = 0
+
+    @property
+    def name(self) -> tuple[str, str, int]:
+        return self.row, self.stage, self.number
+
+
+class Tuning:
+    """A search on one results folder, as one of possibly many processes sees it."""
+
+    def __init__(self, path: Path, results: Path, say: Any = print) -> None:
+        self.search, self.say = load_search(path), say
+        self.log = results / "tuning" / f"{path.stem}.jsonl"
+        self.cache = results / "cache"
+        self.locks = results / "tuning" / "locks"
+
+    def done(self) -> dict[tuple[str, str, int], Trial]:
+        lines = self.log.read_text(encoding="utf-8").splitlines() if self.log.exists() else []
+        trials = [Trial(**json.loads(line)) for line in lines]
+        return {trial.name: trial for trial in trials}
+
+    def run(self, rows: Sequence[str] = ()) -> None:
+        """Do what is missing, of these rows alone where some are named."""
+        for index, one in enumerate(self.search.rounds):
+            for row in rows or self.search.rows:
+                for trial in self.trials_of(row, index, one):
+                    self.attempt(trial)
+        for row in rows or self.search.rows:
+            for trial in self.sensitivity_of(row):
+                self.attempt(trial)
+
+    def trials_of(self, row: str, index: int, one: Round) -> Iterator[Trial]:
+        if index == 0:
+            assert one.trials is not None
+            yield from (Trial(row, "0", n, values, one.bytes) for n, values in self._feasible(row, one))
+            return
+        assert one.best is not None
+        for rank, before in enumerate(self.ranking(row, str(index - 1))[: one.best]):
+            yield Trial(row, str(index), rank, before.values, one.bytes)
+
+    def sensitivity_of(self, row: str) -> Iterator[Trial]:
+        last = len(self.search.rounds) - 1
+        ranked = self.ranking(row, str(last))
+        for factor in self.search.sensitivity if ranked else ():
+            best = ranked[0]
+            rate = float(f"{best.values['train.lr'] * factor:.3g}")
+            yield Trial(row, f"sensitivity x{factor:g}", 0, {**best.values, "train.lr": rate}, best.bytes)
+
+    def ranking(self, row: str, stage: str) -> list[Trial]:
+        """The trials of a round that have a number, best first."""
+        found = [t for t in self.done().values() if (t.row, t.stage) == (row, stage) and t.bpb is not None]
+        return sorted(found, key=lambda trial: trial.bpb or math.inf)
+
+    def _feasible(self, row: str, one: Round) -> Iterator[tuple[int, Values]]:
+        """The draws that cost what they should; FLOPs depend on sizes and cuts alone, so nothing is trained for it."""
+        assert one.trials is not None
+        found = looked = 0
+        for values in draws(self.search.space_of(row), self.search.seed, row):
+            looked += 1
+            if looked > LOOKED_AT * (found + 1):
+                raise BenchError(
+                    f"of {looked} draws for row {row!r} {found} cost {self.search.flops_per_byte:g} FLOPs a "
+                    f"byte, within {self.search.tolerance:.0%}: widen `space`, or raise `tolerance`"
+                )
+            if not self._fits(row, values):
+                continue
+            yield found, values
+            found += 1
+            if found == one.trials:
+                return
+
+    def _fits(self, row: str, values: Values) -> bool:
+        wanted = self.search.flops_per_byte
+        if wanted is None:
+            return True
+        try:
+            suite = with_values(self.search, row, values, 1_000_000)
+            prepared, _ = prepare_matched(suite, suite.row(row), self.data(suite), self.cache, lambda message: None)
+        except BenchError:  # sizes that do not go together
+            return False
+        return abs(flops(expected(prepared))["total"] / wanted - 1) <= self.search.tolerance
+
+    def data(self, suite: Suite) -> Data:
+        from bench.data import store
+
+        if not hasattr(self, "_data"):
+            self._data = store.load(suite.data, self.cache, lambda message: None)
+        return self._data
+
+    def attempt(self, trial: Trial) -> None:
+        """Do a trial, unless it is done or another process is at it."""
+        slug = "-".join(map(str, trial.name)).replace(" ", "-")
+        with locked(self.locks / f"{slug}.lock", 0.0) as mine:
+            if not mine or trial.name in self.done():
+                return
+            found = self.tried(trial)
+            with locked(self.locks / "log.lock", -1.0), self.log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(vars(found)) + "\n")
+        bpb = "diverged" if found.bpb is None else f"{found.bpb:.4f} bits/byte"
+        self.say(f"{trial.row} {trial.stage} #{trial.number}: {bpb}, {found.seconds:.0f} s, {json.dumps(trial.values)}")
+
+    def tried(self, trial: Trial) -> Trial:
+        suite = with_values(self.search, trial.row, trial.values, trial.bytes)
+        data, device, seed = self.data(suite), best_device(), suite.seeds[0]
+        prepared, _ = prepare_matched(suite, suite.row(trial.row), data, self.cache, lambda message: None)
+        model = make_model(prepared.row, prepared.patcher, seed)
+        began = time.perf_counter()
+        try:
+            progress = train(model, prepared.train, prepared.row.train, seed, device)
+        except TrainingFailed:
+            return replace(trial, seconds=round(time.perf_counter() - began, 1))
+        prepared = after_training(prepared, model, data, lambda message: None)
+        texts: list[bytes] = []
+        for document in data.calibration.documents:
+            texts.append(document.data)
+            if sum(map(len, texts)) >= self.search.calibration_bytes:
+                break
+        nats = byte_model(prepared, model, device).nats(texts)
+        bpb = sum(float(n.sum()) for n in nats) / math.log(2) / sum(map(len, texts))
+        return replace(
+            trial,
+            bpb=round(bpb, 5),
+            flops_per_byte=round(flops(prepared)["total"]),
+            seconds=round(progress.seconds, 1),
+            steps=progress.step,
+        )
+
+
+def best_values(tuning: Tuning, row: str) -> Trial | None:
+    """The best of the last round that has any."""
+    for index in reversed(range(len(tuning.search.rounds))):
+        ranked = tuning.ranking(row, str(index))
+        if ranked:
+            return ranked[0]
+    return None
+
+
+def as_yaml(values: Values) -> str:
+    """Values as a row of a suite has them."""
+    tree: dict[str, Any] = {}
+    for key, value in values.items():
+        section, _, name = key.partition(".")
+        tree.setdefault(section, {})[name] = value
+    return str(yaml.safe_dump(tree, sort_keys=True, default_flow_style=None)).strip()

@@ -1,0 +1,106 @@
+"""The search over sizes and training, on a suite so small that it takes seconds."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_suite import write_suite
+
+from bench.evaluation.byte_model import CutModel
+from bench.execution.tuning import Tuning, as_yaml, best_values, draws, load_search
+from bench.suites.config import load_suite
+from patchers import BenchError
+
+SPACE = {"train.lr": {"low": 1e-3, "high": 2e-2}, "local": [{"options.local_width": 16}, {"options.local_width": 32}]}
+
+
+def write_search(folder: Path, **changes: Any) -> Path:
+    suite = write_suite(folder, rows={"stride": {"patcher": "stride"}, "none": {"patcher": "none"}})
+    search = {
+        "suite": str(suite),
+        "rows": ["stride", "none"],
+        "rounds": [{"trials": 2, "bytes": 4000}, {"best": 1, "bytes": 6000}],
+        "sensitivity": [0.5, 2],
+        "space": SPACE,
+        **changes,
+    }
+    path = folder / "search.yaml"
+    path.write_text(json.dumps(search))
+    return path
+
+
+def test_draws_depend_on_seed_row_and_number_alone() -> None:
+    first = list(itertools.islice(draws(SPACE, 0, "stride"), 5))
+    assert list(itertools.islice(draws(SPACE, 0, "stride"), 3)) == first[:3]
+    assert list(itertools.islice(draws(SPACE, 0, "none"), 5)) != first
+    assert list(itertools.islice(draws(SPACE, 1, "stride"), 5)) != first
+    assert all(1e-3 <= one["train.lr"] <= 2e-2 for one in first)
+    assert {one["options.local_width"] for one in itertools.islice(draws(SPACE, 0, "stride"), 20)} == {16, 32}
+
+
+def test_a_search_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    path = write_search(tmp_path)
+    heard: list[str] = []
+    tuning = Tuning(path, tmp_path / "results", heard.append)
+    tuning.run(["stride"])
+    assert len(heard) == 2 + 1 + 2, "two trials, the best of them for longer, and the two of its rate"
+    lines = tuning.log.read_text().splitlines()
+    trials = [json.loads(line) for line in lines]
+    assert {trial["row"] for trial in trials} == {"stride"}
+    first, second = sorted((t for t in trials if t["stage"] == "0"), key=lambda t: t["bpb"])
+    verified = next(t for t in trials if t["stage"] == "1")
+    assert (verified["values"], verified["bytes"]) == (first["values"], 6000)
+    rates = [t["values"]["train.lr"] / first["values"]["train.lr"] for t in trials if t["stage"].startswith("sens")]
+    assert rates == pytest.approx([0.5, 2], rel=0.01)
+    assert first["bpb"] <= second["bpb"] < 10
+    best = best_values(tuning, "stride")
+    assert best is not None
+    assert best.values == first["values"]
+
+    tuning.log.write_text("\n".join(lines[:1]) + "\n")  # as if it had been killed after the first
+    heard.clear()
+    tuning.run()
+    again = [json.loads(line) for line in tuning.log.read_text().splitlines()]
+    mine = {(t["stage"], t["number"]): t["bpb"] for t in again if t["row"] == "stride"}
+    assert mine == {(t["stage"], t["number"]): t["bpb"] for t in trials}, "the same trials, the same numbers"
+    assert len(heard) == 4 + 5, "what was missing of the first row, and the second"
+
+
+def test_every_trial_costs_what_it_should(tmp_path: Path) -> None:
+    cheap = Tuning(write_search(tmp_path, flops_per_byte=1e3), tmp_path / "results", print)
+    with pytest.raises(BenchError, match="cost 1000 FLOPs a byte, within 10%: widen `space`, or raise `tolerance`"):
+        next(cheap.trials_of("none", 0, cheap.search.rounds[0]))
+
+
+def test_the_test_split_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores stay as they are when the test split is another."""
+    tuning = Tuning(write_search(tmp_path), tmp_path / "results", print)
+    trial = next(iter(tuning.trials_of("none", 0, tuning.search.rounds[0])))
+    asked: list[bytes] = []
+
+    def heard(self: CutModel, docs: list[bytes]) -> list[np.ndarray]:
+        asked.extend(docs)
+        return whole(self, docs)
+
+    data = tuning.data(load_suite(str(tmp_path / "tiny.yaml")))
+    whole = CutModel.nats
+    monkeypatch.setattr(CutModel, "nats", heard)
+    assert tuning.tried(trial).bpb is not None
+    assert set(asked) <= {document.data for document in data.calibration.documents}
+    assert not set(asked) & {document.data for document in data.test.documents}
+
+
+def test_what_is_no_search_is_said(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match=r"rounds\[?.?0.*the first rounds say `trials`"):
+        load_search(write_search(tmp_path, rounds=[{"best": 1, "bytes": 4000}]))
+    with pytest.raises(BenchError, match="no row of this search"):
+        load_search(write_search(tmp_path, only={"strid": {}}))
+
+
+def test_values_as_yaml() -> None:
+    assert as_yaml({"train.lr": 0.004, "options.local_width": 64}) == "options: {local_width: 64}\ntrain: {lr: 0.004}"
