@@ -48,7 +48,7 @@ from bench.system.files import locked
 from bench.system.yaml import dataclass_from_mapping, parse
 from bench.training.loop import TrainingFailed, train
 from bench.training.matching import expected, prepare_matched
-from bench.training.prepare import after_training, flops, make_model
+from bench.training.prepare import Prepared, after_training, flops, make_model, prepare
 from patchers.errors import BenchError
 from patchers.registry import nearest
 
@@ -129,7 +129,8 @@ def draws(space: Mapping[str, Any], seed: int, row: str) -> Iterator[Values]:
 def with_values(search: Search, row: str, values: Values, train_bytes: int) -> Suite:
     """The search's suite, of this row alone, at these values."""
     settings = {**values, "train.bytes": train_bytes}
-    return load_suite(search.suite, [f"rows.{row}.{key}={json.dumps(value)}" for key, value in settings.items()])
+    changes = [f"rows.{row}.{key}={json.dumps(value)}" for key, value in settings.items()]
+    return load_suite(search.suite, [*changes, "sweep={}"])
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,7 @@ class Tuning:
         self.log = results / "tuning" / f"{path.stem}.jsonl"
         self.cache = results / "cache"
         self.locks = results / "tuning" / "locks"
+        self._prepared: dict[str, Prepared] = {}
 
     def done(self) -> dict[tuple[str, str, int], Trial]:
         lines = self.log.read_text(encoding="utf-8").splitlines() if self.log.exists() else []
@@ -203,14 +205,19 @@ class Tuning:
         """The draws that cost what they should; FLOPs depend on sizes and cuts alone, so nothing is trained for it."""
         assert one.trials is not None
         found = looked = 0
+        refused = ""
         for values in draws(self.search.space_of(row), self.search.seed, row):
             looked += 1
             if looked > LOOKED_AT * (found + 1):
                 raise BenchError(
                     f"of {looked} draws for row {row!r} {found} cost {self.search.flops_per_byte:g} FLOPs a "
-                    f"byte, within {self.search.tolerance:.0%}: widen `space`, or raise `tolerance`"
+                    f"byte, within {self.search.tolerance:.0%}: widen `space`, or raise `tolerance`{refused}"
                 )
-            if not self._fits(row, values):
+            try:
+                if not self._fits(row, values):
+                    continue
+            except BenchError as error:  # sizes that do not go together
+                refused = f" (the last one that was refused: {error})"
                 continue
             yield found, values
             found += 1
@@ -218,15 +225,15 @@ class Tuning:
                 return
 
     def _fits(self, row: str, values: Values) -> bool:
-        wanted = self.search.flops_per_byte
+        suite = with_values(self.search, row, values, 1_000_000)
+        one, wanted = suite.row(row), self.search.flops_per_byte
         if wanted is None:
             return True
-        try:
-            suite = with_values(self.search, row, values, 1_000_000)
-            prepared, _ = prepare_matched(suite, suite.row(row), self.data(suite), self.cache, lambda message: None)
-        except BenchError:  # sizes that do not go together
-            return False
-        return abs(flops(expected(prepared))["total"] / wanted - 1) <= self.search.tolerance
+        cut = json.dumps([row, one.patcher_options(), one.train.window])  # what FLOPs depend on, beside the sizes
+        if cut not in self._prepared:
+            self._prepared[cut] = expected(prepare(suite, one, self.data(suite), self.cache, lambda message: None))
+        prepared = replace(self._prepared[cut], row=one)
+        return abs(flops(prepared)["total"] / wanted - 1) <= self.search.tolerance
 
     def data(self, suite: Suite) -> Data:
         from bench.data import store

@@ -39,6 +39,9 @@ def table(
     reference: Reference = None,
     sort: Annotated[str | None, typer.Option(metavar="COLUMN", help="-COLUMN for the largest first.")] = None,
     group: Annotated[str | None, typer.Option(metavar="COLUMN", help="Rows with the same words together.")] = None,
+    channels: Annotated[
+        bool, typer.Option("--channels", help="Split each cut's gain over stride: told, placed, both.")
+    ] = False,
     everything: Everything = False,
 ) -> None:
     """Print the tables of records that are there; train nothing.
@@ -46,15 +49,19 @@ def table(
     Where the suite has records of its present configuration (and of the KEY=VALUEs that are given), the others are
     left out, and a note says how many.
     """
-    from bench.reporting.table import build, render
+    from bench.reporting.channels import channels_table
+    from bench.reporting.table import Comparison, build, render
 
     for name in _wanted(results, [suite] if suite else None):
         chosen = select(results, name, overrides or [], plugin or [], everything)
-        made = build(
-            *(chosen.records, _words(rows) or chosen.rows, _words(columns), reference, sort),
-            group=group,
-            preferred=chosen.columns,
-        )
+        if channels:
+            made = channels_table(Comparison(chosen.records, _words(rows) or chosen.rows))
+        else:
+            made = build(
+                *(chosen.records, _words(rows) or chosen.rows, _words(columns), reference, sort),
+                group=group,
+                preferred=chosen.columns,
+            )
         print(render(dataclasses.replace(made, notes=(*chosen.notes, *made.notes)), format.value))
 
 

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bench.reporting.plots import style
+from bench.reporting.plots.channels import channels
 from bench.reporting.plots.curves import gap, noise, noise_kinds
 from bench.reporting.plots.rows import differences, scatter
 from bench.reporting.table import Comparison
@@ -114,6 +115,12 @@ KINDS: dict[str, Kind] = {
             better=1,
             logarithmic=True,
         ),
+    ),
+    "channels": Kind(
+        "What a cut tells, and what it places",
+        "each cut's gain over plain stride by what it tells, by where it places latent steps, and by both",
+        "Paired by document and by seed. Told: no latent step follows BOS. Placed: the local model is told nothing.",
+        channels,
     ),
     "noise": Kind(
         "Bits per byte and noise",
