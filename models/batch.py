@@ -76,9 +76,8 @@ class Windows:
 class Patches:
     """The index convention of DESIGN section 3, in one place; starts are true at the beginning of every window.
 
-    Patch ids count over all windows: patch `first[w]` is BOS of window w, and a window with n starts has n patches
-    that anybody
-    reads (the patch that is still open at the end of a window is read by no position, so it is not made).
+    Patch ids count over all windows: patch `first[w]` is BOS of window w, and a window with n starts has n patches that
+    anybody reads (the patch that is still open at the end of a window is read by no position, so it is not made).
     """
 
     read: Tensor

@@ -50,7 +50,7 @@ class ByteLM(nn.Module):
         self.head = Linear(c.width, n_out)
 
     def logits(self, data: Tensor, offsets: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Data (T,) integer bytes, offsets (W + 1,): window w is data[offsets[w]:offsets[w + 1]] -> logits (T, V) in
+        """data (T,) integer bytes, offsets (W + 1,): window w is data[offsets[w]:offsets[w + 1]] -> logits (T, V) in
         `dtype`."""
         return self.head(self._states(data, offsets, dtype))[: len(data)]
 

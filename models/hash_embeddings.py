@@ -1,6 +1,6 @@
-"""Hash embeddings: of the last n bytes (BLT, section 3.2.1, eq.
+"""Hash embeddings: of the last n bytes (BLT, section 3.2.1, eq. 2-4) and of the open patch so far.
 
-2-4) and of the open patch so far. Legend: T positions in one flat vector, G gram sizes, D width.
+Legend: T positions in one flat vector, G gram sizes, D width.
 """
 
 from __future__ import annotations
@@ -27,10 +27,8 @@ def gram_rows(data: Tensor, positions: Tensor, sizes: Sequence[int], rows: int) 
     """Row of the table for each position and gram size.
 
     data (T,) int64: the byte that each position predicts; positions (T,): its place in its window. Position p holds
-    bytes 0..p-1 of its
-    window, so an n-gram fits iff p >= n. -> (T, G) int64, rows g * rows..(g + 1) * rows - 1 for size g, and G * rows
-    (padding) where
-    the gram does not fit.
+    bytes 0..p-1 of its window, so an n-gram fits iff p >= n. -> (T, G) int64, rows g * rows..(g + 1) * rows - 1 for
+    size g, and G * rows (padding) where the gram does not fit.
     """
     out = torch.empty(len(data), len(sizes), dtype=torch.int64, device=data.device)
     value = torch.zeros_like(data)
@@ -100,7 +98,7 @@ class KeptGradients:
 
 
 def look_up(table: Tensor, rows: Tensor, skip: int | None = None) -> Tensor:
-    """Table (N, D), rows (T, G) -> (T, D): the sum of the rows of each position, without row `skip`."""
+    """table (N, D), rows (T, G) -> (T, D): the sum of the rows of each position, without row `skip`."""
     found: Tensor = _Lookup.apply(table, rows, skip)
     return found
 
@@ -120,7 +118,7 @@ class NgramEmbedding(nn.Module):
         self.table = nn.Parameter(torch.zeros(len(self.sizes) * self.rows + 1, width))
 
     def forward(self, data: Tensor, positions: Tensor, dtype: torch.dtype) -> Tensor:
-        """Data (T,), positions (T,) -> (T, D)."""
+        """data (T,), positions (T,) -> (T, D)."""
         rows = gram_rows(data, positions, self.sizes, self.rows)
         return look_up(self.table, rows, len(self.sizes) * self.rows).to(dtype)
 
@@ -201,7 +199,7 @@ class PatchStateEmbedding(nn.Module):
             self.patch = nn.Parameter(torch.zeros(self.rows, width))
 
     def forward(self, data: Tensor, starts: Tensor, positions: Tensor, dtype: torch.dtype) -> Tensor:
-        """Data, starts, positions (T,) -> (T, D).
+        """data, starts, positions (T,) -> (T, D).
 
         `starts[p]` itself is read only if the model knows it before it predicts byte p.
         """

@@ -54,10 +54,7 @@ class _RMSNorm(torch.autograd.Function):
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square norm over the last axis (Zhang & Sennrich 2019, eq.
-
-    4).
-    """
+    """Root-mean-square norm over the last axis (Zhang & Sennrich 2019, eq. 4)."""
 
     def __init__(self, width: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -70,7 +67,7 @@ class RMSNorm(nn.Module):
 
 
 class _SwiGLU(torch.autograd.Function):
-    """Silu(gate) * up over the two halves of the last axis, the gradient written straight into one tensor."""
+    """silu(gate) * up over the two halves of the last axis, the gradient written straight into one tensor."""
 
     @staticmethod
     def forward(ctx: Any, both: Tensor) -> Tensor:
@@ -92,10 +89,7 @@ class _SwiGLU(torch.autograd.Function):
 
 
 class SwiGLU(nn.Module):
-    """Down(silu(gate(x)) * up(x)) (Shazeer 2020, eq.
-
-    6); the hidden width makes it as large as a 4x MLP.
-    """
+    """down(silu(gate(x)) * up(x)) (Shazeer 2020, eq. 6); the hidden width makes it as large as a 4x MLP."""
 
     def __init__(self, width: int, hidden: int | None = None) -> None:
         super().__init__()
@@ -114,10 +108,9 @@ def swiglu_hidden(width: int) -> int:
 
 
 class Rope:
-    """Rotary tables for given positions (Su et al.
+    """Rotary tables for given positions (Su et al. 2021, eq. 34), theta 10,000.
 
-    2021, eq. 34), theta 10,000.     `rope(positions (T,), dtype)` gives cos and sin of shape (T, 1, E), laid out for
-    the rotate-half form.
+    `cos` and `sin` have shape (T, 1, E), laid out for the rotate-half form.
     """
 
     def __init__(self, head_width: int, positions: Tensor, dtype: torch.dtype) -> None:
@@ -137,7 +130,7 @@ class Rope:
         return Turns(tables[0], tables[1], self.half)
 
     def rotate(self, x: Tensor) -> Tensor:
-        """X (T, n, E) turned by its position's angles."""
+        """x (T, n, E) turned by its position's angles."""
         out: Tensor = _Rotate.apply(x, self.cos, self.sin, self.half)
         return out
 
@@ -168,7 +161,7 @@ class LocalMask:
     """
 
     def __init__(self, sequence: Tensor, window: int, dtype: torch.dtype) -> None:
-        """Sequence (T,): id of the sequence that a position belongs to; T is a multiple of the window."""
+        """sequence (T,): id of the sequence that a position belongs to; T is a multiple of the window."""
         self.window, self.dtype = window, dtype
         self.own = sequence.view(-1, window)
         self.before = torch.cat((torch.full_like(self.own[:1], -2), self.own[:-1]))
@@ -195,7 +188,7 @@ class LocalMask:
         return out
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Q, k, v (T, H, E) -> (T, H * E)."""
+        """q, k, v (T, H, E) -> (T, H * E)."""
         t, h, e = q.shape
         blocks = t // self.window
 
@@ -213,7 +206,7 @@ class RowMask:
     """Full causal attention within rows of packed sequences: position i sees j <= i of the same sequence."""
 
     def __init__(self, sequence: Tensor, dtype: torch.dtype) -> None:
-        """Sequence (R, C): id of the sequence at each place of a row; padding has an id of its own."""
+        """sequence (R, C): id of the sequence at each place of a row; padding has an id of its own."""
         self.sequence, self.dtype = sequence, dtype
 
     @cached_property
@@ -236,7 +229,7 @@ class RowMask:
         return out
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Q, k, v (R * C, H, E) -> (R * C, H * E)."""
+        """q, k, v (R * C, H, E) -> (R * C, H * E)."""
         t, h, e = q.shape
         rows = [x.view(*self.sequence.shape, h, e).transpose(1, 2) for x in (q, k, v)]
         out = F.scaled_dot_product_attention(rows[0], rows[1], rows[2], attn_mask=self.bias)

@@ -105,7 +105,7 @@ class PackedTransformer(nn.Module):
         self.norm = RMSNorm(width)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """X (P, D), lengths (W,) summing to P -> (P, D): position i of a sequence has seen positions 0..i of it.
+        """x (P, D), lengths (W,) summing to P -> (P, D): position i of a sequence has seen positions 0..i of it.
 
         Positions beyond the last sequence, where lengths sum to less than P, come back with values that mean nothing.
         """

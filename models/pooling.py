@@ -15,7 +15,7 @@ from models.layers import Linear, RMSNorm
 
 
 def segment_sum(x: Tensor, member: Tensor, count: int) -> Tensor:
-    """X (T, D), member (T,) in 0..count, where `count` is dropped -> (count, D)."""
+    """x (T, D), member (T,) in 0..count, where `count` is dropped -> (count, D)."""
     return x.new_zeros(count + 1, *x.shape[1:]).index_add(0, member, x)[:count]
 
 
@@ -35,7 +35,7 @@ def last_of(member: Tensor, count: int) -> Tensor:
 
 
 def pool(x: Tensor, member: Tensor, count: int, how: str) -> Tensor:
-    """X (T, D) -> (P, D) by `max`, `mean` or `last`."""
+    """x (T, D) -> (P, D) by `max`, `mean` or `last`."""
     if how == "last":
         return x.index_select(0, last_of(member, count))
     if how == "mean":
@@ -161,7 +161,7 @@ class PatchQueries(nn.Module):
         self.query, self.key_value, self.out = Linear(width, width), Linear(width, 2 * width), Linear(width, width)
 
     def forward(self, x: Tensor, member: Tensor, count: int) -> Tensor:
-        """X (T, D), member (T,) -> (P, K, D)."""
+        """x (T, D), member (T,) -> (P, K, D)."""
         d = x.shape[1]
         slots = self.expand(pool(x, member, count, "max")).view(count, self.slots, d)
         query = self.query(self.query_norm(slots))
@@ -181,7 +181,7 @@ class PatchReader(nn.Module):
         self.query, self.key_value, self.out = Linear(width, width), Linear(width, 2 * width), Linear(width, width)
 
     def forward(self, x: Tensor, slots: Tensor, read: Tensor) -> Tensor:
-        """X (T, D), slots (P, K, D), read (T,) -> the addition to x, (T, D)."""
+        """x (T, D), slots (P, K, D), read (T,) -> the addition to x, (T, D)."""
         p, k, d = slots.shape
         both = self.key_value(self.slot_norm(slots)).view(p, k, 2, d)
         mixed: Tensor = _Read.apply(self.query(self.query_norm(x)), both, read, self.heads)

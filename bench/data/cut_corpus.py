@@ -70,7 +70,7 @@ class CutDocuments:
         return Ranks(self.cuts.starts)
 
     def windows(self, spans: np.ndarray) -> Windows:
-        """Spans (W, 2) of begin and end in the flat vector, none across a document's end -> one batch."""
+        """spans (W, 2) of begin and end in the flat vector, none across a document's end -> one batch."""
         import torch  # which processes that only cut have no use for, and a quarter of a gigabyte
 
         from models.batch import Windows

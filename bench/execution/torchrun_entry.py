@@ -2,10 +2,9 @@
 `torchrun --standalone --nproc-per-node=2 -m bench.execution.torchrun_entry SUITE ...`.
 
 Every rank does the same steps (`bench.system.distributed`); `launch.parallel`, `micro_bytes` and `recompute` say how a
-model is spread.
-`patchbench run` begins this where a suite has `launch: {devices: N}`. Killed ranks are begun again by torchrun
-(`--max-restarts`) and go on from the last checkpoint, as does another number of ranks. A run that fails has a record
-that says so, and the exit code is 0 all the same: torchrun would train it again.
+model is spread. `patchbench run` begins this where a suite has `launch: {devices: N}`. Killed ranks are begun again by
+torchrun (`--max-restarts`) and go on from the last checkpoint, as does another number of ranks. A run that fails has a
+record that says so, and the exit code is 0 all the same: torchrun would train it again.
 """
 
 from __future__ import annotations

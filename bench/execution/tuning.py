@@ -32,6 +32,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -172,9 +173,11 @@ class Tuning:
     def run(self, rows: Sequence[str] = ()) -> None:
         """Do what is missing, of these rows alone where some are named."""
         for index, one in enumerate(self.search.rounds):
-            for row in rows or self.search.rows:
-                for trial in self.trials_of(row, index, one):
-                    self.attempt(trial)
+            by_row = [self.trials_of(row, index, one) for row in rows or self.search.rows]
+            for together in zip_longest(*by_row):  # so that no row is ahead of the others where a search is stopped
+                for trial in together:
+                    if trial is not None:
+                        self.attempt(trial)
         for row in rows or self.search.rows:
             for trial in self.sensitivity_of(row):
                 self.attempt(trial)

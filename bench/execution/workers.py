@@ -28,13 +28,16 @@ from bench import records
 from bench.execution.run import Listener, Outcome, Run, Work, described
 from bench.records.record import Record
 from bench.suites.config import Suite, load_suite
-from bench.system.processes import end_with_parent, environment, gpu_of, threads_each
+from bench.system.memory import free_memory
+from bench.system.processes import cores, end_with_parent, environment, gpu_of, threads_each
 from bench.system.signals import EXIT_CODE, Stopped, heed_sigterm
 from bench.training.loop import Progress
 from patchers.errors import BenchError
 
 SHOWN_EVERY = 0.5
 """Seconds between two reports of a worker's training."""
+WORKER_BYTES = 2 * 2**30
+"""Memory that a run of the suites that ship takes on a CPU, at most (`patchbench plan` says how much)."""
 STOPS_WITHIN = 30.0
 """Seconds that a worker has to write its checkpoint, or to notice that its time is over."""
 
@@ -133,8 +136,9 @@ def run_on_ranks(job: Job, suite: Suite, listener: Listener, only: str | None = 
 
 
 def workers_by_default() -> int:
-    """One a GPU, and one where there is none."""
-    return max(1, torch.cuda.device_count())
+    """One a GPU; where there is none one a core, as far as memory goes."""
+    gpus = torch.cuda.device_count()
+    return gpus or max(1, min(cores(), free_memory() // WORKER_BYTES))
 
 
 @dataclass

@@ -8,8 +8,8 @@
     (5.23 was measured); where it is not installed, (c) is skipped and says so.
 
 Contenders take turns, so that whatever else the machine does hits both; ratios are medians over turns. Weights are
-random: no contender's work depends on them.
-Seconds are those of the wall; "cpu" ratios count this process's own seconds, which other processes disturb less.
+random: no contender's work depends on them. Seconds are those of the wall; "cpu" ratios count this process's own
+seconds, which other processes disturb less.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ class Laws:
 
 
 def fit(compute: Floats, losses: Floats) -> Laws:
-    """Losses (B, N) at compute (N,), N >= 3 -> the B laws that fit best with E >= 0 and A >= 0."""
+    """losses (B, N) at compute (N,), N >= 3 -> the B laws that fit best with E >= 0 and A >= 0."""
     unit = float(np.exp(np.log(compute).mean()))
     exponent, step = np.tile(EXPONENTS, (1, 1)), EXPONENTS[1] / EXPONENTS[0]
     for _ in range(3):

@@ -204,7 +204,7 @@ def _freedom(influences: Floats) -> float:
 
 
 def _with_tails(draws: Floats, tails: Floats, normal: Floats) -> Floats:
-    """Draws (B,) about as normal as sums are, each moved away from the middle as `tails` are from normal quantiles."""
+    """draws (B,) about as normal as sums are, each moved away from the middle as `tails` are from normal quantiles."""
     known = np.flatnonzero(~np.isnan(draws))
     order = known[draws[known].argsort()]
     places = np.linspace(0, len(normal) - 1, len(order)).astype(int)

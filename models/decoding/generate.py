@@ -192,7 +192,7 @@ def first_bytes(decoder: HarnessDecoder) -> np.ndarray:
 
 
 def flags(logits: Tensor, units: np.ndarray, temperature: float, uniform: np.ndarray) -> np.ndarray:
-    """Logits (B, 512), the bytes that were drawn (B,), chance (B,) -> their flags (B,) bool."""
+    """logits (B, 512), the bytes that were drawn (B,), chance (B,) -> their flags (B,) bool."""
     rows = np.arange(len(units))
     both = logits.double().cpu().numpy()
     odds = both[rows, units + 256] - both[rows, units]

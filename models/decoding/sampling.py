@@ -100,7 +100,7 @@ class Utf8:
         return state
 
     def allowed(self, states: np.ndarray, left: np.ndarray) -> Tensor:
-        """States (B,) and bytes that may still be written (B,) -> (B, U) bool."""
+        """states (B,) and bytes that may still be written (B,) -> (B, U) bool."""
         after = self._after[states]
         valid = after >= 0
         whole = valid & (self._lengths + _NEEDED[after] <= left[:, None])

@@ -17,7 +17,7 @@ from models.packing import PackedTransformer, pack
 
 
 def dense_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-    """Q, k, v (T, H, E), seen (T, T) -> (T, H * E), with every score written down."""
+    """q, k, v (T, H, E), seen (T, T) -> (T, H * E), with every score written down."""
     scores = torch.einsum("qhe,khe->hqk", q, k) / math.sqrt(q.shape[-1])
     weights = scores.masked_fill(~seen, -math.inf).softmax(-1)
     return torch.einsum("hqk,khe->qhe", weights, v).flatten(1)

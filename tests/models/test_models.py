@@ -183,3 +183,50 @@ def test_bfloat16_says_about_what_float32_says() -> None:
     with torch.inference_mode():
         a, b = model(batch).nats.mean(), model(batch, torch.bfloat16).nats.mean()
     assert float(a) == pytest.approx(float(b), rel=0.02)
+
+
+def test_without_boundary_inputs_the_cut_reaches_local_states_by_pooling_and_reading_alone() -> None:
+    """Where what is read is held, other starts move nothing: neither what the encoder says nor the decoder."""
+    rng = np.random.default_rng(7)
+    model = harness(config=dataclasses.replace(SMALL, boundary_inputs="none"))
+    doc = [TEXT[:60]]
+    one, other = (batch_of(doc, [random_starts(60, rng, mean)]) for mean in (3.0, 9.0))
+    assert not torch.equal(one.starts, other.starts)
+    with torch.no_grad():
+        assert torch.equal(model.encode(one, torch.float32).x, model.encode(other, torch.float32).x)
+        # muted, every position reads the same patch, BOS's, whatever the cut
+        held = [model.states(batch, torch.float32, mute_latent=True).x[:60] for batch in (one, other)]
+        assert torch.allclose(held[0], held[1], atol=1e-6)
+        free = [model.states(batch, torch.float32).x[:60] for batch in (one, other)]
+        assert not torch.allclose(free[0], free[1], atol=1e-3), "what is read depends on the cut"
+    told = harness(config=dataclasses.replace(SMALL, boundary_inputs="flag"))
+    with torch.no_grad():
+        assert not torch.equal(told.encode(one, torch.float32).x, told.encode(other, torch.float32).x)
+
+
+def test_without_latent_steps_the_cut_acts_by_what_it_tells() -> None:
+    rng = np.random.default_rng(8)
+    one, other = (batch_of([TEXT[:60]], [random_starts(60, rng, mean)]) for mean in (3.0, 9.0))
+    with torch.no_grad():
+        untold = harness(config=dataclasses.replace(SMALL, boundary_inputs="none", latent_patches="document"))
+        assert torch.equal(untold.logits(one), untold.logits(other)), "told nothing, and no step after BOS"
+        told = harness(config=dataclasses.replace(SMALL, boundary_inputs="prefix", latent_patches="document"))
+        assert not torch.equal(told.logits(one), told.logits(other))
+        # one patch a document is what no patches are
+        whole = np.zeros(60, bool)
+        whole[0] = True
+        plain = harness(config=dataclasses.replace(SMALL, boundary_inputs="none"))
+        assert torch.equal(plain.logits(batch_of([TEXT[:60]], [whole])), untold.logits(one))
+
+
+def test_latent_logits_are_added_once_a_patch() -> None:
+    rng = np.random.default_rng(9)
+    model = harness()
+    batch = batch_of([TEXT[:60]], [random_starts(60, rng)])
+    assert model.latent_head is not None
+    with torch.no_grad():
+        decoded = model.states(batch, torch.float32)
+        read = decoded.read[:60]
+        want = model.head(model.norm(decoded.x))[:60] + model.latent_head(decoded.latent)[read]
+        assert torch.allclose(model.logits(batch), want, atol=1e-6)
+    assert Harness(dataclasses.replace(SMALL, latent_logits=False)).latent_head is None

@@ -119,5 +119,5 @@ def test_packages_that_are_broken_or_promise_too_much(tmp_path: Path, monkeypatc
         tasks.get("broken")
     with pytest.raises(BenchError, match="the entry point 'wrong' loads other_wrong:Mine, which registers no such"):
         tasks.get("wrong")
-    with pytest.raises(BenchError, match=r"task 'noise' is defined twice, in bench\.evaluation\.tasks\.noise and in other_noise"):
+    with pytest.raises(BenchError, match=r"'noise' is defined twice, in bench\.evaluation\.tasks\.noise and in other"):
         tasks.get("noise")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from test_run import Hears, left_over, numbers
 from tiny_suite import tiny_suite, write_suite
 
@@ -170,3 +171,15 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(arguments) == 0
     assert "nothing to do: all 1 runs are done" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize(("cores", "gibibytes", "wanted"), [(2, 20, 2), (8, 5, 2), (4, 1, 1), (1, 64, 1)])
+def test_on_a_cpu_there_are_as_many_workers_as_cores_and_memory_allow(
+    monkeypatch: pytest.MonkeyPatch, cores: int, gibibytes: int, wanted: int
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(workers, "cores", lambda: cores)
+    monkeypatch.setattr(workers, "free_memory", lambda: gibibytes * 2**30)
+    assert workers.workers_by_default() == wanted
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert workers.workers_by_default() == 3

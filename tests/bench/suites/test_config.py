@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_suite import MODEL, tiny_suite
 
 from bench.data.config import DataConfig
 from bench.data.sources import DatasetConfig
@@ -491,3 +492,22 @@ def test_every_config_field_is_read_by_code() -> None:
         package = cls.__module__.split(".")[0]
         unread = {f.name for f in dataclasses.fields(cls)} - read[package]
         assert not unread, f"{cls.__name__} has fields that no code in {package} reads: {sorted(unread)}"
+
+
+def test_what_local_models_are_told_is_in_the_name_of_a_run(tmp_path: Path) -> None:
+    """Nothing where boundaries are free, the flags where they are paid for or leak, and what a row says."""
+    rows: dict[str, dict[str, Any]] = {
+        "free": {"patcher": "stride"},
+        "priced": {"patcher": "bpe"},
+        "leaky": {"patcher": "bpe", "leaky": True},
+        "told": {"patcher": "stride", "options": {"boundary_inputs": "prefix"}},
+    }
+    model = {key: value for key, value in MODEL.items() if key != "boundary_inputs"}
+    suite = tiny_suite(tmp_path, rows=rows, model=model)
+    found = {label: suite.run_config(label)["model"]["boundary_inputs"] for label in rows}
+    assert found == {"free": "none", "priced": "flag", "leaky": "flag", "told": "prefix"}
+    silent = tiny_suite(tmp_path, rows=rows, model={**model, "boundary_inputs": "none"})
+    assert silent.run_config("priced")["model"]["boundary_inputs"] == "flag", "what is paid for must be usable"
+    bad: dict[str, Any] = {"patcher": "bpe", "options": {"boundary_inputs": "none"}}
+    with pytest.raises(BenchError, match=r"rows\.priced\.options\.boundary_inputs: .*what is paid for must be usable"):
+        tiny_suite(tmp_path, rows={"priced": bad})

@@ -88,7 +88,9 @@ def test_inference_flops_are_those_of_the_reference(tmp_path: Path, to: str) -> 
     """The latent model pays: longer patches get a larger one, and the local models are the same."""
     rows = {label: row for label, row in ALL.items() if label != "bytes"}
     rows |= {"single": {"patcher": "bytes"}, "long": {"patcher": {"name": "stride", "stride": 9}, "calibrate": False}}
-    suite = tiny_suite(tmp_path, "match=inference_flops", f"match_to={to}", rows=rows)
+    # in so small a model a second head would cost more than all else
+    changes = "match=inference_flops", f"match_to={to}", "model.latent_logits=false"
+    suite = tiny_suite(tmp_path, *changes, rows=rows)
     found = all_prepared(suite, tmp_path / "cache")
     for label, (prepared, goal) in found.items():
         sizes, base = prepared.row.sizes, suite.row(label).sizes
@@ -271,3 +273,42 @@ def test_what_a_run_is_names_the_reference(tmp_path: Path) -> None:
     assert by_flops.run_config("stride")["match_to"] == {"row": "stride"}
     more = tiny_suite(tmp_path, "match=train_flops", "rows.stride.train.bytes=5000")
     assert more.run_config("bpe") != by_flops.run_config("bpe")
+
+
+def test_a_control_is_grown_to_the_flops_of_a_row(tmp_path: Path) -> None:
+    """Its local model; the patches of both are as they are."""
+    rows: dict[str, dict[str, Any]] = {
+        "stride": {"patcher": "stride", "options": {"latent_layers": 4}},
+        "none": {"patcher": "none"},
+        "grown": {"patcher": "none", "grow_to": "stride"},
+    }
+    suite = tiny_suite(tmp_path, rows=rows)
+    work = run.Work.of(suite, tmp_path / "results", run.Silent())
+    ready = {
+        label: prepare_matched(suite, suite.row(label), work.data, tmp_path / "results" / "cache", lambda message: None)
+        for label in rows
+    }
+    costs = {label: flops(prepared)["total"] for label, (prepared, _) in ready.items()}
+    assert costs["none"] < 0.8 * costs["stride"]
+    assert costs["grown"] == pytest.approx(costs["stride"], rel=0.005)
+    prepared, goal = ready["grown"]
+    assert {key.partition("_")[0] for key in goal.set} <= {"local", "decoder"}, "no other part has grown"
+    assert prepared.row.sizes != ready["none"][0].row.sizes
+    assert suite.run_config("grown")["grow_to"]["row"] == "stride"
+    assert "grow_to" not in suite.run_config("none")
+    (record,) = [r for r in run.run_suite(suite, tmp_path / "results").records if r["row"] == "grown"]
+    assert record["status"] == "ok", record["error"]
+    assert record["matched"]["set"] == dict(goal.set)
+
+
+def test_what_cannot_be_grown_to_is_said(tmp_path: Path) -> None:
+    def rows(**grown: Any) -> dict[str, dict[str, Any]]:
+        return {"stride": {"patcher": "stride"}, "grown": {"patcher": "none", **grown}}
+
+    with pytest.raises(BenchError, match=r"rows\.grown\.grow_to: wanted the label of another row.*got .strid."):
+        tiny_suite(tmp_path, rows=rows(grow_to="strid"))
+    with pytest.raises(BenchError, match="wanted the label of another row"):
+        tiny_suite(tmp_path, rows=rows(grow_to="grown"))
+    bytes_row: dict[str, Any] = {"model": "byte_lm", "grow_to": "stride"}
+    with pytest.raises(BenchError, match="only a harness has a local model that could grow, and this is a byte_lm"):
+        tiny_suite(tmp_path, rows={"stride": {"patcher": "stride"}, "b": bytes_row})
