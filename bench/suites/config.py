@@ -536,6 +536,8 @@ def _check_model(sizes: Sizes, row: RowConfig, place: Place) -> None:
 
     for key, value in dataclasses.asdict(sizes).items():
         for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, bool):
+                continue
             if isinstance(number, int) and number < 1:
                 raise wrong(key, f"wanted at least 1, got {number}")
             if isinstance(number, float) and not 0 <= number < math.inf:
