@@ -1,0 +1,1 @@
+"""Torch models that know no patcher and no task: the harness, the byte LM, the token LM, and what they cost."""

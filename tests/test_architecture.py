@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import patchers
+from bench.cli import architecture
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS: dict[str, tuple[str, set[str]]] = {
@@ -129,6 +130,16 @@ def test_rooms_are_the_folders_that_there_are() -> None:
     assert folders == (ROOMS.keys() | TOP) - {"models", "patchers"}
     assert beside <= BESIDE
     assert len(beside) <= 3
+
+
+def test_the_map_of_the_code_is_up_to_date() -> None:
+    assert architecture.PAGE.read_text(encoding="utf-8") == architecture.page(), "run python -m bench.cli.architecture"
+
+
+def test_the_picture_leaves_out_what_other_arrows_imply() -> None:
+    below = {"a": set(), "b": {"a"}, "c": {"a", "b"}, "d": {"a"}}
+    assert architecture.needed(below, "c") == {"b"}
+    assert architecture.needed(below, "d") == {"a"}
 
 
 def test_imports_inside_functions_count() -> None:

@@ -129,7 +129,7 @@ ACTS: dict[str, Act] = {
     "run": stub_run,
     "plan": stub_plan,
     **dict.fromkeys(
-        ("table", "list", "check", "segment", "new-patcher", "generate", "trace", "plot", "report"), nothing
+        ("table", "list", "agree", "check", "segment", "new-patcher", "generate", "trace", "plot", "report"), nothing
     ),
 }
 
