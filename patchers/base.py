@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import inspect
 import json
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchers.errors import BenchError
+from patchers.identity import code_identity
 
 Starts = NDArray[np.bool_]
 Kind = Literal["rule", "fitted", "in-model"]
@@ -179,7 +178,7 @@ class Patcher(ABC):
         header = {
             "name": self.name,
             "version": self.version,
-            "code": plugin_code(type(self)),
+            "code": code_identity(type(self)) or "",
             "options": self.options(),
             "state": plain,
             "arrays": sorted(arrays),
@@ -198,20 +197,6 @@ def read_header(folder: str | Path) -> dict[str, Any]:
     if missing:
         raise BenchError(f"{path} is not a saved patcher: it has no '{sorted(missing)[0]}'")
     return header
-
-
-def plugin_code(cls: type[Patcher]) -> str:
-    """sha256 of a plug-in's source file, '' for our own classes, whose `version` is raised by hand.
-
-    Without it the cached cuts of a plug-in would outlive an edit of its rule.
-    """
-    if cls.__module__.partition(".")[0] == __name__.partition(".")[0]:
-        return ""
-    try:
-        source = inspect.getsource(sys.modules[cls.__module__])
-    except (OSError, TypeError, KeyError):  # defined at a prompt: there is no file that could be edited
-        source = ""
-    return hashlib.sha256(source.encode()).hexdigest()
 
 
 class RecomputingStream(Stream):

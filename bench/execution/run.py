@@ -22,9 +22,10 @@ from bench.evaluation.examples import examples
 from bench.evaluation.run_tasks import run_tasks, with_domains
 from bench.execution.task_inputs import byte_model, material
 from bench.records.record import Record
+from bench.records.selection import without_code
 from bench.suites.config import Row, Suite
 from bench.system import distributed
-from bench.system.files import CannotWrite, remove
+from bench.system.files import CannotWrite, remove, warn
 from bench.system.memory import keep_memory, release_memory
 from bench.system.signals import time_limit
 from bench.training.checkpoint import save_model
@@ -109,6 +110,16 @@ def runs_of(suite: Suite, data: Data) -> list[Run]:
     return [Run(row, seed, name(row, seed), i) for seed in suite.seeds for i, row in enumerate(suite.rows)]
 
 
+def edited_rows(suite: Suite, results: Path, missing: list[Run]) -> list[str]:
+    """Rows without a record that have one of other code of their plug-in."""
+    plugged = {run.row.label for run in missing if "code" in (run.row.patcher_options() or {})}
+    if not plugged:
+        return []
+    wanted = {label: without_code(suite.run_config(label)) for label in plugged}
+    found = records.load_all(results, suite.name)
+    return sorted({r["row"] for r in found if r["row"] in plugged and without_code(r["config"]) == wanted[r["row"]]})
+
+
 @dataclass(frozen=True)
 class Work:
     """A suite on one results folder, as one of possibly many processes sees it."""
@@ -129,6 +140,8 @@ class Work:
         runs = runs_of(suite, data)
         known = {r.run_id: records.find(results, suite.name, r.run_id) for r in runs}
         work = Work(suite, data, results, listener, runs, known)
+        for row in edited_rows(suite, results, work.missing):
+            warn(f"the plug-in of row {row} was edited: its old results are kept, and it runs anew")
         work.tidy()
         return work
 

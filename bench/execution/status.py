@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
 
 from bench import records
-from bench.execution.run import Run, Silent, data_of, runs_of, training_checkpoint
+from bench.execution.run import Run, Silent, data_of, edited_rows, runs_of, training_checkpoint
 from bench.execution.slurm import Task, tasks_of
 from bench.suites.config import Suite
 from bench.system.files import locked
@@ -35,9 +35,12 @@ class RunStatus:
 def status(suite: Suite, results: Path) -> list[RunStatus]:
     """Of each run of a suite, in its order; looks and changes nothing but the cache of its text."""
     tasks = tasks_of(results, suite.name)
-    return [
-        _status(suite, run, results, tasks.get(run.run_id)) for run in runs_of(suite, data_of(suite, results, Silent()))
-    ]
+    runs = runs_of(suite, data_of(suite, results, Silent()))
+    found = [_status(suite, run, results, tasks.get(run.run_id)) for run in runs]
+    waiting = [run for run, one in zip(runs, found, strict=True) if one.state == "waiting" and not one.what]
+    edited = {run.run_id for run in waiting if run.row.label in edited_rows(suite, results, waiting)}
+    other = "its plug-in was edited: results of its other code are kept"
+    return [replace(one, what=other) if one.run_id in edited else one for one in found]
 
 
 def _status(suite: Suite, run: Run, results: Path, task: Task | None) -> RunStatus:

@@ -37,8 +37,25 @@ class Selection:
     columns: tuple[str, ...] = ()
     """What its table shows where nothing else is asked for."""
 
+    edited: tuple[str, ...] = ()
+    """Rows that have records of other code of their plug-ins alone, or of a task's: none of what there is now."""
+
     @property
     def notes(self) -> tuple[str, ...]:
+        """What was left out, and what is shown though it is not of the code as it is now."""
+        return (*self._left_out(), *self._of_other_code())
+
+    def _of_other_code(self) -> tuple[str, ...]:
+        if not self.edited:
+            return ()
+        shown = {record["row"] for record in self.records}
+        what = "the numbers shown are" if shown & set(self.edited) else "what was recorded of it is"
+        return (
+            f"The plug-in of {', '.join(self.edited)} was edited since: {what} of its other code, and kept; "
+            f"`patchbench run {self.suite}` makes those of the code as it is now.",
+        )
+
+    def _left_out(self) -> tuple[str, ...]:
         if not self.others:
             return ()
         what = (
@@ -67,6 +84,11 @@ class _Present:
 
     def has(self, record: Record) -> bool:
         return record["row"] in self.configs and self.configs[record["row"]] == record["config"]
+
+    def has_but_for_code(self, record: Record) -> bool:
+        """Whether the record is of the present configuration, of other code of its plug-in."""
+        now = self.configs.get(record["row"])
+        return now is not None and now != record["config"] and without_code(now) == without_code(record["config"])
 
     def asks(self, record: Record) -> bool:
         """Whether the record is of these tasks too; their data is taken from the record."""
@@ -104,11 +126,19 @@ def select(
             f"none of the {len(found)} records of suite {present.name!r} in {results} is of {' '.join(overrides)}; "
             f"make them with `patchbench run {suite} {' '.join(overrides)} --results {results}`"
         )
-    if not current:
-        return Selection(present.name, found, about=present.about, columns=present.columns)
     has = {record["row"] for record in current}
+    edited = tuple(dict.fromkeys(r["row"] for r in found if r["row"] not in has and present.has_but_for_code(r)))
+    if not current:
+        return Selection(present.name, found, about=present.about, columns=present.columns, edited=edited)
     rows = tuple(label for label in present.configs if label in has)
-    return Selection(present.name, current, rows, len(found) - len(current), present.about, present.columns)
+    return Selection(present.name, current, rows, len(found) - len(current), present.about, present.columns, edited)
+
+
+def without_code(config: Any) -> Any:
+    """A run's config without the identities of code in it."""
+    if isinstance(config, dict):
+        return {key: without_code(value) for key, value in config.items() if key != "code"}
+    return [without_code(value) for value in config] if isinstance(config, list) else config
 
 
 def suites_with_records(results: Path) -> list[str]:

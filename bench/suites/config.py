@@ -28,6 +28,7 @@ from models.harness import HarnessConfig, Price, boundary_inputs_of
 from models.token_lm import TokenLMConfig
 from patchers import Patcher, create, load_plugin
 from patchers.errors import BenchError
+from patchers.identity import code_identity
 from patchers.registry import nearest
 
 ModelKind = Literal["harness", "token_lm", "byte_lm"]
@@ -124,9 +125,16 @@ class Row:
     sweep: Mapping[str, Any] | None = None  # which row at which value (`bench.suites.sweep.description`)
 
     def patcher_options(self) -> dict[str, Any] | None:
+        """What cuts, as a run's identity has it: name and options, a plug-in's code, and a version that was raised."""
         if self.patcher is None:
             return None
-        return {"name": self.patcher.name, "options": self.patcher.options()}
+        code, version = code_identity(type(self.patcher)), self.patcher.version
+        return {
+            "name": self.patcher.name,
+            "options": self.patcher.options(),
+            **({} if code is None else {"code": code}),
+            **({} if version == 1 else {"version": version}),
+        }
 
 
 def _is_label(label: str) -> str:

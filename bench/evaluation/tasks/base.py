@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from bench.data.config import Document
 from bench.evaluation.byte_model import ByteModel
 from patchers.errors import BenchError
+from patchers.identity import code_identity
 
 
 class TaskNotPossible(BenchError):
@@ -97,13 +98,16 @@ class Task(ABC):
         return dataclasses.asdict(self)
 
     def identity(self) -> Any:
-        """What of the task a run's numbers depend on: its version, and the options where they are not the defaults.
+        """What of the task a run's numbers depend on: its version, the options where they are not the defaults, and the
+        code of a plug-in.
 
         So an option that is added later, with a default that changes nothing, leaves runs what they were.
         """
         defaults = {f.name: f.default for f in dataclasses.fields(self)}
         changed = {name: value for name, value in self.options().items() if value != defaults[name]}
-        return {"version": self.version, "options": changed} if changed else self.version
+        code = code_identity(type(self))
+        more = ({"options": changed} if changed else {}) | ({} if code is None else {"code": code})
+        return {"version": self.version, **more} if more else self.version
 
     def as_config(self) -> Any:
         """As a suite names it."""
