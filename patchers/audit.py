@@ -11,13 +11,16 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 
+from patchers.audit_at_scale import checks_at_scale
 from patchers.base import Patcher, Starts, Stream
 from patchers.calibration import CLOSE, mean_size
 from patchers.counter_example import CounterExample, barred, shown
 from patchers.errors import BenchError
+from patchers.finding import Finding, differing
 from patchers.registry import load
 
 EDGES = (
@@ -40,27 +43,27 @@ EDGES = (
 )
 MANY = 40  # documents that a check looks at, at most
 LONG = 2000  # bytes of a document that a check looks at, at most
+AFFORDABLE = 1.0  # seconds that one pass over the documents may take
 SHORT = 200  # the same for streams, of all documents but the first: a byte of a stream may cost a model's step
 
 
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """The outcome of one check, in words for a person."""
-
-    name: str
-    passed: bool
-    detail: str
-    trace: str = ""  # of the exception, where the patcher raised one
-    example: CounterExample | None = None  # what broke the rule, where it is about cuts
-
-
-def audit(patcher: Patcher, docs: Sequence[bytes], seed: int = 0, sizes: Sequence[float] = (3.0, 4.5)) -> list[Finding]:
+def audit(
+    patcher: Patcher,
+    docs: Sequence[bytes],
+    seed: int = 0,
+    sizes: Sequence[float] = (3.0, 4.5),
+    *,
+    quick: bool = False,
+    say: Callable[[str], None] = lambda rule: None,
+) -> list[Finding]:
     """Every check on a fitted patcher, with `docs` (real text of the user's) and documents at the edges.
 
     A patcher is sound iff all findings have passed. One that changes its input, or returns anything but a start a
-    byte, is not examined further: nothing else that could be said of it would be reliable.
+    byte, is not examined further: nothing else that could be said of it would be reliable. `quick` leaves out what is
+    looked at on large batches and long documents, in thousands of calls and in another process; `say` is told each rule
+    before it is looked at. A slow patcher is shown fewer documents.
     """
-    texts = [doc[:LONG] for doc in docs[:MANY] if doc] + list(EDGES)
+    texts = _affordable(patcher, [doc[:LONG] for doc in docs[:MANY] if doc]) + list(EDGES)
     before = [
         _guarded("input", lambda: check_input(patcher, texts)),
         _guarded("shape", lambda: check_shape(patcher, texts)),
@@ -78,7 +81,23 @@ def audit(patcher: Patcher, docs: Sequence[bytes], seed: int = 0, sizes: Sequenc
         ("calibration", lambda: check_calibration(patcher, docs, sizes)),
         ("long runs", lambda: check_long_runs(patcher)),
     ]
-    return before + [_guarded(name, check) for name, check in checks]
+    if not quick:
+        checks += checks_at_scale(patcher, docs, seed)
+    for name, check in checks:
+        say(name)
+        before.append(_guarded(name, check))
+    return before
+
+
+def _affordable(patcher: Patcher, texts: list[bytes]) -> list[bytes]:
+    """As many texts as are cut in a second, at least three: rules cut each of them dozens of times."""
+    begin = time.perf_counter()
+    for count, text in enumerate(texts):
+        with suppress(Exception):  # a rule says it
+            patcher.segment(_copy(text))
+        if count >= 2 and time.perf_counter() - begin > AFFORDABLE:
+            return texts[: count + 1]
+    return texts
 
 
 def _guarded(name: str, check: Callable[[], Finding]) -> Finding:
@@ -86,12 +105,6 @@ def _guarded(name: str, check: Callable[[], Finding]) -> Finding:
         return check()
     except Exception as error:  # noqa: BLE001  (a plug-in under examination may raise anything; that is a finding)
         return Finding(name, False, f"it raised {type(error).__name__}: {error}", traceback.format_exc())
-
-
-def _differing(name: str, said: str, text: bytes, first: Starts, second: Starts) -> Finding:
-    """One text that was cut in two ways."""
-    example = CounterExample.of((text, text), (first, second))
-    return Finding(name, False, f"{said} {example.words()}", example=example)
 
 
 def check_shape(patcher: Patcher, texts: Sequence[bytes]) -> Finding:
@@ -139,7 +152,7 @@ def check_determinism(patcher: Patcher, texts: Sequence[bytes], times: int = 3) 
         for text, starts in zip(reversed(texts), reversed(first), strict=True):
             again = other.segment(text)
             if not np.array_equal(again, starts):
-                return _differing("determinism", f"not deterministic: {who} cut the same text", text, starts, again)
+                return differing("determinism", f"not deterministic: {who} cut the same text", text, starts, again)
     return Finding("determinism", True, f"the same cuts {times + 1} times and from a copy")
 
 
@@ -155,7 +168,7 @@ def check_batch(patcher: Patcher, texts: Sequence[bytes], rng: np.random.Generat
             alone = patcher.segment(text)
             if not np.array_equal(alone, starts):
                 said = f"depends on the batch: among {len(chosen)} documents it cut"
-                return _differing("batch", said, text, alone, starts)
+                return differing("batch", said, text, alone, starts)
     return Finding("batch", True, "alone and in batches alike")
 
 
@@ -166,7 +179,7 @@ def check_threads(patcher: Patcher, texts: Sequence[bytes]) -> Finding:
     with ThreadPoolExecutor(4) as pool:
         for text, expected, starts in zip(repeated, alone, pool.map(patcher.segment, repeated), strict=True):
             if not np.array_equal(starts, expected):
-                return _differing("threads", "not safe in threads: with four of them it cut", text, expected, starts)
+                return differing("threads", "not safe in threads: with four of them it cut", text, expected, starts)
     return Finding("threads", True, "four threads cut as one does")
 
 
@@ -246,7 +259,7 @@ def check_stream(patcher: Patcher, texts: Sequence[bytes]) -> Finding:
             again = np.array([*begun, *(stream.push(byte) for byte in text[primed:])][: len(text)], bool)
             if not np.array_equal(starts, again):
                 how = f" once it is primed with {primed} bytes" if primed else ""
-                return _differing("stream", f"the stream disagrees with segment{how}: it cut", text, starts, again)
+                return differing("stream", f"the stream disagrees with segment{how}: it cut", text, starts, again)
         count += len(text)
     return Finding("stream", True, f"stream and segment agree on {count} bytes")
 
@@ -261,7 +274,7 @@ def check_saving(patcher: Patcher, texts: Sequence[bytes]) -> Finding:
     for text in texts:
         starts, again = patcher.segment(text), loaded.segment(text)
         if not np.array_equal(starts, again):
-            return _differing("saving", "after saving and loading it cut", text, starts, again)
+            return differing("saving", "after saving and loading it cut", text, starts, again)
     return Finding("saving", True, f"cuts and fingerprint survive ({patcher.fingerprint()[:12]})")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -84,7 +85,102 @@ class Mutates(Patcher):
         return starts
 
 
+def _every(data: bytes, stride: int) -> Starts:
+    return np.arange(len(data)) % stride == 0
+
+
+@register("broken_crowd")
+class Crowd(Patcher):
+    """Cuts otherwise where it is given more than 60 documents at once."""
+
+    def segment(self, data: bytes) -> Starts:
+        return _every(data, 4)
+
+    def segment_many(self, docs: Sequence[bytes]) -> list[Starts]:
+        return [_every(doc, 4 if len(docs) <= 60 else 2) for doc in docs]
+
+
+@register("broken_far")
+class Far(Patcher):
+    """Reads ahead after byte 2,100 of a document."""
+
+    def segment(self, data: bytes) -> Starts:
+        starts = _every(data, 4)
+        ahead = np.isin(as_array(data), list(b"aeiou"))
+        starts[2100:] = ahead[2100:]
+        return starts
+
+
+@register("broken_negative")
+class Negative(Patcher):
+    """Is paid for being used."""
+
+    def segment(self, data: bytes) -> Starts:
+        return _every(data, 4)
+
+    def flops_per_byte(self) -> float:
+        return -1e6
+
+
+@register("broken_nan")
+class NotANumber(Negative):
+    """Costs no number."""
+
+    def flops_per_byte(self) -> float:
+        return float("nan")
+
+
+@register("broken_modest")
+class Modest(Negative):
+    """Multiplies matrices with torch, and says that it costs next to nothing."""
+
+    def segment(self, data: bytes) -> Starts:
+        import torch
+
+        rows = torch.ones(len(data), 16)
+        rows @ torch.ones(16, 64)
+        return _every(data, 4)
+
+    def flops_per_byte(self) -> float:
+        return 1.0
+
+
+_seen = itertools.count()
+
+
+@register("broken_tired")
+class Tired(Patcher):
+    """Changes after its 3,000th call."""
+
+    def segment(self, data: bytes) -> Starts:
+        return _every(data, 4 if next(_seen) < 3000 else 5)
+
+
+@register("broken_long_alone")
+class LongAlone(Patcher):
+    """Cuts a document of more than a hundred kilobytes by its length."""
+
+    def segment(self, data: bytes) -> Starts:
+        return _every(data, 4 if len(data) <= 100_000 else 4 + len(data) % 3)
+
+
+@register("broken_learns_by_itself")
+class LearnsByItself(Patcher):
+    """Keeps what it has seen in the process, where no file has it: another process cuts otherwise."""
+
+    def segment(self, data: bytes) -> Starts:
+        return _every(data, 4 if os.environ.get("BROKEN_PATCHERS_PARENT") == str(os.getpid()) else 5)
+
+
 CAUGHT = {
+    "broken_crowd": ("large batches", "depends on the batch: among 70 documents"),
+    "broken_far": ("long documents", "in a document of 10000 bytes a later byte moves a start"),
+    "broken_negative": ("costs", "must give a finite number of at least 0"),
+    "broken_nan": ("costs", "a byte costs nan FLOPs"),
+    "broken_modest": ("costs", "cost not verified: it claims 1 FLOPs a byte and torch counted"),
+    "broken_tired": ("many calls", "changes with the calls"),
+    "broken_long_alone": ("long documents", "in a document of 1000000 bytes a later byte moves a start"),
+    "broken_learns_by_itself": ("fresh process", "in a process of its own it cut"),
     "broken_reads_next": ("causality", "a later byte moves a start"),
     "broken_starts_at_space": ("causality", "a later byte moves a start"),
     "broken_batch": ("batch", "depends on the batch"),

@@ -15,7 +15,8 @@ from bench.data.config import DataConfig, load
 from bench.data.cut_statistics import CutStatistics, cut_statistics
 from bench.data.fitted_patchers import PATCHER_SEED, Asked, Say
 from patchers import Patcher
-from patchers.audit import Finding, audit
+from patchers.audit import audit
+from patchers.finding import Finding
 
 # Enough for every rule of the contract; it is fitted anew each time, for a saved one might not be what `fit` makes.
 CORPUS = DataConfig(corpus="wiki-en", max_bytes=1_000_000, calibration=0.2)
@@ -39,7 +40,7 @@ class Verdict:
         return all(finding.passed for finding in self.findings)
 
 
-def check(asked: Asked, say: Say) -> Verdict:
+def check(asked: Asked, say: Say, quick: bool = False) -> Verdict:
     """Fit the patcher where it learns, and run the contract on real text and on documents at the edges.
 
     What it raises when it is fitted is its own; what it raises under a rule is that rule's finding.
@@ -50,8 +51,8 @@ def check(asked: Asked, say: Say) -> Verdict:
     if asked.learns:
         say(f"fitting {patcher.name}")
         patcher = patcher.fit(data.train.texts, PATCHER_SEED)
-    say(f"auditing {patcher.name}")
-    verdict = Verdict(asked.label, patcher, audit(patcher, docs), None, None)
+    findings = audit(patcher, docs, quick=quick, say=lambda rule: say(f"auditing {patcher.name}: {rule}"))
+    verdict = Verdict(asked.label, patcher, findings, None, None)
     if not verdict.sound:
         return verdict
     say(f"measuring {patcher.name}")
@@ -79,7 +80,7 @@ def show(verdict: Verdict, console: Console) -> None:
     width = console.width if console.is_terminal else 1000
     for finding in verdict.findings:
         mark = ("ok  ", "green") if finding.passed else ("FAIL", "bold red")
-        head = f"  {finding.name:12} "
+        head = f"  {finding.name:14} "
         room = max(20, width - len(head) - 4)
         lines = textwrap.wrap(finding.detail, room, break_long_words=False, break_on_hyphens=False) or [""]
         if finding.passed and len(lines) > 1:

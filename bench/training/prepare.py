@@ -33,6 +33,7 @@ from models.hash_embeddings import NgramEmbedding, PatchStateEmbedding
 from models.initialization import initialise
 from models.token_lm import TokenLM, TokenLMConfig
 from patchers import Patcher
+from patchers.costs import claimed
 
 DESCRIBED_BYTES = 2**24
 """How much of the test split `test_cut` describes, and of each split an in-model patcher cuts: the first documents,
@@ -68,6 +69,7 @@ def prepare(suite: Suite, row: Row, data: Data, cache: Path, say: Say) -> Prepar
     if row.patcher is None:
         return Prepared(row, None, CutDocuments.uncut(data.train.texts), None)
     patcher = fitted(suite, row, data, cache, say)
+    claimed(patcher)  # a cost that is no number would be found out only after the training
     if patcher.kind == "in-model":
         return Prepared(row, patcher, CutDocuments.uncut(data.train.texts), None)
     with_ids = row.model == "token_lm"

@@ -16,6 +16,7 @@ from bench.data.config import DataConfig
 from bench.data.config import load as load_data
 from patchers import Patcher
 from patchers.audit import audit
+from patchers.audit_at_scale import checks_at_scale
 from patchers.errors import BenchError
 from patchers.registry import load
 
@@ -56,12 +57,20 @@ def test_contract_over_arbitrary_bytes(case: int) -> None:
 
 @cases
 def test_audit_on_real_text(case: int) -> None:
-    findings = audit(fitted(case), texts()[1][:10], sizes=(4.0,))
+    findings = audit(fitted(case), texts()[1][:10], sizes=(4.0,), quick=True)
     assert [finding for finding in findings if not finding.passed] == []
     assert [f.name for f in findings] == [
         *("input", "shape", "determinism", "batch", "threads", "causality", "stream"),
         *("saving", "calibration", "long runs"),
     ]
+
+
+@pytest.mark.slow
+@cases
+def test_audit_at_scale(case: int) -> None:
+    """Large batches, long documents, thousands of calls, another process, and what a byte is said to cost."""
+    findings = [check() for _, check in checks_at_scale(fitted(case), texts()[1], 0)]
+    assert [finding for finding in findings if not finding.passed] == []
 
 
 @cases

@@ -26,6 +26,9 @@ def check(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An option of the patcher.")
     ] = None,
     plugin: Plugins = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Leave out large batches, long documents, thousands of calls.")
+    ] = False,
     as_json: AsJson = False,
 ) -> int:
     """Run the contract on a patcher: exit code 0 if it is sound, 1 if not, with the counter-example.
@@ -38,7 +41,7 @@ def check(
 
     load_plugins(plugin)
     with Display() as display:
-        verdict = check.check(asked(patcher, setting or []), display.say)
+        verdict = check.check(asked(patcher, setting or []), display.say, quick)
     if as_json:
         print(json.dumps(check.as_json(verdict), indent=1))
     else:

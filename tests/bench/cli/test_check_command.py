@@ -16,6 +16,7 @@ from patchers import Kind, Patcher, Starts, register, state
 Called = Callable[..., tuple[int, str, str]]
 RULES = ["input", "shape", "determinism", "batch", "threads", "causality", "stream"]
 RULES += ["saving", "calibration", "long runs"]
+AT_SCALE = ["costs", "large batches", "long documents", "many calls", "fresh process"]
 
 
 @pytest.fixture
@@ -36,10 +37,16 @@ def test_a_sound_patcher(call: Called) -> None:
     assert (code, err) == (0, "")
     head, *lines, last = out.splitlines()
     assert head == "whitespace  rule, causal; SpaceByte (Slagle 2024)"
-    assert [(line[:6].strip(), line[6:18].strip()) for line in lines] == [("ok", rule) for rule in RULES]
-    assert last.startswith("sound: all 10 rules hold. On wiki-en: 6.")
+    assert [(line[:6].strip(), line[6:20].strip()) for line in lines] == [("ok", rule) for rule in RULES + AT_SCALE]
+    assert last.startswith("sound: all 15 rules hold. On wiki-en: 6.")
     assert last.endswith(" MB/s")
     assert not list(Path().iterdir())
+
+
+def test_the_short_form(call: Called) -> None:
+    code, out, _ = call("whitespace", "--quick")
+    assert code == 0
+    assert out.splitlines()[-1].startswith("sound: all 10 rules hold.")
 
 
 def test_the_findings_as_json(call: Called) -> None:
@@ -48,13 +55,13 @@ def test_the_findings_as_json(call: Called) -> None:
     found = json.loads(out)
     assert found["sound"] is True
     assert found["options"] == {"stride": 2.5}
-    assert [finding["rule"] for finding in found["findings"]] == RULES
+    assert [finding["rule"] for finding in found["findings"]] == RULES + AT_SCALE
     assert all(finding["passed"] and finding["detail"] and finding["trace"] is None for finding in found["findings"])
     assert found["statistics"]["mean"] == pytest.approx(2.5, rel=0.01)
     assert 1e5 < found["bytes_per_second"] < 1e11
 
 
-@pytest.mark.parametrize("name", CAUGHT)
+@pytest.mark.parametrize("name", sorted(CAUGHT.keys() - {"broken_tired", "broken_learns_by_itself"}))
 def test_a_broken_patcher_is_caught_in_the_right_words(call: Called, name: str) -> None:
     rule, words = CAUGHT[name]
     code, out, err = call(name)
@@ -68,6 +75,8 @@ def test_a_broken_patcher_is_caught_in_the_right_words(call: Called, name: str) 
     assert found["sound"] is False
     assert found["statistics"] is found["bytes_per_second"] is None
     example = next(finding["example"] for finding in found["findings"] if finding["rule"] == rule)
+    if rule in ("costs", "large batches", "long documents"):
+        return  # costs have no cuts to show, and long texts are shown at the place alone
     assert all(bytes.fromhex(text["hex"]).decode(errors="replace") == text["text"] for text in example["texts"])
     if len(example["cuts"]) == 2:
         first, second = (set(cut) for cut in example["cuts"])
@@ -111,12 +120,12 @@ def test_what_a_plugin_raises_is_shown_with_its_traceback(call: Called) -> None:
     code, out, err = call("check-test-raises", "--plugin", "mine.py")
     assert (code, err) == (1, "")
     for rule in ("input", "shape"):
-        assert f"FAIL  {rule:12} it raised IndexError: index out of range" in out
+        assert f"FAIL  {rule:14} it raised IndexError: index out of range" in out
     assert 'mine.py", line 6, in segment\n    return data[len(data)]' in out
     assert out.count("Traceback") == 1, "once, whichever rules it breaks"
     code, out, _ = call("check-test-raises-late", "--plugin", "mine.py")
     assert code == 1
-    assert [line[6:18].strip() for line in out.splitlines() if line.startswith("FAIL")] == ["stream"]
+    assert [line[6:20].strip() for line in out.splitlines() if line.startswith("FAIL")] == ["stream"]
     assert 'raise RuntimeError("no stream today")' in out
     found = json.loads(call("check-test-raises-late", "--plugin", "mine.py", "--json")[1])
     assert [finding["rule"] for finding in found["findings"] if finding["trace"]] == ["stream"]

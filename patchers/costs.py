@@ -1,0 +1,126 @@
+"""What a patcher says that a byte costs, and what can be seen of it.
+
+Comparisons at equal FLOPs believe `Patcher.flops_per_byte`. So it must be a number; where a patcher computes with
+torch, torch's own counter must agree; and where a plug-in computes with anything else, the processor's time a byte
+bounds what it can have done: at the rate of this machine's matrix products, nothing does more.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from patchers.base import Patcher
+from patchers.errors import BenchError
+from patchers.identity import code_identity
+
+AGREES = 0.1
+"""How far a claim may be from torch's count."""
+TIMES = 10
+"""How many times less than its time allows a plug-in may claim: little code runs at the rate of matrix products."""
+IMMATERIAL = 50_000.0
+"""FLOPs a byte that no comparison turns on: a twentieth of what the smallest models that ship cost."""
+LOOKED_AT = 200_000
+"""Bytes of documents that are cut for it, at most."""
+
+
+def claimed(patcher: Patcher) -> float:
+    """`flops_per_byte`. Raises BenchError where that is no number that a cost can be."""
+    found = patcher.flops_per_byte()
+    if isinstance(found, bool) or not isinstance(found, int | float | np.number) or not 0 <= found < math.inf:
+        raise BenchError(
+            f"patcher '{patcher.name}' says that a byte costs {found!r} FLOPs: flops_per_byte() must give a finite "
+            "number of at least 0, what segmenting one byte costs in a forward pass"
+        )
+    return float(found)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What was claimed of a byte, and what was seen."""
+
+    claimed: float
+    counted: float | None
+    """FLOPs a byte by torch's counter; None where torch was not used."""
+    seconds_per_megabyte: float
+    """Of the processor's time."""
+    implied: float
+    """FLOPs a byte that this time is enough for."""
+    plugin: bool
+
+    @property
+    def doubt(self) -> str | None:
+        """Why the claim cannot be relied on; None where it can."""
+        if self.counted is not None:
+            if abs(self.counted - self.claimed) > AGREES * max(self.counted, self.claimed, 1.0):
+                return (
+                    f"cost not verified: it claims {self.claimed:.3g} FLOPs a byte and torch counted "
+                    f"{self.counted:.3g}; let flops_per_byte() give what segment does"
+                )
+            return None
+        if self.plugin and self.implied / TIMES > max(self.claimed, IMMATERIAL):
+            return (
+                f"cost not verified: it claims {self.claimed:.3g} FLOPs a byte and takes "
+                f"{self.seconds_per_megabyte:.3g} s of processor time a megabyte, in which this machine does up to "
+                f"{self.implied:.2g} a byte"
+            )
+        return None
+
+    def words(self) -> str:
+        seen = "" if self.counted is None else f", torch counted {self.counted:.3g}"
+        return f"{self.claimed:.3g} FLOPs a byte{seen}; {self.seconds_per_megabyte:.3g} s a megabyte"
+
+
+def measured(patcher: Patcher, docs: Sequence[bytes]) -> Cost:
+    """Cut some of the documents, counting and timing. Raises BenchError for a claim that is none."""
+    says, some, size = claimed(patcher), [], 0
+    for doc in docs:
+        if size >= LOOKED_AT:
+            break
+        some.append(doc[: LOOKED_AT - size])
+        size += len(some[-1])
+    patcher.segment_many(some[:1])  # what is compiled at the first call is no cost of a byte
+    begin = time.process_time()
+    counted = _counted(lambda: patcher.segment_many(some))
+    seconds = time.process_time() - begin
+    a_byte = max(1, size)
+    return Cost(
+        claimed=says,
+        counted=None if counted is None else counted / a_byte,
+        seconds_per_megabyte=seconds / a_byte * 1e6,
+        implied=seconds / a_byte * machine_rate(),
+        plugin=code_identity(type(patcher)) is not None,
+    )
+
+
+def _counted(work: Callable[[], object]) -> float | None:
+    """FLOPs of torch's operations in this; None where there were none."""
+    if "torch" not in sys.modules:
+        work()
+        if "torch" not in sys.modules:
+            return None
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as mode:
+        work()
+    return float(mode.get_total_flops()) or None
+
+
+_RATE: list[float] = []
+
+
+def machine_rate() -> float:
+    """FLOP/s of processor time in float32 matrix products, measured once a process."""
+    if not _RATE:
+        a = np.ones((512, 512), np.float32)
+        a @ a
+        begin = time.process_time()
+        for _ in range(20):
+            a @ a
+        _RATE.append(20 * 2 * 512**3 / max(1e-9, time.process_time() - begin))
+    return _RATE[0]
