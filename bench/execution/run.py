@@ -29,11 +29,13 @@ from bench.system.files import CannotWrite, remove, warn
 from bench.system.memory import keep_memory, release_memory
 from bench.system.signals import time_limit
 from bench.training.checkpoint import save_model
+from bench.training.cut_audit import audit_cuts
 from bench.training.loop import Alone, MakeEngine, Progress, TrainingFailed, train
 from bench.training.matching import prepare_matched
 from bench.training.prepare import (
     Prepared,
     after_training,
+    cost_of,
     flops,
     make_model,
     paper_flops,
@@ -263,6 +265,10 @@ def _results_of(suite: Suite, run: Run, data: Data, results: Path, listener: Lis
     reset_peak_memory(device)
     prepared, goal = prepare_matched(suite, run.row, data, results / "cache", listener.say)
     row = prepared.row  # its bytes and sizes are now those that match
+    cost = cost_of(prepared.scoring_patcher, data.test.texts)
+    cuts = audit_cuts(prepared, data, results / "cache", run.seed)
+    if cuts is not None and not cuts.passed:
+        raise AuditFailed(cuts.detail)
     model = make_model(row, prepared.patcher, run.seed)
     wanted = training_id(suite, row, data, run.seed)
     trained = distributed.told(find_trained(results, wanted) if distributed.is_first() else None)
@@ -290,6 +296,8 @@ def _results_of(suite: Suite, run: Run, data: Data, results: Path, listener: Lis
         audits = {name: vars(a) for name, a in audit(seen, data.test.texts).items()}
     else:
         audits = audits_beside(trained)
+    if cuts is not None:
+        audits["cuts"] = vars(cuts)
     failed = [f"{name}: {a['detail']}" for name, a in audits.items() if not a["passed"]]
     if failed and not row.leaky:
         raise AuditFailed("; ".join(failed))
@@ -317,6 +325,7 @@ def _results_of(suite: Suite, run: Run, data: Data, results: Path, listener: Lis
             "score_seconds": round(seconds, 3),
             "task_seconds": task_seconds,
             "peak_memory_bytes": peak_memory(device),
+            "cutting": cost,
         },
         "loss_curve": progress.curve,
         "tasks": tasks,

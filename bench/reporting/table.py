@@ -45,6 +45,7 @@ NUMBERS: dict[str, tuple[str, Style, str]] = {
     "paper_flops": ("FLOPs/byte, paper's formula", "si", "flops.paper_per_byte"),
     "train_flops": ("train FLOPs", "si", "flops.train"),
     "patcher_flops": ("patcher's training FLOPs", "si", "flops.patcher_training"),
+    "cut_seconds": ("s to cut a MB", "number", "cost.cutting.seconds_per_megabyte"),
     "train_bytes": ("train bytes", "si", "cost.train_bytes"),
     "train_bytes_per_second": ("train bytes/s", "si", "cost.train_bytes_per_second"),
     "train_seconds": ("train seconds", "number", "cost.train_seconds"),
@@ -339,6 +340,8 @@ class Comparison:
             notes.append(footnotes.FLOPS)
         if "paper_flops" in ids:
             notes.append(footnotes.PAPER)
+        for row in runs:
+            notes += [f"{row.label}: {doubt}." for doubt in dict.fromkeys(row.values("cost.cutting.doubt"))]
         if leaky := [row.label for row in runs if row.leaky]:
             notes.append(f"Leaky: {', '.join(leaky)}. {footnotes.LEAKY}")
         if any(row.values("patcher.priced") for row in runs):
@@ -372,6 +375,8 @@ def _flags(runs: Runs) -> list[str]:
     flags = ["leaky"] if runs.leaky else []
     flags += [f"priced ({price})" for price in dict.fromkeys(runs.values("patcher.priced"))]
     told = dict.fromkeys(told_of(record) for record in runs.records)
+    if runs.values("cost.cutting.doubt"):
+        flags.append("cost not verified")
     flags += [f"told: {what}" for what in told if what not in (None, "none")]
     if runs.mark == "failed":
         return [*flags, f"failed: {runs.failures[0].short}"]

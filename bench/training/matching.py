@@ -20,6 +20,8 @@ from bench.data.packed_starts import EvenStarts
 from bench.suites.config import BY_FLOPS, Match, Row, Sizes, Suite
 from bench.training.prepare import Prepared, flops, prepare, training_flops, wanted_size
 from bench.training.sizing import NotMatched, grown
+from patchers.costs import measured
+from patchers.identity import code_identity
 
 TOLERANCE = 0.01
 DRIFT = 0.05
@@ -147,6 +149,7 @@ def prepare_matched(suite: Suite, row: Row, data: Data, cache: Path, say: Say) -
         budget, to = _wanted_flops(suite, row, measure, data, cache, say)
         wanted = budget
         if suite.match == "train_flops":
+            _check_cost(prepared, data)
             read = max(1, round(budget / training_flops(flops(expected(prepared)), 1)))
             changed, row = {"bytes": read}, dataclasses.replace(row, train=dataclasses.replace(row.train, bytes=read))
         else:
@@ -163,6 +166,16 @@ def prepare_matched(suite: Suite, row: Row, data: Data, cache: Path, say: Say) -
     goal = Goal(measure, wanted, to if isinstance(to, str) else None, tolerance, changed)
     goal.compare(expected(prepared), row.train.bytes)
     return prepared, goal
+
+
+def _check_cost(prepared: Prepared, data: Data) -> None:
+    """Raises NotMatched for a plug-in whose cost is not what it says: FLOPs that are not known cannot be made equal."""
+    patcher = prepared.scoring_patcher
+    if patcher is None or code_identity(type(patcher)) is None:
+        return
+    doubt = measured(patcher, data.test.texts).doubt
+    if doubt is not None:
+        raise NotMatched(f"row {prepared.row.label!r} cannot take part in match: train_flops: {doubt}")
 
 
 def changes(before: Sizes, after: Sizes) -> dict[str, Any]:

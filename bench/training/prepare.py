@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from models.hash_embeddings import NgramEmbedding, PatchStateEmbedding
 from models.initialization import initialise
 from models.token_lm import TokenLM, TokenLMConfig
 from patchers import Patcher
-from patchers.costs import claimed
+from patchers.costs import claimed, measured
 
 DESCRIBED_BYTES = 2**24
 """How much of the test split `test_cut` describes, and of each split an in-model patcher cuts: the first documents,
@@ -219,6 +220,19 @@ def paper_flops(prepared: Prepared) -> float:
 def training_flops(per_byte: dict[str, float], train_bytes: int) -> float:
     """Three times the forward pass for what is trained, once for what only segments (DESIGN section 7)."""
     return (3 * (per_byte["total"] - per_byte["patcher"]) + per_byte["patcher"]) * train_bytes
+
+
+def cost_of(patcher: Patcher | None, texts: Sequence[bytes]) -> dict[str, Any] | None:
+    """What a byte costs to cut, as the patcher says and as it was seen, for a record; None where nothing cuts."""
+    if patcher is None:
+        return None
+    cost = measured(patcher, texts)
+    return {
+        "claimed": cost.claimed,
+        "counted": cost.counted,
+        "seconds_per_megabyte": round(cost.seconds_per_megabyte, 4),
+        "doubt": cost.doubt,
+    }
 
 
 def patcher_summary(prepared: Prepared) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from bench.evaluation.audit import Audit, alone
 from bench.execution import run
 from bench.execution.run import peak_memory, reset_peak_memory, run_suite, runs_of
 from bench.records.record import Record
+from bench.reporting.table import build
 from bench.suites.config import Suite
 from bench.training.loop import Progress, train
 from patchers.errors import BenchError
@@ -103,7 +104,11 @@ def test_a_suite_of_every_kind_of_row(tmp_path: Path) -> None:
         assert [(d[0], d[2]) for d in documents] == [(d.id, len(d.data)) for d in data.test.documents]
         assert all(0 < d[1] < 12 * d[2] for d in documents)
         assert r["loss_curve"][-1][2] < r["loss_curve"][0][2]
-        assert r["audits"] == {"told": {"passed": True, "detail": "not looked at", "values": {}}}
+        audits = dict(r["audits"])
+        cuts = audits.pop("cuts", None)
+        assert (cuts is None) == (r["patcher"]["name"] is None or r["patcher"]["kind"] == "in-model")
+        assert cuts is None or cuts["passed"]
+        assert audits == {"told": {"passed": True, "detail": "not looked at", "values": {}}}
         assert (tmp_path / "results/tiny/checkpoints" / r["run_id"] / "model.json").exists()
     by_row = {r["row"]: r for r in found if r["seed"] == 0}
     assert by_row["bpe"]["patcher"]["priced"] in ("start", "end")
@@ -452,3 +457,88 @@ def test_the_peak_is_that_of_a_run() -> None:
     del held
     reset_peak_memory(device)
     assert peak_memory(device) < before + 60_000_000
+
+
+TIRES = """
+import numpy as np
+from patchers import Patcher, register
+
+calls = 0
+
+@register("run-test-tires")
+class Tires(Patcher):
+    def segment(self, data):
+        global calls
+        calls += 1
+        return np.arange(len(data)) % (4 if calls <= 20 else 5) == 0
+"""
+COSTS = """
+import numpy as np
+from patchers import Patcher, register
+
+@register("run-test-nan-cost")
+class Costs(Patcher):
+    def segment(self, data):
+        return np.arange(len(data)) % 4 == 0
+
+    def flops_per_byte(self):
+        return float("nan")
+"""
+
+
+def test_cuts_that_were_used_are_cut_again(tmp_path: Path) -> None:
+    """A patcher that changes after so many calls has no number: what was trained on is not what it gives now."""
+    (tmp_path / "tires.py").write_text(TIRES)
+    rows: dict[str, dict[str, Any]] = {"tired": {"patcher": "run-test-tires"}, "stride": {"patcher": "stride"}}
+    suite = tiny_suite(tmp_path, rows=rows, plugins=[str(tmp_path / "tires.py")])
+    tired, stride = run_suite(suite, tmp_path / "results").records
+    assert tired["status"] == "failed"
+    assert tired["error"]["kind"] == "AuditFailed"
+    assert "the cut that was used is not the one that run-test-tires gives now" in tired["error"]["message"]
+    assert stride["audits"]["cuts"]["passed"]
+    assert stride["audits"]["cuts"]["values"]["documents"] > 12, "of both splits"
+    assert stride["cost"]["cutting"]["doubt"] is None
+
+
+def test_a_cost_that_is_no_number_is_found_out_before_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "costs.py").write_text(COSTS)
+    rows: dict[str, dict[str, Any]] = {"nan": {"patcher": "run-test-nan-cost"}}
+    suite = tiny_suite(tmp_path, rows=rows, plugins=[str(tmp_path / "costs.py")])
+    monkeypatch.setattr(run, "train", lambda *arguments: pytest.fail("nothing is trained"))
+    (record,) = run_suite(suite, tmp_path / "results").records
+    assert record["status"] == "failed"
+    message = record["error"]["message"]
+    assert "a byte costs nan FLOPs: flops_per_byte() must give a finite number of at least 0" in message
+
+
+BURNS = """
+import numpy as np
+from patchers import Patcher, register
+
+@register("run-test-burns")
+class Burns(Patcher):
+    def segment(self, data):
+        a = np.ones((256, 256), np.float32)
+        for _ in data[::4]:
+            a @ a
+        return np.arange(len(data)) % 4 == 0
+"""
+
+
+def test_a_cost_that_is_doubted_is_marked_and_cannot_be_matched(tmp_path: Path) -> None:
+    (tmp_path / "burns.py").write_text(BURNS)
+    rows: dict[str, dict[str, Any]] = {"stride": {"patcher": "stride"}, "burns": {"patcher": "run-test-burns"}}
+    suite = tiny_suite(tmp_path, rows=rows, plugins=[str(tmp_path / "burns.py")])
+    records_ = run_suite(suite, tmp_path / "results").records
+    assert [r["status"] for r in records_] == ["ok", "ok"]
+    table = build(records_, columns=["row", "bpb", "cut_seconds", "flags"])
+    assert "cost not verified" in str(table.cell("burns", "flags").value)
+    assert "cost not verified" not in str(table.cell("stride", "flags").value)
+    assert any(note.startswith("burns: cost not verified: it claims 0 FLOPs a byte") for note in table.notes)
+    assert float(table.cell("burns", "cut_seconds").value or 0) > float(table.cell("stride", "cut_seconds").value or 0)
+    matched = tiny_suite(tmp_path, "match=train_flops", rows=rows, plugins=[str(tmp_path / "burns.py")])
+    failed = next(r for r in run_suite(matched, tmp_path / "matched").records if r["row"] == "burns")
+    assert failed["status"] == "failed"
+    assert "cannot take part in match: train_flops: cost not verified" in failed["error"]["message"]

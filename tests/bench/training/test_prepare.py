@@ -305,7 +305,13 @@ def test_patchers_cost_too(prepared: dict[str, Prepared]) -> None:
     costly = dataclasses.replace(entropy, patcher=Costs())
     assert flops(costly)["total"] == flops(entropy)["total"] + 1000 - entropy.patcher.flops_per_byte()
     assert flops(prepared["bytes"])["patcher"] == 0
-    assert flops(prepared["bpe"])["head"] == 2 * flops(prepared["stride"])["head"], "512 symbols where 256 are"
+    heads = {}
+    for label in ("bpe", "stride"):
+        one = prepared[label].row
+        assert isinstance(one.sizes, HarnessConfig)
+        local_alone = dataclasses.replace(one, sizes=dataclasses.replace(one.sizes, latent_logits=False))
+        heads[label] = flops(dataclasses.replace(prepared[label], row=local_alone))["head"]
+    assert heads["bpe"] == 2 * heads["stride"], "512 symbols where 256 are"
 
 
 class Costs(Slow):
