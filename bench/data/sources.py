@@ -54,6 +54,25 @@ class DatasetConfig:
 
 _COMPRESSED = (".gz", ".xz", ".bz2", ".zst")
 _LINES = (".jsonl", ".ndjson")
+_TABLES = (".parquet", ".arrow")
+_BINARY = {
+    b"PAR1": "a Parquet file",
+    b"ARROW1": "an Arrow file",
+    b"PK\x03\x04": "a ZIP archive, as .docx and .xlsx are",
+    b"%PDF": "a PDF",
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"GIF8": "a GIF picture",
+    b"\x7fELF": "a program",
+    b"MZ\x90": "a program",
+    b"SQLite format 3": "an SQLite database",
+    b"\x93NUMPY": "a NumPy array",
+    b"\x1f\x8b": "gzip data without .gz in its name",
+    b"\xfd7zXZ": "xz data without .xz in its name",
+    b"\x28\xb5\x2f\xfd": "Zstandard data without .zst in its name",
+    b"BZh": "bzip2 data without .bz2 in its name",
+}
+"""What is no text, by its first bytes: trained on, it would get a number that means nothing."""
 
 
 def find_files(patterns: Sequence[str], field: str | None) -> list[str]:
@@ -65,18 +84,20 @@ def find_files(patterns: Sequence[str], field: str | None) -> list[str]:
         if not files:
             raise BenchError(f"no file matches {pattern!r} (from {os.getcwd()}); check data.files")
         paths.update(dict.fromkeys(files))
-    if field is not None and not any(_is_lines(path) for path in paths):
-        raise BenchError(f"data.field is {field!r}, but no file ends in .jsonl; leave it out for plain text")
+    if field is not None and not any(_is_lines(path) or _is_table(path) for path in paths):
+        kinds = f"{', '.join(_LINES)}, {' or '.join(_TABLES)}"
+        raise BenchError(f"data.field is {field!r}, but no file ends in {kinds}; leave it out for plain text")
     return list(paths)
 
 
 def file_texts(path: str, field: str | None, limit: int | None) -> Iterator[Text]:
     """The texts of one file, longer ones in pieces of at most `limit` bytes; the file is not held."""
-    if _is_lines(path):
-        for text in _json_lines(path, field):
+    if _is_lines(path) or _is_table(path):
+        for text in _json_lines(path, field) if _is_lines(path) else _table_rows(path, field):
             yield from text_pieces(text, limit)
     else:
-        with opened(path) as file:
+        with opened(path) as raw:
+            file = _text_alone(raw, path)
             if limit is None:
                 yield Text(file.read(), os.path.basename(path))
             else:
@@ -140,6 +161,84 @@ def file_state(path: str) -> str:
 def _is_lines(path: str) -> bool:
     stem, suffix = os.path.splitext(path)
     return (stem if suffix in _COMPRESSED else path).endswith(_LINES)
+
+
+def _is_table(path: str) -> bool:
+    return path.endswith(_TABLES)
+
+
+def _text_alone(file: IO[bytes], path: str) -> IO[bytes]:
+    """The same file, from its beginning. Raises BenchError for a format that is no text, known by its first bytes."""
+    begins = file.read(16)
+    kind = next((name for magic, name in _BINARY.items() if begins.startswith(magic)), None)
+    if kind is not None:
+        raise BenchError(
+            f"{path} is {kind}, not text: give its text as .txt or .jsonl, a table as .parquet or .arrow with "
+            "data.field, or other data by `dataset:`"
+        )
+    return io.BufferedReader(_Rejoined(begins, file))
+
+
+class _Rejoined(io.RawIOBase):
+    """What has been read of a file already, and then the file."""
+
+    def __init__(self, begins: bytes, file: IO[bytes]) -> None:
+        self.begins, self.file = begins, file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if self.begins:
+            some, self.begins = self.begins[: len(buffer)], self.begins[len(buffer) :]
+        else:
+            some = self.file.read(len(buffer))
+        buffer[: len(some)] = some
+        return len(some)
+
+
+def _table_rows(path: str, field: str | None) -> Iterator[Text]:
+    """The texts of a Parquet or Arrow file, a batch of rows in memory at a time."""
+    if field is None:
+        raise BenchError(f"{path} is a table: say which column is the text, as in `field: text`")
+    if importlib.util.find_spec("pyarrow") is None:
+        raise BenchError(f"{path} needs pyarrow to be read: pip install 'patchbench[datasets]'")
+    import pyarrow  # half a second, and an optional dependency
+    import pyarrow.parquet
+
+    number = 0
+    try:
+        if path.endswith(".parquet"):
+            table = pyarrow.parquet.ParquetFile(path)
+            batches, columns = table.iter_batches(batch_size=1000), table.schema_arrow.names
+        else:
+            table = _arrow(path)
+            batches, columns = table, table.schema.names
+        if field not in columns:
+            near = nearest(field, columns)
+            raise BenchError(f"{path} has no column {field!r}{near}; there are: {', '.join(columns)}")
+        for batch in batches:
+            for value in batch.column(field).to_pylist():
+                where = f"{os.path.basename(path)}, row {number}"
+                yield Text(_field({field: value}, field, where), where)
+                number += 1
+    except (OSError, pyarrow.ArrowException) as error:
+        raise BenchError(f"cannot read {path}: {' '.join(str(error).split())[:200]}; is it whole?") from error
+
+
+def _arrow(path: str) -> Any:
+    """Batches of an Arrow file or stream, which `datasets` writes."""
+    import pyarrow
+
+    source = pyarrow.memory_map(path)
+    try:
+        found = pyarrow.ipc.open_file(source)
+        return pyarrow.RecordBatchReader.from_batches(
+            found.schema, (found.get_batch(i) for i in range(found.num_record_batches))
+        )
+    except pyarrow.ArrowInvalid:
+        source.seek(0)
+        return pyarrow.ipc.open_stream(source)
 
 
 @contextmanager

@@ -20,8 +20,8 @@ KEPT = Path(__file__).with_name("cuts.json")
 TRAINED = {"bpe_predicted", "hnet"}
 """Their cuts come from trained weights, which differ in their last digits from processor to processor."""
 TEXT = (
-    "The harness reads bytes; naïve café, 東京, привет. Costs: 3.50 (or 4,000)!\n\tdef cut(data):\r\n    return data[::4]  "
-    "# aaaa aaaa aaaa aaaa, and the quick brown fox jumps over the lazy dog again and again and again.\n\n"
+    "The harness reads bytes; naïve café, 東京, привет. Costs: 3.50 (or 4,000)!\n\tdef cut(data):\r\n    return data"
+    "[::4]  # aaaa aaaa aaaa aaaa, and the quick brown fox jumps over the lazy dog again and again and again.\n\n"
 ).encode() * 3 + bytes(range(256))
 LEARNT = [TEXT[i : i + 150] for i in range(0, len(TEXT) - 150, 37)]
 OPTIONS: dict[str, dict[str, Any]] = {
