@@ -122,6 +122,12 @@ def edited_rows(suite: Suite, results: Path, missing: list[Run]) -> list[str]:
     return sorted({r["row"] for r in found if r["row"] in plugged and without_code(r["config"]) == wanted[r["row"]]})
 
 
+def failed_again(suite: Suite, results: Path) -> list[str]:
+    """Mark the failed tasks of a suite's runs to be tried again; the runs that have some."""
+    ids = [run.run_id for run in runs_of(suite, data_of(suite, results, Silent()))]
+    return [run_id for run_id in ids if records.ask_again(results, suite.name, run_id)]
+
+
 @dataclass(frozen=True)
 class Work:
     """A suite on one results folder, as one of possibly many processes sees it."""

@@ -59,6 +59,8 @@ def _status(suite: Suite, run: Run, results: Path, task: Task | None) -> RunStat
         return RunStatus(run.run_id, "running", what, log)
     if under_way:
         return RunStatus(run.run_id, "waiting", what, log)
+    if record is not None and record["status"] == "ok":
+        return RunStatus(run.run_id, "waiting", f"its task {', '.join(record['again'])} is tried again", log)
     if record is not None:
         why = record["error"]
         return RunStatus(run.run_id, "failed", f"{why['kind']}: {why['message']}", log)

@@ -2,6 +2,7 @@
 
 from bench.records.record import (
     Record,
+    ask_again,
     checked,
     claim,
     complaint,
@@ -22,6 +23,7 @@ from bench.records.record import (
 
 __all__ = [
     "Record",
+    "ask_again",
     "checked",
     "claim",
     "complaint",

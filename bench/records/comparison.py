@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bench.records.record import Record, dig
+from bench.records.record import NOT_POSSIBLE, Record, dig
 from bench.records.statistics import Scores
 from patchers.errors import BenchError
 
@@ -23,10 +23,6 @@ COMPARABLE = (
 
 # And where both have them: how the tasks were set, and the further texts that they were asked about.
 ASKED = (("tasks", "options"), ("data.eval", "fingerprint"))
-
-
-NOT_POSSIBLE = "TaskNotPossible"
-"""The kind of error of a task that a model cannot be asked (`bench.evaluation.tasks`, which would import torch)."""
 
 
 @dataclass(frozen=True)

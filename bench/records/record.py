@@ -30,6 +30,9 @@ from patchers.errors import BenchError
 
 Record = dict[str, Any]
 
+NOT_POSSIBLE = "TaskNotPossible"
+"""The kind of error of a task that a model cannot be asked (`bench.evaluation.tasks`, which would import torch)."""
+
 SCHEMA = 1
 # The order in which a file shows its parts; what is not named here follows, sorted.
 ORDER = (
@@ -178,8 +181,24 @@ def find(results: Path, suite: str, run_id: str) -> Record | None:
 
 
 def done(record: Record | None) -> bool:
-    """Whether a run needs no more work: failed ones are tried again."""
-    return record is not None and record["status"] == "ok"
+    """Whether a run needs no more work: failed ones are tried again, and so are tasks that somebody wants again."""
+    return record is not None and record["status"] == "ok" and not record.get("again")
+
+
+def failed_tasks(record: Record) -> list[str]:
+    """The tasks of a run that have an error in place of a number, but for those that the model cannot be asked."""
+    outcomes = (record.get("tasks") or {}).items()
+    return [name for name, found in outcomes if found.get("error") and found["error"]["kind"] != NOT_POSSIBLE]
+
+
+def ask_again(results: Path, suite: str, run_id: str) -> list[str]:
+    """Mark the failed tasks of a run for the next `run`, which takes over the model that is there and trains nothing;
+    their names. The record keeps its numbers until then."""
+    record = find(results, suite, run_id)
+    wanted = failed_tasks(record) if done(record) and record is not None else []
+    if wanted and record is not None:
+        write(results, {**record, "again": wanted})
+    return wanted
 
 
 def load_all(results: Path, suite: str, run_ids: Container[str] | None = None) -> list[Record]:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from bench.data.config import Data
-from bench.records.record import digest, done, find
+from bench.records.record import Record, digest, find
 from bench.suites.config import Row, Suite, identity, plain
 from bench.system.files import Damaged, warn
 from bench.training.checkpoint import check_model, load_weights, read_header
@@ -51,7 +51,9 @@ def find_trained(results: Path, wanted: str) -> Path | None:
         folder = path.parent
         try:
             header = read_header(folder)
-            if header.get("training", {}).get("id") == wanted and done(find(results, folder.parts[-3], folder.name)):
+            if header.get("training", {}).get("id") != wanted:
+                continue
+            if _has_numbers(find(results, folder.parts[-3], folder.name)):
                 check_model(folder)
                 return folder
         except Damaged as error:
@@ -59,6 +61,10 @@ def find_trained(results: Path, wanted: str) -> Path | None:
         except BenchError:  # whatever lies there is no model, or no record, of this version
             continue
     return None
+
+
+def _has_numbers(record: Record | None) -> bool:
+    return record is not None and record["status"] == "ok"
 
 
 def source_of(folder: Path) -> str:

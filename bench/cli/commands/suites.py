@@ -1,6 +1,7 @@
 """`patchbench run` and `plan`: what concerns whole suites."""
 
 import json
+import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -34,13 +35,16 @@ def run(
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Whether to look on until runs in Slurm are done.")
     ] = True,
+    retry_tasks: Annotated[
+        bool, typer.Option("--retry-tasks", help="Try tasks that failed again, with the models that are there.")
+    ] = False,
     only: Annotated[str | None, typer.Option(metavar="RUN_ID", hidden=True)] = None,
 ) -> int:
     """Train and score what is missing of a suite, then print its table.
 
     Runs that are done are not repeated, and one that was stopped goes on from its last checkpoint.
     """
-    from bench.execution.run import run_suite
+    from bench.execution.run import failed_again, run_suite
     from bench.execution.slurm import run_in_slurm
     from bench.execution.workers import Job, run_on_ranks, run_on_workers, workers_by_default
     from bench.reporting.table import build, render
@@ -51,6 +55,9 @@ def run(
     config = load_suite(suite, overrides or [], plugin or [])
     check_writable(results)
     heed_sigterm()
+    if retry_tasks:
+        for run_id in failed_again(config, results):
+            print(f"{run_id}: its failed tasks are tried again", file=sys.stderr)
     job = Job(suite, tuple(overrides or []), tuple(plugin or []), results)
     count = workers or config.launch.workers or workers_by_default()
     in_slurm = config.launch.slurm is not None and only is None  # one run alone is what a task there does

@@ -542,3 +542,49 @@ def test_a_cost_that_is_doubted_is_marked_and_cannot_be_matched(tmp_path: Path) 
     failed = next(r for r in run_suite(matched, tmp_path / "matched").records if r["row"] == "burns")
     assert failed["status"] == "failed"
     assert "cannot take part in match: train_flops: cost not verified" in failed["error"]["message"]
+
+
+FAILS = """
+import os
+from bench.tasks import Metric, Task, TaskResult, register_task
+
+@register_task("run-test-moody")
+class Moody(Task):
+    def run(self, model, material):
+        if os.path.exists("moody"):
+            raise RuntimeError("not today")
+        return TaskResult({"ones": Metric("bits/byte", [(d.id, 1.0, 1.0) for d in material.test])}, {})
+"""
+
+
+def test_a_task_that_failed_is_tried_again_without_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    (tmp_path / "moody.py").write_text(FAILS)
+    (tmp_path / "moody").touch()
+    rows: dict[str, dict[str, Any]] = {"stride": {"patcher": "stride"}}
+    write_suite(tmp_path, rows, plugins=["moody.py"], tasks=["bpb", "run-test-moody"])
+    command = ["run", "tiny.yaml", "--results", "r"]
+
+    def found() -> dict[str, Any]:
+        (path,) = (tmp_path / "r" / "tiny" / "runs").glob("*.json")
+        record: dict[str, Any] = json.loads(path.read_text())
+        return record
+
+    main(command)
+    before = found()
+    assert before["tasks"]["run-test-moody"]["error"]["message"] == "not today"
+    (tmp_path / "moody").unlink()
+    main(command)
+    assert found() == before, "a plain run leaves what is done"
+    monkeypatch.setattr(run, "train", lambda *arguments: pytest.fail("nothing is trained"))
+    assert main([*command, "--retry-tasks"]) == 0
+    assert "its failed tasks are tried again" in capsys.readouterr().err
+    after = found()
+    assert after["tasks"]["run-test-moody"]["metrics"]["ones"]
+    assert after["tasks"]["bpb"] == before["tasks"]["bpb"]
+    assert "again" not in after
+    assert main([*command, "--retry-tasks"]) == 0
+    assert found() == after, "there is nothing left to try"
