@@ -94,10 +94,10 @@ def is_control(record: Record) -> bool:
 
 
 def control_of(label: str, rows: Mapping[str, Runs], equal: Equal) -> str | None:
-    """The row without patches that says what this row's patches are worth (DESIGN section 5), None where there is none.
+    """The row without patches that says what this row's patches are worth (DESIGN section 5); None without one.
 
-    At equal bytes: the one of the same sizes. At equal training FLOPs: the cheapest that has spent as much as the row
-    at least, whose local model has grown, or which has read more bytes; it is None for rows that are controls.
+    At equal bytes: the one with the same local model. At equal training FLOPs: the cheapest that has spent as much as
+    the row at least, whose local model has grown, or which has read more bytes; None for rows that are controls.
     """
     own = rows[label].any_record
     if not rows[label].records or dig(own, "config.model.kind") != "harness":
@@ -108,13 +108,23 @@ def control_of(label: str, rows: Mapping[str, Runs], equal: Equal) -> str | None
             continue
         if equal == "bytes":
             ratio = dig(runs.any_record, "cost.train_bytes") / dig(own, "cost.train_bytes")
-            if dig(runs.any_record, "config.grow_to") is None and abs(ratio - 1) <= SAME_BYTES:
+            grown = dig(runs.any_record, "config.grow_to") is not None
+            if not grown and abs(ratio - 1) <= SAME_BYTES and _local_model(runs.any_record) == _local_model(own):
                 found[other] = abs(ratio - 1)
         else:
             ratio = dig(runs.any_record, "flops.train") / dig(own, "flops.train")
             if not is_control(own) and AT_LEAST <= ratio <= AT_MOST:
                 found[other] = ratio
     return min(found, key=lambda other: found[other], default=None)
+
+
+OF_LOCAL_MODEL = ("local_width", "local_heads", "local_window", "local_hidden", "encoder_layers", "decoder_layers")
+OF_LOOKUPS = ("ngrams", "ngram_rows", "byte_std", "ngram_std")
+
+
+def _local_model(record: Record) -> list[Any]:
+    """What a control has in common with a row, but for what they are told."""
+    return [dig(record, f"config.model.{name}") for name in (*OF_LOCAL_MODEL, *OF_LOOKUPS)]
 
 
 def _runs(label: str, records: list[Record]) -> Runs:

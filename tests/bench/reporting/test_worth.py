@@ -65,6 +65,19 @@ def test_the_worth_of_a_control_against_itself_is_zero() -> None:
     assert cell.text == "control" or (cell.value, cell.low, cell.high) == (0.0, 0.0, 0.0)
 
 
+def test_the_control_has_the_local_model_of_the_row() -> None:
+    lean: dict[str, Any] = {"config.model.local_window": 8, "config.model.ngrams": []}
+    records = [
+        record("entropy", 2.20, 3e12),
+        record("lean", 2.40, 3e12, **lean),
+        record("none", 2.30, 1e12),
+        record("none-lean", 2.60, 1e12, "none", **lean),
+    ]
+    rows = rows_of(records)
+    assert control_of("entropy", rows, "bytes") == "none"
+    assert control_of("lean", rows, "bytes") == "none-lean"
+
+
 def test_budgets_of_a_sweep_have_their_own_control() -> None:
     records = []
     for size, gain in ((2_000_000, 0.02), (8_000_000, 0.08)):
