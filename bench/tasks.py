@@ -1,4 +1,4 @@
-"""What a task plug-in imports: `from bench.tasks import Material, Metric, Task, TaskResult, register_task`."""
+"""Public imports for task plug-ins: `from bench.tasks import Material, Metric, Task, TaskResult, register_task`."""
 
 from bench.evaluation.byte_model import ByteModel
 from bench.evaluation.tasks import Material, Metric, Task, TaskNotPossible, TaskResult, register_task

@@ -1,4 +1,4 @@
-"""Self-attention of training with a gradient of its own: from the projections of all heads to the mixed values.
+"""Self-attention with a hand-written gradient for training on CPU: from projections of all heads to mixed values.
 
 Legend: T positions in one flat vector, H heads, E head width, B blocks (or rows) of S positions, N = H * B.
 

@@ -1,4 +1,4 @@
-"""What a model is given: windows of documents in one flat vector, and what the cuts say about each position.
+"""The input of models: windows of documents in one flat vector, and the patch ids that follow from their starts.
 
 Legend: T bytes of all windows together, W windows, P patches (or tokens).
 """

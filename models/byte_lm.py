@@ -1,4 +1,4 @@
-"""A byte transformer without patches: the `byte_lm` baseline, and what learned patchers read entropies from.
+"""A byte-level transformer without patches: the `byte_lm` baseline, and the entropy model of learned patchers.
 
 Legend: T byte positions of all windows in one flat vector, W windows, D width, V outputs a position.
 """

@@ -1,4 +1,4 @@
-"""Forward FLOPs from sizes and realised patches, a multiply-add counted as two (DESIGN section 7).
+"""Counts forward FLOPs from model sizes and realised patches; a multiply-add is two (DESIGN section 7).
 
 What counts are matrix products and attention over the keys that are seen; lookups, norms and other pointwise work
 count as zero.

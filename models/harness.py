@@ -1,4 +1,4 @@
-"""The one BLT-style model that every segmenter feeds: local byte encoder, latent transformer, local byte decoder.
+"""The BLT-style model that all segmenters feed: local byte encoder, latent transformer, local byte decoder.
 
 Legend: T byte positions of all windows in one flat vector, P patches, D local width, K slots a patch, L latent
 width, V head width.

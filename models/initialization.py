@@ -1,5 +1,5 @@
-"""Initial weights that depend on the seed and on a parameter's name alone, so that every segmenter starts from the
-same model."""
+"""Initial weights as a function of the seed and the parameter's name, so that all segmenters start from the same
+model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A transformer over flat sequences of very different lengths, with little padding or none.
+"""A transformer over flat sequences of different lengths, packed with little or no padding.
 
 Legend: P positions (patches or tokens) of all sequences in one flat vector, D width, R rows, C row length.
 """

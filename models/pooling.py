@@ -1,4 +1,4 @@
-"""Bytes to patches and back, each byte touched once: segment softmax and gather, O(T), no (P, T) mask.
+"""Pooling of bytes into patches and reading of patches by bytes: segment softmax and gather, O(T), no (P, T) mask.
 
 Legend: T byte positions, P patches, D local width, K slots a patch, H heads, E head width.
 """

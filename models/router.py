@@ -1,4 +1,4 @@
-"""H-Net's learnt cut (Hwang, Wang & Gu 2025, section 2.2): a router inside the harness, trained with it.
+"""H-Net's router (Hwang, Wang & Gu 2025, section 2.2): learns where patches end, inside the harness.
 
 Legend: T byte positions of all windows in one flat vector, P patches, D width.
 

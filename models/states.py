@@ -1,4 +1,4 @@
-"""What a model has before its head, in a form that is the same for every kind of model.
+"""The hidden states of a model before its head, in one form for all kinds of models.
 
 Legend: T byte positions of all windows in one flat vector, S starts among them, D and L widths.
 """

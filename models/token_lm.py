@@ -1,4 +1,4 @@
-"""The baseline with a vocabulary: an ordinary causal transformer over token ids.
+"""The `token_lm` baseline: a causal transformer over token ids.
 
 Legend: T bytes of all windows, P tokens, V vocabulary, D width.
 """

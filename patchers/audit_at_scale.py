@@ -1,4 +1,4 @@
-"""The contract where few look: batches of hundreds, long documents, thousands of calls, another process, costs.
+"""Checks of the patcher contract on large batches, long documents, thousands of calls, a fresh process, and costs.
 
 Each of these rules has been broken by a patcher that the short checks called sound. A rule looks at as much as its time
 allows, and says how much that was.

@@ -1,4 +1,4 @@
-"""BPE made causal: a small model guesses where a token would begin, from the bytes before."""
+"""Causal BPE: a small model predicts from the previous bytes where a token begins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What calibrating has in common: the size that was asked for, and the size that came out."""
+"""Sets a patcher's knob so that the mean patch has a wanted size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a patcher says that a byte costs, and what can be seen of it.
+"""Checks the FLOPs per byte that a patcher claims against torch's count and against its processor time.
 
 Comparisons at equal FLOPs believe `Patcher.flops_per_byte`. So it must be a number; where a patcher computes with
 torch, torch's own counter must agree; and where a plug-in computes with anything else, the processor's time a byte

@@ -1,4 +1,4 @@
-"""The example with which the audit shows that a rule is broken."""
+"""Counter-examples: the texts and cuts that show which rule of the contract is broken."""
 
 from __future__ import annotations
 

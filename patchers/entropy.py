@@ -1,4 +1,4 @@
-"""Patches that begin where the next byte is hard to guess: four rules over the entropies of a byte model.
+"""Entropy patchers: four rules that start a patch where the next byte is hard to predict (BLT, section 2.3).
 
 H_t is the entropy in nats of p(byte t given data[:t]).
 """

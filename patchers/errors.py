@@ -1,4 +1,4 @@
-"""The one error for everything that a user can mend."""
+"""`BenchError`, the error for everything that a user can mend."""
 
 
 class BenchError(ValueError):

@@ -1,4 +1,4 @@
-"""What a check of the contract has found."""
+"""The outcome of one check of the patcher contract."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A hash of (seed, position): chance that is the same alone, in a batch, in a stream and on every machine."""
+"""A hash of (seed, position): pseudo-random numbers that do not depend on batch, stream or machine."""
 
 from __future__ import annotations
 

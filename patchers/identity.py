@@ -1,4 +1,4 @@
-"""What code a plug-in is, so that an edited plug-in is not taken for what it was.
+"""Identifies the code of a plug-in, so that results of an edited plug-in are told from those of its old code.
 
 Ours carry explicit versions. A plug-in of an installed package is known by the package's name and version; one in a
 file (or in a package that is installed for editing) by a hash of its module and of all modules that it imports from its

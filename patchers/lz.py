@@ -1,4 +1,4 @@
-"""Patches from the document's own past: LZ78 phrases."""
+"""LZ78 phrases of the document so far as patches."""
 
 from __future__ import annotations
 

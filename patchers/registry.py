@@ -1,4 +1,4 @@
-"""One registry: a decorator, the built-ins, entry points of `patchbench.patchers`, and plug-in files."""
+"""The registry of patchers: a decorator, the built-ins, entry points of `patchbench.patchers`, and plug-in files."""
 
 from __future__ import annotations
 

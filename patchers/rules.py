@@ -1,4 +1,4 @@
-"""Patchers with nothing to learn: none, bytes, stride, random, whitespace, words, codepoint (DESIGN 4)."""
+"""Patchers without parameters to learn: none, bytes, stride, random, whitespace, words, codepoint (DESIGN 4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The map of the code: rooms, what each is for, and which imports from which, read from the code itself.
+"""Writes docs/architecture.md: the rooms, their purposes and the imports between them, read from the code.
 
 `python -m bench.cli.architecture` writes `docs/architecture.md`; a test holds that it is up to date.
 """

@@ -1,4 +1,4 @@
-"""What `patchbench check` says of a patcher: rule by rule of the contract, then how it cuts and how fast."""
+"""Runs the patcher contract for `patchbench check` and prints the findings, cut statistics and speed."""
 
 from __future__ import annotations
 

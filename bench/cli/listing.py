@@ -1,4 +1,4 @@
-"""What there is to choose from, as `patchbench list` says it."""
+"""Collects what `patchbench list` prints."""
 
 import dataclasses
 from typing import Any

@@ -1,4 +1,4 @@
-"""The command `patchbench`.
+"""The command `patchbench`: registers all commands and turns errors into exit codes.
 
 What a user can mend is one line on standard error, `patchbench: error: ...`, and exit code 2. Whatever needs
 torch is imported by the command that needs it, so that `list` and `--help` answer at once.

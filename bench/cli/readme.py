@@ -1,4 +1,4 @@
-"""The tables of the README, made by the commands that stand above them: python -m bench.cli.readme [--check]
+"""Renews the tables of the README from records: python -m bench.cli.readme [--check]
 
 A table stands between `<!-- patchbench table ... -->` and `<!-- end -->`; the comment is the command that makes it.
 """

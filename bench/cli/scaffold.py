@@ -1,4 +1,4 @@
-"""What `patchbench new-patcher NAME` writes: a plug-in of a few lines, and a test beside it that passes."""
+"""Writes a new plug-in patcher and its test for `patchbench new-patcher NAME`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts as documents, and their split into training, calibration and test.
+"""The `data:` section of a suite: reads texts as documents and splits them into training, calibration and test.
 
 A document is `bytes` from here on: nothing is decoded, stripped or normalised, so that a bit per byte is
 a bit of the source's own bytes.

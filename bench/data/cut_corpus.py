@@ -1,4 +1,4 @@
-"""A split of the corpus as one flat vector of bytes with its cuts, and the windows that a model is given.
+"""A cut corpus as one flat vector of bytes with starts, and the windows and batches made of it.
 
 Legend: N bytes of all documents, D documents, P patches or tokens.
 """

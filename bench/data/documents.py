@@ -1,4 +1,4 @@
-"""Documents end to end: in memory, or where they lie on disk.
+"""Sequences of documents stored end to end, in memory or in mapped files.
 
 Legend: N bytes of all documents, D documents.
 """

@@ -1,4 +1,4 @@
-"""A patcher that is ready to cut: as a user wrote it, fitted and calibrated once, kept in a cache.
+"""Fits and calibrates patchers once and caches them on disk.
 
 Free of torch, so that cutting with a rule starts at once.
 """

@@ -1,4 +1,4 @@
-"""Starts of a corpus without a byte for each: packed on disk, or told by a rule.
+"""Starts of a corpus, packed to one bit per byte on disk or computed by a rule.
 
 Legend: N bytes of all documents.
 """

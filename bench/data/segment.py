@@ -1,5 +1,4 @@
-"""Cutting a corpus once for the same patcher and the same documents: one bit a byte on disk, in several processes where
-the corpus is large, and by all ranks of a run.
+"""Cuts a corpus once per patcher and caches the cuts, in several processes or ranks where the corpus is large.
 
 `CACHE/cuts/NAME-KEY/` has the starts in `starts`, token ids in `ids` where a model wants them, and checksums in
 `cuts.json`. Documents are cut in runs; a run that is cut stays when the process is killed.

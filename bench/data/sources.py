@@ -1,4 +1,4 @@
-"""Where texts come from: files, the `datasets` library, and corpora that come with the installation.
+"""Reads texts from files, the `datasets` library, and corpora that come with the installation.
 
 Text files count as they are, valid UTF-8 or not, because documents are bytes. JSON is UTF-8 by definition,
 and an error otherwise. Relative paths are relative to the working directory, as in a shell.

@@ -1,4 +1,4 @@
-"""The first pass over a source: its texts as they come, on disk, with what is needed to choose and to order them."""
+"""The first pass over a source: writes its texts to disk with the hashes that choose and order them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Corpora on disk: read from their source once, split, and from then on looked at where they lie.
+"""Corpora on disk: read from their source once, split, and mapped from then on.
 
 `CACHE/corpora/LABEL-KEY/` has the documents of all splits end to end in `data`, where each ends in `ends`, their
 SHA-256 in `digests` and their titles in `titles`; `store.json` has the checksums of these files. What is in a split,

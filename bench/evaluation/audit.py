@@ -1,4 +1,4 @@
-"""Whether a trained model's number is a number (DESIGN section 4, "Validity").
+"""Audits a trained model's probabilities: no look-ahead, no batch dependence, Kraft sums (DESIGN section 4).
 
 A claim of bits per byte is a claim that the probabilities of all texts sum to at most one, and that nothing was
 predicted with knowledge of what came later. Both are checked on the trained model, through the same scoring that the

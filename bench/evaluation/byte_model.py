@@ -1,4 +1,4 @@
-"""What a task sees: a model that gives nats per byte, whatever its cuts or its vocabulary.
+"""`ByteModel`, the interface that tasks use: nats per byte for any patcher or vocabulary.
 
 Legend: T bytes of a batch of windows.
 """

@@ -1,4 +1,4 @@
-"""Continuations of contexts, scored jointly with them: what several texts share at their beginning is computed once.
+"""Scores continuations of contexts; shared prefixes are computed once.
 
 Legend: T bytes of a batch of texts.
 """

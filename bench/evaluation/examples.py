@@ -1,4 +1,4 @@
-"""A few short texts as a trained model sees them, kept in its record: how each was cut, and what every byte cost.
+"""Keeps a few short texts in each record: their cuts and the cost of every byte.
 
 They are what the report's viewer shows, so that one can look at a model without having it. All runs on the same data
 have the same texts: the beginnings of the first test documents, and one text for everybody.

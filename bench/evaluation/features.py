@@ -1,4 +1,4 @@
-"""Frozen states of a trained model, per byte or per patch of a document: what probes are trained on (DESIGN section 6).
+"""Extracts frozen hidden states per byte or per patch for probes (DESIGN section 6).
 
 Legend: N bytes of a document, U units (bytes or patches), D width.
 """

@@ -1,4 +1,4 @@
-"""Texts from a trained model: prompts in, bytes out as they come."""
+"""Generates text from a trained model: prompts in, bytes out as they come."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How probable a text is after another one: what multiple choice, and the field's own harness, ask of a model.
+"""Log-likelihoods of continuations, for multiple choice and for lm-evaluation-harness.
 
 The chain rule is the definition: ln p(continuation | context) = ln p(context + continuation) - ln p(context), both
 scored as documents are, from BOS and through windows. So the pieces of a document add up to what it costs as a whole,

@@ -1,4 +1,4 @@
-"""Multiple choice in HellaSwag's form: a text that breaks off, and what may come next, one of them right.
+"""Multiple choice in HellaSwag's form: a context and several endings, one of them right.
 
 From a file (six lines an item, or JSON lines with `ctx`, `endings` and `label`), from the `datasets` library, or made
 out of a corpus for models that are too small for anything else: there the right choice is what the text goes on with,

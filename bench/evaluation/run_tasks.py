@@ -1,4 +1,4 @@
-"""What a suite asks of its models: the tasks and further texts that it names, and what they say of one model."""
+"""Runs the tasks of a suite on one model and collects results and errors."""
 
 from __future__ import annotations
 

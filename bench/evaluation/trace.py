@@ -1,4 +1,4 @@
-"""What decoding does, byte by byte: how unsure the model was, where it cut, which parts ran, and what that cost."""
+"""Traces decoding byte by byte: entropy, cut, which parts of the model ran, and their cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a suite would train and what it costs, before anything is trained."""
+"""Plans a suite before training: parameters, FLOPs, patches, matching, memory and time."""
 
 from __future__ import annotations
 

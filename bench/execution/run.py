@@ -1,4 +1,4 @@
-"""Running a suite: each row at each seed once, whoever runs it, however often it is interrupted."""
+"""Runs a suite: each row at each seed once, in any number of processes, resumable."""
 
 from __future__ import annotations
 

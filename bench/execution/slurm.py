@@ -1,4 +1,4 @@
-"""Many runs at once on a Slurm cluster: a job array, one task a missing run, each the command that a worker would do.
+"""Submits the missing runs of a suite as a Slurm job array.
 
 submitit writes the array and submits it. Who does what is decided by the results folder, as everywhere
 (`records.claim`); all nodes must see the same one. A task that is told to stop, because its time is over or somebody

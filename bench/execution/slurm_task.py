@@ -1,4 +1,4 @@
-"""What a task of a Slurm array does: the command that a worker on one machine would do.
+"""The entry point of one task of a Slurm job array.
 
 submitit pickles the call of `do` when it submits and unpickles it in the task. That is its way to hand over a
 command: a function by its name, two strings and a number, in a folder of ours. No pickle is read as data.

@@ -1,4 +1,4 @@
-"""How far a suite is: which of its runs are done, running, failed or waiting, and why."""
+"""Reports which runs of a suite are done, running, failed or waiting, and why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run gives its tasks: the trained model as they see it, and what else they may look at."""
+"""Builds what the tasks of a run get: the trained model as a byte model, texts, and an untrained twin."""
 
 from __future__ import annotations
 

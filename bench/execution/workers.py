@@ -1,4 +1,4 @@
-"""Many runs at once on one machine: worker processes that are handed run after run.
+"""Runs a suite on several worker processes of one machine.
 
 Each worker has its share of the cores, and a GPU of its own where there are any. Who does what is decided by the
 results folder (`records.claim`), so several launches, and other machines, may share one. A worker that dies (out of

@@ -1,4 +1,4 @@
-"""A trained model in EleutherAI's lm-evaluation-harness (0.4.13): an `LM` object, and tasks run on it one by one.
+"""An `LM` adapter for EleutherAI's lm-evaluation-harness (0.4.13).
 
 Everything is exact over bytes. What comes after a context is scored jointly with it, whatever the cut, and nothing is
 cut off a context: it is read as long documents are read everywhere here (`bench.evaluation.likelihood`).

@@ -1,4 +1,4 @@
-"""Our noise and spelling tasks as tasks of lm-evaluation-harness, so that any model it knows can be asked the same."""
+"""Exports our noise and spelling tasks to lm-evaluation-harness."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks for lm-evaluation-harness: a YAML and a Parquet file each, found by absolute path.
+"""Writes task files for lm-evaluation-harness: a YAML and a Parquet file each.
 
 Parquet keeps a text as it is. JSON lines would not: what looks like a date is read as one. And the YAML names columns
 and no templates: `"{{text}}"` would make a list of a document such as `[1, 2, 3]`.

@@ -1,4 +1,4 @@
-"""What a small suite is worth: how many of the comparisons that a large one decides it decides alike.
+"""Agreement between two suites: the share of pairwise comparisons that a small suite orders as a large one.
 
 After DataDecide (Magnusson et al. 2025, section 2.2), where a ranking at one small scale decides 80 % of the
 comparisons of the large one. Of all pairs of rows that the large suite tells apart, a pair counts 1 where the small

@@ -1,4 +1,4 @@
-"""From records to rows that can be compared: what belongs together, what has a number, what may stand side by side.
+"""Groups records into comparable rows: seeds, failures, controls, and checks that rows may be compared.
 
 A row of a table is a row of a suite over all its seeds. A run that failed, or whose audits failed, has a reason
 in place of a number. Leaky rows are exempt from the audits (they are the marked exception, and fail by design).

@@ -1,4 +1,4 @@
-"""What a sweep over budgets says: L = E + A * C^-a for each row, and where two rows cross (DESIGN 7).
+"""Scaling fits: L = E + A * C^-a for each row of a sweep, and crossings (DESIGN 7).
 
 C is the training compute of a run in FLOPs, its patcher's included, and L its bits per byte. Few budgets hold little
 about three numbers, so E, the loss that no compute takes away, is kept at 0 or above, and its interval is given: where

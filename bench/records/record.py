@@ -1,4 +1,4 @@
-"""Records: one JSON file a run (a row at a seed), which holds all that tables, plots and reports need.
+"""Reads and writes records: one checksummed JSON file per run.
 
 `results/SUITE/runs/RUN_ID.json`, where the run id names what the run is: its config, seed, data and task
 versions. So running again finds what is done, and a changed config is another run. A file is written whole or

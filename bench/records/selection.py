@@ -1,4 +1,4 @@
-"""Which records of a results folder a table, a picture or a report is about.
+"""Selects the records of a suite that match its present configuration.
 
 Records outlive the configuration of their suite: it was edited, or run with other values. Those of the configuration
 at hand are shown where there are any, in the order that it has now, and what was left out is said.

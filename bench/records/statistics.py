@@ -1,4 +1,4 @@
-"""How sure a number is: intervals over documents and seeds, paired differences, verdicts.
+"""Bootstrap intervals over documents and seeds, paired differences, verdicts.
 
 Every metric is a ratio of sums over documents. Two things make it uncertain. The *documents* are a sample of
 the texts that might have been scored, and the *seeds* are a sample of the trainings that might have been run.

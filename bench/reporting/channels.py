@@ -1,4 +1,4 @@
-"""What a cut tells and what it places, taken apart: each cut's gain over a plain stride, split in three (DESIGN 5).
+"""Splits each cut's gain over a plain stride into what it tells and where it places latent steps (DESIGN 5).
 
 Of each patcher a suite like `channels` has three rows, which differ in their model's options alone:
 

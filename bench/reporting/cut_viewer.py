@@ -1,4 +1,4 @@
-"""What `patchbench segment` shows: a text once for each patcher, its patches in turns of colour.
+"""Renders texts with coloured patches, once per patcher, for `patchbench segment`.
 
 Nothing of the text reaches the terminal but what can be printed: a control character is shown as its picture
 (U+2400 and on), and whatever else is not a printable character, or is cut inside, as its bytes, `‹e2›`.

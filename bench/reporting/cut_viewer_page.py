@@ -1,4 +1,4 @@
-"""The page that `patchbench segment --html FILE` writes: one file, no network, light and dark."""
+"""Writes the HTML page of `patchbench segment --html FILE`."""
 
 from __future__ import annotations
 

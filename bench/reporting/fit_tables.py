@@ -1,4 +1,4 @@
-"""Fits and crossings as tables for the terminal, with what one must know to read them."""
+"""Terminal tables of fits, crossings and agreement."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands below a table: everything that one must know to read its numbers, from the records themselves."""
+"""Footnotes of tables: data, training, matching, intervals and definitions, from the records."""
 
 from collections.abc import Iterable, Mapping
 

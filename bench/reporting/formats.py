@@ -1,4 +1,4 @@
-"""A finished table, and how it is written: Markdown, LaTeX, CSV, HTML, JSON, terminal.
+"""Renders a table as Markdown, LaTeX, CSV, HTML, JSON or terminal text.
 
 Nothing is computed here. CSV and JSON have every digit; the others round for people. Every text is escaped for
 where it goes.

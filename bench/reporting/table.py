@@ -1,4 +1,4 @@
-"""From records to a table: a pure function, which refuses to put side by side what cannot be compared.
+"""Builds comparison tables from records; refuses rows that cannot be compared.
 
 Rows that leak are marked and never ranked; a run that failed, or whose audits failed, gives its reason and no
 number. Bold is the best value, and every other one that its paired difference does not show to be worse.

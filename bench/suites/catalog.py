@@ -1,4 +1,4 @@
-"""Where suites are: a path, or the name of one that ships."""
+"""Finds suites: by path, or by the name of one that ships."""
 
 import os
 from importlib import resources

@@ -1,4 +1,4 @@
-"""Suites: what is trained and compared, read from strict YAML into frozen dataclasses.
+"""Suites: strict YAML read into frozen dataclasses.
 
 Every section is a dataclass whose fields are the keys of the YAML; the models' sections are the dataclasses
 of `models`. What does not fit is a BenchError with the file, the line (or the override), the dotted path, and

@@ -1,4 +1,4 @@
-"""Where the runs of a suite are done: `launch:` in its YAML. It says nothing about what comes out."""
+"""The `launch:` section of a suite: workers, devices, Slurm, limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sweep:` in a suite: every row at every value of one key, or of several.
+"""The `sweep:` section of a suite: every row at every value of one or more keys.
 
     sweep: {train.bytes: [204_800, 655_360]}     # rows stride@204800, stride@655360, ...
 

@@ -1,4 +1,4 @@
-"""The processes of one run that `torchrun` has begun: every one does the same steps, and they share the work of some.
+"""Helpers for the ranks that torchrun starts: broadcast, gather, barriers, shared failure.
 
 All of it is trivial in an ordinary process, which is rank 0 of 1. Rank 0 alone writes records and claims runs.
 

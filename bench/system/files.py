@@ -1,4 +1,4 @@
-"""Files that are whole or not there, that say when they were damaged, and that are read without being held.
+"""Atomic writes, checksummed mapped files, sealed folders and locks.
 
 A file of bulk data is checked in blocks of a mebibyte, each against its SHA-256: a reader checks a block when it first
 looks into it, so a file that is larger than memory is never read twice, and nothing of it is believed unseen.

@@ -1,4 +1,4 @@
-"""Memory: how much is free, and glibc's allocator, told to keep what it has.
+"""Free memory, and settings of glibc's allocator.
 
 PyTorch on CPU allocates every activation anew; by default glibc maps blocks above 128 KB afresh from the kernel and
 gives them back at once, so each step pays a page fault for each 4 KB. With the thresholds raised a training step

@@ -1,4 +1,4 @@
-"""Which arithmetic a machine trains in."""
+"""Chooses the training dtype of a machine."""
 
 from __future__ import annotations
 

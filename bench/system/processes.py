@@ -1,4 +1,4 @@
-"""What other processes are given to begin with: a share of the cores, and a GPU."""
+"""Settings of child processes: cores, GPU, and their end with the parent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `patchbench run` shows: a line for each run that is done, and a bar where people look.
+"""Progress display of `patchbench run`.
 
 Both go to standard error, so that standard output has the result alone. Without a terminal there is no bar.
 """

@@ -1,4 +1,4 @@
-"""Being told to stop: SIGTERM, which schedulers send before they take a machine away.
+"""SIGTERM handling: stop after a checkpoint; time limits.
 
 The process ends with exit code 75, EX_TEMPFAIL of sysexits.h: "a temporary failure, the user is invited to retry". It
 is neither of our own codes (0 done, 1 a run failed, 2 a wrong call) nor one that shells make of signals (128 and more),

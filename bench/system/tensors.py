@@ -1,4 +1,4 @@
-"""Tensors in one file of safetensors that carries the SHA-256 of all that is in it; no pickle."""
+"""Reads and writes tensors with safetensors and a SHA-256; no pickle."""
 
 from __future__ import annotations
 

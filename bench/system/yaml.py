@@ -1,4 +1,4 @@
-"""YAML read strictly: each value knows its line, a key stands once, a number is a number, a type is kept.
+"""Strict YAML: values know their lines, duplicate keys are errors, types are kept.
 
 Plain scalars follow YAML 1.2: `3e-4` and `1_000` are numbers, and `no`, `on` and `12:30` are text (PyYAML's
 rules, those of YAML 1.1, make them text, false, true and 750).

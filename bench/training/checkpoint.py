@@ -1,4 +1,4 @@
-"""A trained model on disk: weights, sizes and the fitted patcher, enough to score and to generate; no pickle."""
+"""Saves and loads trained models: weights, sizes and the fitted patcher; no pickle."""
 
 from __future__ import annotations
 

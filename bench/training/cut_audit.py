@@ -1,4 +1,4 @@
-"""Cuts that were used are cuts that are meant: a sample of the documents is cut again, each alone."""
+"""Cuts a sample of documents again, alone, and compares with the cuts that were used."""
 
 from __future__ import annotations
 

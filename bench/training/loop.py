@@ -1,4 +1,4 @@
-"""Training one model on one cut corpus: the same for every kind of model, exact to the last bit after a kill."""
+"""The training loop, the same for every kind of model, exactly resumable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a suite makes equal: made so before training, and checked after it (DESIGN section 7).
+"""Makes rows equal in patch size, FLOPs or bytes before training, and checks it after (DESIGN section 7).
 
 Each way to match has a quantity, a value that it should have, and a tolerance. `train_flops` solves for the bytes
 that a row reads, `inference_flops` for the sizes of its latent model. What the value is depends on the reference row's

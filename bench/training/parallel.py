@@ -1,4 +1,4 @@
-"""Training one model on several ranks (DDP, or FSDP for large models), or in parts on one: the same steps as `Alone`.
+"""Training on several ranks (DDP or FSDP), or in micro-batches on one: the same steps as `Alone`.
 
 A batch is what the YAML says, whatever the number of ranks: its windows are dealt out, each rank goes through its own
 in parts of at most `micro_bytes`, and the sum of all costs is divided by the bytes of the whole batch. Every rank knows

@@ -1,4 +1,4 @@
-"""From a suite's row to what is trained: the fitted patcher, the cut corpus, the model, and what they cost."""
+"""Prepares a row: fitted patcher, cut corpus, model, and their costs."""
 
 from __future__ import annotations
 

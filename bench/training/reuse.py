@@ -1,4 +1,4 @@
-"""A model is trained once for all the suites of a results folder that ask for the same training.
+"""Finds a trained model that another suite of the results folder has already made.
 
 Suites that differ in their tasks, their evaluation data or what they compare find the model that another one has
 trained and only score it. A model is found by its training id; a run's own id says what was scored as well.

@@ -1,4 +1,4 @@
-"""Checkpoints of trainings on several ranks: a folder of safetensors, a file a rank, for any number of ranks to read.
+"""Sharded checkpoints of training on several ranks, readable by any number of ranks.
 
 Written and read by torch.distributed.checkpoint, with its storage of safetensors: nothing is pickled.
 """

@@ -1,5 +1,4 @@
-"""Another size of the same model, so that it costs what another row costs (BLT, section 5.3: larger patches pay for a
-larger latent model at the same inference FLOPs).
+"""Resizes a model so that its FLOPs per byte equal another row's (BLT, section 5.3).
 
 The latent model is grown, or shrunk, in depth as long as its shape stays within a factor of two, else in width as
 well; what is then missing is made up by the hidden width of its SwiGLU. The local models stay as they are, but for the

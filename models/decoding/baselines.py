@@ -1,4 +1,4 @@
-"""Incremental decoding of the models without patches: what each does for one new byte, or token.
+"""Incremental decoding of the byte LM and the token LM: one step per new byte or token.
 
 Legend: B rows (documents), V outputs.
 """

@@ -1,4 +1,4 @@
-"""What decoding remembers instead of computing it again: keys and values, and rotary tables.
+"""KV caches and rotary tables for incremental decoding.
 
 Everything here serves B documents that are written side by side, each at a place of its own.
 

@@ -1,4 +1,4 @@
-"""Writing text with a model: what is asked of a decoder, of the cut and of chance for each next unit.
+"""The generation loop: asks a decoder for logits, samples the next unit, and asks the patcher's stream for the cut.
 
 A unit is what a model writes at once: a byte, or a token. Documents are written side by side, and each gets what it
 would get alone.

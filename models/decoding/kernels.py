@@ -1,5 +1,4 @@
-"""The arithmetic of a decoding step, compiled: on a CPU the calling of many small operations would cost several times
-what they compute.
+"""Numba kernels for one decoding step on CPU, where calling many small operations costs more than they compute.
 
 Weights are read where the modules have them, (outputs, inputs), so nothing has to be prepared or kept in step with
 them. What is computed for a position does not depend on what stands beside it, to the last bit.

@@ -1,5 +1,4 @@
-"""Parts of models for a few new positions, their weights at hand: looking them up in modules would take longer than to
-use them.
+"""Modules of the models applied to a few new positions, with their weights at hand as arrays.
 
 On a CPU they run compiled, elsewhere, or where there is much to compute, as torch operations.
 

@@ -1,4 +1,4 @@
-"""What a parallel pass over prompts leaves behind for the steps that follow.
+"""Prefill: runs the parallel forward pass over prompts and fills the caches for the steps that follow.
 
 Legend: B rows (documents), N rows of one step, M new positions a row, T positions of all prompts, D width.
 """

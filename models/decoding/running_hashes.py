@@ -1,4 +1,4 @@
-"""Hashes of what documents end on, kept up to date byte by byte: the last bytes' grams, and the open patch.
+"""Updates the n-gram hashes and the open-patch hash of documents byte by byte.
 
 Legend: B rows (documents), G gram sizes, D width.
 """

@@ -1,4 +1,4 @@
-"""From logits to the next unit (a byte or a token): greedy, temperature, top-k, top-p, valid UTF-8; and where to stop.
+"""Samples the next unit (byte or token) from logits: greedy, temperature, top-k, top-p, valid UTF-8; stop strings.
 
 Legend: B rows, U units (256 bytes, or a vocabulary).
 """

@@ -1,4 +1,4 @@
-"""Scoring texts that begin alike: what they share is computed once, and each goes on from there.
+"""Scores texts that share a prefix: the prefix is computed once, and each text continues from its cache.
 
 The shared beginning of a group of texts, a trunk, is one forward pass like any other, of which the keys and values
 are remembered. Each text's own positions are then advanced all at once, side by side, and see what they would see

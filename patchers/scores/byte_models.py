@@ -1,4 +1,4 @@
-"""What the learned patchers ask of a byte model: one score a byte, from the bytes before it."""
+"""The interface of score models: one score per byte, computed from the bytes before it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""H-Net's learnt cut byte by byte: the harness's local encoder and its router, compiled.
+"""Streams H-Net's cut byte by byte: the harness's local encoder and its router, compiled.
 
 Legend: D local width, S gram sizes, N bytes of the longest gram.
 """

@@ -1,4 +1,4 @@
-"""A byte model of counts that keeps nothing but one number for each context it has seen."""
+"""An n-gram byte model by interpolated counts that stores one number per context."""
 
 from __future__ import annotations
 

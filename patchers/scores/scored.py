@@ -1,4 +1,4 @@
-"""Patchers that cut where the score of a byte model says so: entropy rules and predicted boundaries."""
+"""Base class of patchers that start a patch by the score of a byte model: entropies or predicted boundaries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Transformer blocks one position at a time, compiled: what streams of learned patchers run for each byte.
+"""Steps transformer blocks one position at a time, compiled, for the streams of learned patchers.
 
 A step costs tens of microseconds, where as many small torch operations take milliseconds.
 

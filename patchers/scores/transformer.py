@@ -1,4 +1,4 @@
-"""The byte transformer as a score model, read so that no cut depends on rounding.
+"""A byte transformer as a score model; scores are rounded so that no cut depends on floating-point noise.
 
 The score of byte t is defined as what the model gives in float64 for the bytes in its reach, taken alone: the
 last `reach` bytes, or all bytes from where the context begins. Whatever is faster (long pieces, float32,

@@ -1,4 +1,4 @@
-"""Published tiktoken vocabularies without a network, and how text becomes tokens with any of them."""
+"""Published tiktoken vocabularies without network access, and the encoding of text with any vocabulary."""
 
 from __future__ import annotations
 

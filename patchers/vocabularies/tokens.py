@@ -1,4 +1,4 @@
-"""A list of tokens as two arrays, and what the patchers that learn a vocabulary share."""
+"""A token list as two arrays, and helpers that the patchers with a vocabulary share."""
 
 from __future__ import annotations
 

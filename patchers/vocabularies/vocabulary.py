@@ -1,4 +1,4 @@
-"""What the patchers with a learnt vocabulary share: `vocab`, ids beside starts, and calibration."""
+"""Base class of patchers that learn a vocabulary: the option `vocab`, token ids, and calibration."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""The commands of `patchbench`, a module for each group."""

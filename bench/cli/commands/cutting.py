@@ -1,4 +1,4 @@
-"""`patchbench check`, `segment` and `new-patcher`: what concerns patchers alone."""
+"""The commands `check`, `segment` and `new-patcher`, which concern patchers alone."""
 
 import functools
 import json

@@ -1,4 +1,4 @@
-"""`patchbench data build`: a suite's corpora as they are kept on disk."""
+"""The command `data build`: stores a suite's corpora on disk."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""`patchbench lm-eval` and `lm-eval-tasks`: a trained model in the field's own harness, and our tasks for it."""
+"""The commands `lm-eval` and `lm-eval-tasks`: trained models in lm-evaluation-harness, and our tasks for it."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""`patchbench fit` and `agree`: what a sweep over budgets says, and what a small suite foretells; from records."""
+"""The commands `fit` and `agree`: scaling fits of a sweep, and agreement between two suites, from records."""
 
 import json
 from typing import Annotated

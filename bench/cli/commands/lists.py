@@ -1,4 +1,4 @@
-"""`patchbench list`: what there is to choose from."""
+"""The command `list`: patchers, models, tasks, corpora and suites."""
 
 import json
 from enum import StrEnum

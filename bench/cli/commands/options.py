@@ -1,4 +1,4 @@
-"""What commands share: options that mean the same everywhere, and how results reach the user."""
+"""Options and helpers that several commands share."""
 
 import sys
 import tempfile

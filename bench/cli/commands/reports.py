@@ -1,4 +1,4 @@
-"""`patchbench table`, `plot` and `report`: what is made of records that are there; nothing is trained."""
+"""The commands `table`, `plot` and `report`: views of existing records; nothing is trained."""
 
 import dataclasses
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""`patchbench run` and `plan`: what concerns whole suites."""
+"""The commands `run`, `status` and `plan`, which concern whole suites."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""`patchbench tune`: a search over sizes and training."""
+"""The command `tune`: a random search over sizes and training settings."""
 
 from pathlib import Path
 from typing import Annotated

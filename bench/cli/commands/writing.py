@@ -1,4 +1,4 @@
-"""`patchbench generate` and `trace`: a trained model goes on with a prompt."""
+"""The commands `generate` and `trace`: continue a prompt with a trained model."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Noise: operators on text by name.
+"""Noise operators by name.
 
 noisy = OPERATORS["drop"]("some text", level=0.1, seed=0)
 noisy.text, noisy.origin

@@ -1,4 +1,4 @@
-"""What noise is: a pure function of text, level and seed, that says where each character came from."""
+"""The interface of noise operators: pure functions of text, level and seed that track where characters came from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Noise on single characters: the five operators of BLT (Pagnoni et al. 2024, section 6.1), and slips of the hand.
+"""Character noise: the five operators of BLT (Pagnoni et al. 2024, section 6.1), typos, look-alikes, swaps.
 
 A character is a Unicode code point. Where an operator has a level, it is the chance that a character it can change is
 changed.

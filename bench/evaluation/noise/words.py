@@ -1,4 +1,4 @@
-"""Noise on words: the misspellings that people really make, from codespell's list.
+"""Word noise: real misspellings from codespell's list.
 
 The list comes with the package `codespell`, of which we read this one file and import nothing (the list is CC BY-SA
 3.0, the program GPL). Entries with more than one correction, with reasons, or with anything but letters are left out.

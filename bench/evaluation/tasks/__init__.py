@@ -1,4 +1,4 @@
-"""The tasks by name.
+"""The built-in tasks, by name.
 
 Nothing here names a patcher, and a task sees a `ByteModel`, never tokens or patches. A plug-in needs
 `from bench.tasks import Material, Metric, Task, TaskResult, register_task`.

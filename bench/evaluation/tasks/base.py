@@ -1,4 +1,4 @@
-"""What a task is: it gets a byte model and texts, and gives sums per document, which one aggregator adds up."""
+"""The interface of tasks: a byte model and texts in, sums per document out."""
 
 from __future__ import annotations
 

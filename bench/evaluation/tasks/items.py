@@ -1,4 +1,4 @@
-"""Items of the spelling task: made anew from words and clauses, or read from CUTE's own files."""
+"""Items of the spelling task, generated from words and clauses or read from CUTE's files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a probe asks of a word's vector: questions about its letters, each with a right answer.
+"""The questions of the letter probe: targets computed from the letters of a word.
 
 Legend: W words, Q questions of one target.
 """

@@ -1,4 +1,4 @@
-"""What noise costs a model, in bits, in right answers and in the stability of its cuts (DESIGN section 6)."""
+"""The task `noise`: robustness in bits, in accuracy and in the stability of cuts (DESIGN section 6)."""
 
 from __future__ import annotations
 

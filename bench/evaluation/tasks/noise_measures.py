@@ -1,4 +1,4 @@
-"""The four measures of the `noise` task. All of them take texts and noise as they are, and give metrics and values."""
+"""The four measures of the task `noise`."""
 
 from __future__ import annotations
 

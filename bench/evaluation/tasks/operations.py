@@ -1,5 +1,4 @@
-"""The fourteen things that CUTE asks for (Edman, Schmid & Fraser 2024, section 3): what is right, and what a model that
-does not see letters may take for right.
+"""The fourteen operations of CUTE (Edman, Schmid & Fraser 2024, section 3), with right answers and distractors.
 
 An operation is a question about a text and its units: the letters of a word, or the words of a sentence. Its inputs
 stand in the order of CUTE's own files, and its answers are equal to theirs.

@@ -1,4 +1,4 @@
-"""What can be read off a word's frozen states about its letters (DESIGN section 6).
+"""The task `probe`: predicts letters of words from frozen states (DESIGN section 6).
 
 Legend: W words, R rows (a row for each place where a word stands), D width.
 """

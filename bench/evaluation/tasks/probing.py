@@ -1,4 +1,4 @@
-"""Linear probes on vectors of words: what of a word can be read off, and how well nothing at all would do.
+"""Linear probes on word vectors, with controls.
 
 Legend: R rows of vectors, W words, D width, Q questions.
 """

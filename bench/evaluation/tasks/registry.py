@@ -1,4 +1,4 @@
-"""Tasks by name: a decorator, the built-ins, entry points of `patchbench.tasks`, and plug-in files."""
+"""The registry of tasks: a decorator, the built-ins, entry points of `patchbench.tasks`, and plug-in files."""
 
 from __future__ import annotations
 

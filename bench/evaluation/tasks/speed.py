@@ -1,4 +1,4 @@
-"""How long a model takes to read and to write, beside the FLOPs that it is said to need."""
+"""The task `speed`: measured time and memory for reading and writing."""
 
 from __future__ import annotations
 

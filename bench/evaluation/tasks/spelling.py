@@ -1,5 +1,4 @@
-"""Whether a model can spell and change texts by the letter: CUTE's tasks, as choices and in writing (DESIGN section
-6)."""
+"""The task `spelling`: CUTE's character tasks, by likelihood and by generation (DESIGN section 6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words of texts: which there are, where they stand, and which of them a probe or a tuning may see.
+"""Finds the words of texts and splits word types between probe training and test.
 
 A word here is a run of ASCII lower-case letters that nothing else of a word touches, so that it is one word in
 whatever way a text is cut.

@@ -1,4 +1,4 @@
-"""Which pictures there are of a suite's records, and how to ask for one: pure functions, intervals always drawn.
+"""The kinds of plots, by name.
 
 All that is shown comes from tables (`bench.reporting.table`), which refuse what cannot be compared.
 """

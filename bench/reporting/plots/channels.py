@@ -1,4 +1,4 @@
-"""The picture of a suite like `channels`: what each cut gains by what it tells and by what it places."""
+"""The plot `channels`: gains by telling and by placement."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures with lines: what was swept, and robustness over levels of noise. Each line is named at its end."""
+"""Line plots: sweeps with fits, and robustness over noise levels."""
 
 from __future__ import annotations
 

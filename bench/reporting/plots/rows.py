@@ -1,4 +1,4 @@
-"""Pictures of rows: each a point with its interval, named where it stands.
+"""Point plots of rows with intervals.
 
 Leaky rows are hollow, as they are marked in every table, and no frontier goes through them.
 """

@@ -1,4 +1,4 @@
-"""How our pictures look, whatever is in them: colours, axes, labels beside what they name, and files that do not churn.
+"""The style of all plots: colours, axes, labels, and files that are the same for the same records.
 
 Colours are those of Okabe and Ito, which the colour-blind tell apart, darkened where they must carry thin lines on
 white; shapes and dashes say the same without colour. Legend: x, y in pixels of the figure unless said otherwise.

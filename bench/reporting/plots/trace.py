@@ -1,5 +1,4 @@
-"""A trace as a picture in the manner of BLT's patching figure (Pagnoni et al. 2024, figure 4): a line of entropies, the
-threshold, patches as bars, and a mark where the latent model ran."""
+"""The plot of a trace, after BLT's patching figure (Pagnoni et al. 2024, figure 4)."""
 
 from __future__ import annotations
 

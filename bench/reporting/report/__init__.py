@@ -1,4 +1,4 @@
-"""One page about suites: tables, pictures, texts byte by byte, and every record behind them; it needs no network."""
+"""The report: one offline HTML page with tables, plots, texts and records of suites."""
 
 from bench.reporting.report.page import page
 

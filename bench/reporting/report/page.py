@@ -1,4 +1,4 @@
-"""The page, put together: what is in it comes from records alone, how it looks and acts is in the files beside."""
+"""Assembles the report page from records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A suite in a sentence: who wins, by how much, and whether that is real."""
+"""Summarises a suite in a sentence: the best row, its margin and its significance."""
 
 from __future__ import annotations
 

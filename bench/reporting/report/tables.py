@@ -1,4 +1,4 @@
-"""Which tables a suite has in the page: what matters first, then what it cost, how it was cut, and each task."""
+"""Chooses the tables of the report."""
 
 from __future__ import annotations
 

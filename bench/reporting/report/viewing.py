@@ -1,4 +1,4 @@
-"""What the page's viewer shows: the examples that records keep, put together text by text."""
+"""Prepares the example texts for the report's viewer."""
 
 from __future__ import annotations
 
