@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
-import importlib.metadata
 import importlib.util
 import os
 import sys
@@ -17,49 +15,18 @@ from typing import Any, TypeVar
 
 from patchers.base import Patcher, read_header
 from patchers.errors import BenchError
+from patchers.named import Named, nearest
 
 GROUP = "patchbench.patchers"
-_classes: dict[str, type[Patcher]] = {}
+PATCHERS: Named[Patcher] = Named("patcher", GROUP)
+get, names = PATCHERS.get, PATCHERS.names
 P = TypeVar("P", bound=Patcher)
 
 
 @typing.dataclass_transform(frozen_default=True)
 def register(name: str) -> Callable[[type[P]], type[P]]:
     """Class decorator that makes a Patcher known as `name`, and a frozen dataclass if it is not one yet."""
-
-    def add(cls: type[P]) -> type[P]:
-        other = _classes.get(name)
-        if other is not None and (_where(other), other.__qualname__) != (_where(cls), cls.__qualname__):
-            raise BenchError(f"patcher '{name}' is defined twice, in {_where(other)} and in {_where(cls)}: rename one")
-        if "__dataclass_params__" not in cls.__dict__:
-            cls = dataclasses.dataclass(frozen=True)(cls)
-        cls.name = name
-        _classes[name] = cls
-        return cls
-
-    return add
-
-
-def get(name: str) -> type[Patcher]:
-    """The class registered as `name`. A plug-in that fails to import raises its own exception here."""
-    installed = [point for point in importlib.metadata.entry_points(group=GROUP) if point.name == name]
-    modules = {point.module for point in installed}
-    if name in _classes:
-        modules.add(_classes[name].__module__)
-    if len({module.partition(".")[0] for module in modules}) > 1:
-        raise BenchError(f"patcher '{name}' is defined twice, in {' and in '.join(sorted(modules))}: uninstall one")
-    if name not in _classes and installed:
-        installed[0].load()
-        if name not in _classes:
-            raise BenchError(f"the entry point '{name}' loads {installed[0].value}, which registers no such patcher")
-    if name not in _classes:
-        raise BenchError(f"unknown patcher '{name}'{nearest(name, names())}; there are: {', '.join(names())}")
-    return _classes[name]
-
-
-def names() -> list[str]:
-    """Every name that can be asked for, sorted; entry points are listed without being imported."""
-    return sorted({*_classes, *(point.name for point in importlib.metadata.entry_points(group=GROUP))})
+    return lambda cls: PATCHERS.add(name, cls)
 
 
 def create(name: str, **options: Any) -> Patcher:
@@ -106,16 +73,6 @@ def load_plugin(path: str | Path) -> types.ModuleType:
 def loaded_plugins() -> list[str]:
     """The files that `load_plugin` has imported, for another process to import."""
     return [str(m.__file__) for name, m in sys.modules.items() if name.startswith("patchbench_plugin_")]
-
-
-def nearest(name: str, known: list[str]) -> str:
-    """', did you mean 'x'?' for the closest of the known names, '' where none is close."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f", did you mean '{close[0]}'?" if close else ""
-
-
-def _where(cls: type) -> str:
-    return getattr(sys.modules.get(cls.__module__), "__file__", None) or cls.__module__
 
 
 def _fits(value: Any, hint: Any) -> bool:

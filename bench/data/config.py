@@ -31,7 +31,7 @@ from bench.data.sources import (
     text_pieces,
 )
 from patchers.errors import BenchError
-from patchers.registry import nearest
+from patchers.named import nearest
 
 
 def _known_corpus(name: str) -> str:

@@ -26,7 +26,7 @@ from typing import IO, Any
 import zstandard
 
 from patchers.errors import BenchError
-from patchers.registry import nearest
+from patchers.named import nearest
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ from bench.training.loop import TrainingFailed, train
 from bench.training.matching import expected, prepare_matched
 from bench.training.prepare import Prepared, after_training, flops, make_model, prepare
 from patchers.errors import BenchError
-from patchers.registry import nearest
+from patchers.named import nearest
 
 Values = dict[str, Any]
 """What a trial changes of a row, by dotted key."""

@@ -24,7 +24,7 @@ from bench.records.statistics import Bootstrap, Estimate, Scores
 from models.decoding.generate import Limits
 from models.decoding.sampling import Sampling
 from patchers.errors import BenchError
-from patchers.registry import nearest
+from patchers.named import nearest
 
 try:
     import lm_eval

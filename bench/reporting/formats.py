@@ -22,7 +22,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from patchers.errors import BenchError
-from patchers.registry import nearest
+from patchers.named import nearest
 
 Style = Literal["text", "bits", "signed", "ratio", "si", "count", "number"]
 NOTHING = "—"  # in place of a number that is not there

@@ -29,7 +29,7 @@ from bench.records.statistics import MARGIN, RESAMPLES, Bootstrap, Estimate, Sco
 from bench.reporting import footnotes
 from bench.reporting.formats import FORMATS, Cell, Column, Row, Style, Table, render
 from patchers.errors import BenchError
-from patchers.registry import nearest
+from patchers.named import nearest
 
 __all__ = ["COLUMNS", "DEFAULT", "FORMATS", "Cell", "Column", "Comparison", "Row", "Table", "build", "render"]
 

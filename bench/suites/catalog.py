@@ -5,7 +5,7 @@ from importlib import resources
 from pathlib import Path
 
 from patchers.errors import BenchError
-from patchers.registry import nearest
+from patchers.named import nearest
 
 
 def shipped_suites() -> dict[str, Path]:

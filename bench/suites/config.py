@@ -29,7 +29,7 @@ from models.token_lm import TokenLMConfig
 from patchers import Patcher, create, load_plugin
 from patchers.errors import BenchError
 from patchers.identity import code_identity
-from patchers.registry import nearest
+from patchers.named import nearest
 
 ModelKind = Literal["harness", "token_lm", "byte_lm"]
 Sizes = HarnessConfig | TokenLMConfig | ByteLMConfig

@@ -17,7 +17,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from patchers.errors import BenchError
-from patchers.registry import nearest
+from patchers.named import nearest
 
 T = TypeVar("T")
 Path = tuple[str | int, ...]

@@ -33,11 +33,11 @@ BROKEN = Path(__file__).resolve().parents[1] / "broken_patchers.py"
 
 @pytest.fixture(autouse=True)
 def broken(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, tuple[str, str]]]:
-    monkeypatch.setattr(registry, "_classes", dict(registry._classes))
+    monkeypatch.setattr(registry.PATCHERS, "classes", dict(registry.PATCHERS.classes))
     module = patchers.load_plugin(BROKEN)
     for value in vars(module).values():
         if isinstance(value, type) and issubclass(value, Patcher) and value.name:
-            registry._classes[value.name] = value
+            registry.PATCHERS.classes[value.name] = value
     return module.CAUGHT
 
 

@@ -35,7 +35,7 @@ class Mine(Patcher):
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a test registers or imports is gone after it."""
-    monkeypatch.setattr(registry, "_classes", dict(registry._classes))
+    monkeypatch.setattr(registry.PATCHERS, "classes", dict(registry.PATCHERS.classes))
     known = set(sys.modules)
     yield
     for name in set(sys.modules) - known:
@@ -69,7 +69,7 @@ def test_an_edited_plugin_has_another_fingerprint(tmp_path: Path) -> None:
     for folder, code in (("a", PLUGIN), ("b", PLUGIN), ("c", PLUGIN.replace("== 0", "== 1"))):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "mine.py").write_text(code)
-        registry._classes.pop("mine", None)
+        registry.PATCHERS.classes.pop("mine", None)
         patchers.load_plugin(tmp_path / folder / "mine.py")
         prints.append(patchers.create("mine").fingerprint())
     assert prints[0] == prints[1] != prints[2]

@@ -15,7 +15,7 @@ from bench.evaluation.tasks.base import Material, Task, TaskNotPossible, TaskRes
 from bench.evaluation.tasks.noise_measures import LEAST, Parted, Score, after, choice, cut, encoded, on, parted
 from bench.evaluation.tasks.registry import register_task
 from patchers.errors import BenchError
-from patchers.registry import nearest
+from patchers.named import nearest
 
 Measure = Literal["after", "on", "choice", "cut"]
 

@@ -16,7 +16,7 @@ from bench.reporting.plots.curves import gap, noise, noise_kinds
 from bench.reporting.plots.rows import differences, scatter
 from bench.reporting.table import Comparison
 from patchers.errors import BenchError
-from patchers.registry import nearest
+from patchers.named import nearest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -38,7 +38,7 @@ class Mine(Task):
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a test registers or imports is gone after it."""
-    monkeypatch.setattr(registry, "_classes", dict(registry._classes))
+    monkeypatch.setattr(registry.TASKS, "classes", dict(registry.TASKS.classes))
     known = set(sys.modules)
     yield
     for name in set(sys.modules) - known:

@@ -1,0 +1,76 @@
+"""A registry of classes by name: a decorator, and entry points of installed packages."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib.metadata
+import sys
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from patchers.errors import BenchError
+
+T = TypeVar("T")
+
+
+class Named(Generic[T]):
+    """Classes of one kind (patchers, tasks) by name."""
+
+    def __init__(
+        self, kind: str, group: str, check: Callable[[str, type[Any]], None] = lambda name, cls: None
+    ) -> None:
+        """`kind` is what messages call a class, `group` the entry points' group; `check` may refuse a class."""
+        self.kind, self.group, self.check = kind, group, check
+        self.classes: dict[str, type[T]] = {}
+
+    def add(self, name: str, cls: type[Any]) -> Any:
+        """Make a class known by a name, and a frozen dataclass if it is not one yet.
+
+        Raises BenchError where another class has the name, and what `check` raises.
+        """
+        other = self.classes.get(name)
+        if other is not None and (where(other), other.__qualname__) != (where(cls), cls.__qualname__):
+            both = f"{where(other)} and in {where(cls)}"
+            raise BenchError(f"{self.kind} '{name}' is defined twice, in {both}: rename one")
+        if "__dataclass_params__" not in cls.__dict__:
+            cls = dataclasses.dataclass(frozen=True)(cls)
+        self.check(name, cls)
+        cls.name = name
+        self.classes[name] = cls
+        return cls
+
+    def get(self, name: str) -> type[T]:
+        """The class of a name. A plug-in that fails to import raises its own exception here."""
+        installed = [point for point in importlib.metadata.entry_points(group=self.group) if point.name == name]
+        modules = {point.module for point in installed}
+        if name in self.classes:
+            modules.add(self.classes[name].__module__)
+        if len({module.partition(".")[0] for module in modules}) > 1:
+            both = " and in ".join(sorted(modules))
+            raise BenchError(f"{self.kind} '{name}' is defined twice, in {both}: uninstall one")
+        if name not in self.classes and installed:
+            installed[0].load()
+            if name not in self.classes:
+                raise BenchError(
+                    f"the entry point '{name}' loads {installed[0].value}, which registers no such {self.kind}"
+                )
+        if name not in self.classes:
+            known = ", ".join(self.names())
+            raise BenchError(f"unknown {self.kind} '{name}'{nearest(name, self.names())}; there are: {known}")
+        return self.classes[name]
+
+    def names(self) -> list[str]:
+        """Every name that can be asked for, sorted; entry points are listed without being imported."""
+        return sorted({*self.classes, *(point.name for point in importlib.metadata.entry_points(group=self.group))})
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """', did you mean 'x'?' for the closest of the known names, '' where none is close."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f", did you mean '{close[0]}'?" if close else ""
+
+
+def where(cls: type) -> str:
+    """The file, or the module, that defines a class."""
+    return getattr(sys.modules.get(cls.__module__), "__file__", None) or cls.__module__
