@@ -18,7 +18,7 @@ from bench.data.cut_corpus import CutDocuments, Cuts
 from bench.data.fitted_patchers import Say
 from bench.data.packed_starts import EvenStarts
 from bench.suites.config import BY_FLOPS, Match, Row, Sizes, Suite
-from bench.training.prepare import Prepared, flops, prepare, training_flops, wanted_size
+from bench.training.prepare import Prepared, check_memory, flops, prepare, training_flops, wanted_size
 from bench.training.sizing import NotMatched, grown
 from patchers.costs import measured
 from patchers.identity import code_identity
@@ -165,6 +165,8 @@ def prepare_matched(suite: Suite, row: Row, data: Data, cache: Path, say: Say) -
         changed = changed | changes(before, row.sizes)
     goal = Goal(measure, wanted, to if isinstance(to, str) else None, tolerance, changed)
     goal.compare(expected(prepared), row.train.bytes)
+    if suite.launch.devices == 1:  # over several a model may be spread
+        check_memory(prepared.row, prepared.patcher)
     return prepared, goal
 
 

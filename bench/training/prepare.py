@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from bench.data.config import Corpus, Data
@@ -19,6 +20,7 @@ from bench.data.fitted_patchers import CALIBRATION_BYTES, FIT_BYTES, Say, fit_ca
 from bench.data.packed_starts import count_in
 from bench.data.segment import cut_cached
 from bench.suites.config import Row, Suite
+from bench.system.memory import free_memory
 from models.byte_lm import ByteLM, ByteLMConfig
 from models.flops import (
     Shapes,
@@ -33,8 +35,11 @@ from models.harness import Harness, HarnessConfig
 from models.hash_embeddings import NgramEmbedding, PatchStateEmbedding
 from models.initialization import initialise
 from models.token_lm import TokenLM, TokenLMConfig
-from patchers import Patcher
+from patchers import BenchError, Patcher
 from patchers.costs import claimed, measured
+
+TRAINED_BYTES = 16
+"""Of a parameter in training: weight, gradient and Adam's two moments."""
 
 DESCRIBED_BYTES = 2**24
 """How much of the test split `test_cut` describes, and of each split an in-model patcher cuts: the first documents,
@@ -136,6 +141,28 @@ def wanted_size(suite: Suite, row: Row, data: Data, cache: Path, say: Say) -> fl
 
 def make_model(row: Row, patcher: Patcher | None, seed: int) -> nn.Module:
     """The row's model with its initial weights, which depend on the seed and the sizes alone."""
+    model = _module(row, patcher)
+    initialise(model, seed)
+    return model
+
+
+def check_memory(row: Row, patcher: Patcher | None) -> None:
+    """Raises BenchError for a model whose training cannot fit into the free memory of this process's device.
+
+    Weights, gradients and Adam's two moments are four bytes each; activations come on top and depend on the batch.
+    """
+    with torch.device("meta"):  # nothing is allocated
+        count = sum(p.numel() for p in _module(row, patcher).parameters())
+    free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else free_memory()
+    if TRAINED_BYTES * count > free:
+        raise BenchError(
+            f"row {row.label!r} has {count / 1e6:,.0f} M parameters, which take "
+            f"{TRAINED_BYTES * count / 2**30:,.1f} GiB to train, and {free / 2**30:,.1f} GiB are free here: choose smaller sizes, or spread it with "
+            "`launch: {devices: N, parallel: fsdp}`"
+        )
+
+
+def _module(row: Row, patcher: Patcher | None) -> nn.Module:
     model: nn.Module
     if isinstance(row.sizes, HarnessConfig):
         routed = row.patcher is not None and row.patcher.kind == "in-model"
@@ -144,7 +171,6 @@ def make_model(row: Row, patcher: Patcher | None, seed: int) -> nn.Module:
         model = TokenLM(row.sizes, vocab_size(patcher))
     else:
         model = ByteLM(row.sizes)
-    initialise(model, seed)
     return model
 
 

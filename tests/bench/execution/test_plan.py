@@ -20,6 +20,7 @@ from bench.suites.config import Suite
 from bench.training import loop as training
 from bench.training.prepare import training_flops
 from models.flops import COMPONENTS
+from patchers.errors import BenchError
 
 ALL: dict[str, dict[str, Any]] = {**ROWS, "routed": {"patcher": "hnet"}}
 
@@ -175,3 +176,15 @@ def test_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert "stride" in capsys.readouterr().out
     assert not caches[0].exists()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["texts.jsonl", "tiny.yaml"]
+
+
+def test_a_model_that_does_not_fit_is_said_before_anything_is_made(tmp_path: Path) -> None:
+    """A latent model of half a terabyte."""
+    huge: dict[str, Any] = {"latent_width": 65536, "latent_layers": 8}
+    rows: dict[str, dict[str, Any]] = {"huge": {"patcher": "stride", "options": huge}}
+    suite = tiny_suite(tmp_path, rows=rows)
+    with pytest.raises(BenchError, match=r"row 'huge' has [\d,]+ M parameters, which take [\d,.]+ GiB to train, and"):
+        plan.plan_rows(suite, tmp_path / "cache")
+    (record,) = run.run_suite(suite, tmp_path / "results").records
+    assert record["status"] == "failed"
+    assert "GiB are free here: choose smaller sizes" in record["error"]["message"]
