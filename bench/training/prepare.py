@@ -157,8 +157,8 @@ def check_memory(row: Row, patcher: Patcher | None) -> None:
     if TRAINED_BYTES * count > free:
         raise BenchError(
             f"row {row.label!r} has {count / 1e6:,.0f} M parameters, which take "
-            f"{TRAINED_BYTES * count / 2**30:,.1f} GiB to train, and {free / 2**30:,.1f} GiB are free here: choose smaller sizes, or spread it with "
-            "`launch: {devices: N, parallel: fsdp}`"
+            f"{TRAINED_BYTES * count / 2**30:,.1f} GiB to train, and {free / 2**30:,.1f} GiB are free here: choose "
+            "smaller sizes, or spread it with `launch: {devices: N, parallel: fsdp}`"
         )
 
 
