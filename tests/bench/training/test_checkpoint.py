@@ -9,15 +9,17 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import shaken
+from tiny import SMALL, shaken
 from tiny_suite import EVERY_KIND as ROWS
 from tiny_suite import tiny_suite
 
 from bench.data.config import Data, load
 from bench.evaluation.byte_model import CutModel
 from bench.suites.config import Suite
+from bench.training import checkpoint
 from bench.training.checkpoint import load_model, save_model
 from bench.training.prepare import after_training, make_model, prepare
+from models.harness import Harness
 from patchers.errors import BenchError
 
 
@@ -145,3 +147,16 @@ def test_a_wrong_folder_is_named(tmp_path: Path) -> None:
 def test_a_name_that_no_folder_can_have_is_one_clear_error() -> None:
     with pytest.raises(BenchError, match=r"cannot look into x+ \(File name too long\); give a folder results/SUITE"):
         load_model(Path("x" * 300))
+
+
+def test_a_model_from_before_there_was_a_choice_is_what_it_was() -> None:
+    """Its header says nothing of boundary inputs and latent logits: it was told the prefix, and had one head."""
+    sizes = {key: value for key, value in vars(SMALL).items() if key not in ("boundary_inputs", "latent_logits")}
+    old = checkpoint._module({"kind": "harness", "sizes": sizes, "price": None}, None)
+    assert isinstance(old, Harness)
+    assert old.latent_head is None
+    assert old.patch_state is not None
+    assert old.patch_state.patch is not None
+    new = checkpoint._module({"kind": "harness", "sizes": sizes | {"boundary_inputs": "none"}, "price": None}, None)
+    assert isinstance(new, Harness)
+    assert new.patch_state is None
