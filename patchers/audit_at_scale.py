@@ -150,12 +150,14 @@ json.dump([np.flatnonzero(patcher.segment(doc)).tolist() for doc in docs[::-1]][
 def check_fresh_process(patcher: Patcher, docs: Sequence[bytes]) -> Finding:
     """A saved patcher cuts alike in a process that has called it never before."""
     some = [doc[:1000] for doc in docs if doc][:20]
-    if getattr(sys.modules.get(type(patcher).__module__), "__file__", None) is None:
+    file = getattr(sys.modules.get(type(patcher).__module__), "__file__", None)
+    if file is None:
         return Finding("fresh process", True, "not looked at: the class is in no file that another process could read")
     with tempfile.TemporaryDirectory() as folder:
         told, out = Path(folder) / "told.json", Path(folder) / "out.json"
         patcher.save(Path(folder) / "patcher")
-        what = {"folder": f"{folder}/patcher", "plugins": loaded_plugins(), "docs": [doc.hex() for doc in some]}
+        plugins = [path for path in loaded_plugins() if Path(path).resolve() == Path(file).resolve()]
+        what = {"folder": f"{folder}/patcher", "plugins": plugins, "docs": [doc.hex() for doc in some]}
         told.write_text(json.dumps(what))
         roots = [str(Path(__file__).resolve().parents[1]), *sys.path]
         code = f"import sys; sys.path[:0] = {roots!r}\n{FRESH}"

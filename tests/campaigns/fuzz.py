@@ -198,7 +198,7 @@ def _good_values(run_ids: Sequence[str]) -> dict[str, Sequence[str]]:
         "text": ("some words", "texts.jsonl", "-", "é\udcff"), "html": ("out.html",), "name": ("my-words",),
         "folder": ("made", "."), "checkpoint": checkpoints, "prompt": ("One", ""), "prompt_file": ("items.jsonl", "-"),
         "max_bytes": ("0", "1", "5"), "until": ("a", " "), "temperature": ("0", "1"), "top_k": ("1", "5"),
-        "top_p": ("0.5",), "seed": ("0", "7"), "draft": ("2",), "picture": ("out.png",), "tasks": ("a,b", "hellaswag"),
+        "top_p": ("0.5",), "seed": ("0", "7"), "picture": ("out.png",), "tasks": ("a,b", "hellaswag"),
         "include_path": (".",), "limit": ("2",), "num_fewshot": ("0",), "files": ("items.jsonl", "texts.jsonl"),
         "corpus": ("wiki-en",), "what": ("patchers", "suites"), "format": ("md", "latex", "csv", "html", "json"),
     }  # fmt: skip
@@ -228,7 +228,7 @@ def harmless() -> Iterator[None]:
     with contextlib.ExitStack() as changes:
         for module, name, instead in (
             *((reading, "load", load_small), (check, "load", load_small), (plan, "load", load_small)),
-            *((store, "load", load_stored), (check, "audit", lambda *_: []), (check, "rate", lambda *_: 1.0)),
+            *((store, "load", load_stored), (check, "audit", lambda *_, **__: []), (check, "rate", lambda *_: 1.0)),
             *((plan, "plan_rows", refuse), (run.Work, "attempt", refuse)),
             *((workers, "run_on_ranks", refuse), (workers, "run_on_workers", refuse)),
         ):

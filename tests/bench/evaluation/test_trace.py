@@ -173,14 +173,6 @@ def test_the_command_generate(checkpoint: Path, capfdbinary: pytest.CaptureFixtu
     assert (told["bytes"], told["ended_by"]) == (30, "max_bytes")
     assert main(["generate", str(checkpoint), "--max-bytes", "9", "--until", "\udcff", "--utf8"]) == 0
     assert len(capfdbinary.readouterr().out.decode()) > 0
-    texts = []
-    for more in ([], ["--draft", "4"]):
-        assert main(["generate", str(checkpoint), "--prompt", "\udcc3(", "--max-bytes", "30", "--json", *more]) == 0
-        texts.append(json.loads(capfdbinary.readouterr().out))
-    assert texts[1]["hex"] == texts[0]["hex"]
-    assert 0 <= texts[1]["accepted"] <= texts[1]["drafted"] > 0
-    assert main(["generate", str(checkpoint), "--max-bytes", "30", "--draft", "4"]) == 0
-    assert b"drafted bytes stayed" in capfdbinary.readouterr().err
     for wrong in (["--top-p", "2"], ["--prompt-file", "nowhere"], ["--temperature", "-1"]):
         assert main(["generate", str(checkpoint), *wrong]) == 2
         assert capfdbinary.readouterr().err.startswith(b"patchbench: error: ")
