@@ -57,7 +57,7 @@ class Cost:
     def doubt(self) -> str | None:
         """Why the claim of a plug-in cannot be relied on; None where it can.
 
-        What ours claim is what unpadded text costs, which tests hold to torch's count; run on short lines, with padding,
+        What ours claim is what unpadded text costs, which tests hold to torch's count; on short lines, with padding,
         they do more.
         """
         if not self.plugin:
