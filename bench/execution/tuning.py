@@ -8,7 +8,8 @@ A file of its own says what is tried:
     flops_per_byte: 1.1e6         # every trial costs this, within `tolerance`
     rounds:
       - {trials: 12, bytes: 4_000_000}
-      - {best: 3, bytes: 16_000_000}     # of the round before
+      - {exchange: [train, options.ngram_rows], bytes: 4_000_000}
+      - {best: 3, bytes: 16_000_000}     # of the rounds before
     sensitivity: [0.5, 2]         # of train.lr, around the best of the last round
     space:
       train.lr: {low: 1e-3, high: 16e-3}                     # log-uniform
@@ -17,6 +18,9 @@ A file of its own says what is tried:
         - {options.local_width: 64, options.local_heads: 2}
 
 Keys are those of a row. `only: {ROW: {...}}` gives a row parts of the space of its own, null for one that it has not.
+A round with `exchange` tries each row's best trial so far with every other row's best values of these keys (those that
+the row has), so that no row owes its place to a lucky draw of what all have in common.
+
 Which values a trial has depends on the seed, the row and the number of the trial alone, so that a search goes on where
 it stopped and several processes may take part. The score is bits per byte of calibration text; the test split is never
 read.
@@ -62,11 +66,12 @@ LOOKED_AT = 300
 
 @dataclass(frozen=True)
 class Round:
-    """Trials of one length; those of the first are drawn, those of the others are the best of the round before."""
+    """Trials of one length: drawn (the first round), the best of the round before, or those with exchanged values."""
 
     bytes: Annotated[int, Field(gt=0)]
     trials: Annotated[int, Field(gt=0)] | None = None
     best: Annotated[int, Field(gt=0)] | None = None
+    exchange: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -98,9 +103,10 @@ def load_search(path: Path) -> Search:
         raise BenchError(f"cannot read {path}: {error}") from error
     search = dataclass_from_mapping(Search, tree.value, tree.at())
     for index, one in enumerate(search.rounds):
-        wanted, other = ("trials", "best") if index == 0 else ("best", "trials")
-        if getattr(one, wanted) is None or getattr(one, other) is not None:
-            raise (tree.at("rounds") / index).error(f"the {'first' if index == 0 else 'later'} rounds say `{wanted}`")
+        given = {kind for kind in ("trials", "best", "exchange") if getattr(one, kind) is not None}
+        if len(given) != 1 or (index == 0) != (given == {"trials"}):
+            wanted = "`trials`" if index == 0 else "`best` or `exchange`"
+            raise (tree.at("rounds") / index).error(f"the {'first' if index == 0 else 'later'} rounds say {wanted}")
     for row in search.only:
         if row not in search.rows:
             raise tree.at("only", row).error(f"no row of this search{nearest(row, list(search.rows))}")
@@ -125,6 +131,11 @@ def draws(space: Mapping[str, Any], seed: int, row: str) -> Iterator[Values]:
             else:
                 out[key] = float(f"{float(value):.3g}") if isinstance(space[key], Mapping) else value
         yield out
+
+
+def among(key: str, names: Sequence[str]) -> bool:
+    """Whether one of the names is the dotted key, or a section that it is in."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 def with_values(search: Search, row: str, values: Values, train_bytes: int) -> Suite:
@@ -187,22 +198,31 @@ class Tuning:
             assert one.trials is not None
             yield from (Trial(row, "0", n, values, one.bytes) for n, values in self._feasible(row, one))
             return
-        assert one.best is not None
-        for rank, before in enumerate(self.ranking(row, str(index - 1))[: one.best]):
-            yield Trial(row, str(index), rank, before.values, one.bytes)
+        earlier = self.search.rounds[index - 1].bytes
+        ranked = self.ranking(row, earlier, before=index)
+        if one.best is not None:
+            for rank, before in enumerate(ranked[: one.best]):
+                yield Trial(row, str(index), rank, before.values, one.bytes)
+        if one.exchange is not None and ranked:
+            own = ranked[0].values
+            for number, other in enumerate(self.search.rows):
+                best = self.ranking(other, earlier, before=index)[:1] if other != row else []
+                for trial in best:
+                    taken = {k: v for k, v in trial.values.items() if k in own and among(k, one.exchange)}
+                    yield Trial(row, str(index), number, {**own, **taken}, one.bytes)
 
     def sensitivity_of(self, row: str) -> Iterator[Trial]:
-        last = len(self.search.rounds) - 1
-        ranked = self.ranking(row, str(last))
+        ranked = self.ranking(row, self.search.rounds[-1].bytes)
         for factor in self.search.sensitivity if ranked else ():
             best = ranked[0]
             rate = float(f"{best.values['train.lr'] * factor:.3g}")
             yield Trial(row, f"sensitivity x{factor:g}", 0, {**best.values, "train.lr": rate}, best.bytes)
 
-    def ranking(self, row: str, stage: str) -> list[Trial]:
-        """The trials of a round that have a number, best first."""
-        found = [t for t in self.done().values() if (t.row, t.stage) == (row, stage) and t.bpb is not None]
-        return sorted(found, key=lambda trial: trial.bpb or math.inf)
+    def ranking(self, row: str, trained: int, before: int | None = None) -> list[Trial]:
+        """The trials of the rounds (before one) on so many bytes that have a number, best first."""
+        rounds = [str(index) for index in range(len(self.search.rounds) if before is None else before)]
+        found = [t for t in self.done().values() if t.row == row and t.stage in rounds and t.bytes == trained]
+        return sorted((t for t in found if t.bpb is not None), key=lambda trial: trial.bpb or math.inf)
 
     def _feasible(self, row: str, one: Round) -> Iterator[tuple[int, Values]]:
         """The draws that cost what they should; FLOPs depend on sizes and cuts alone, so nothing is trained for it."""
@@ -286,8 +306,8 @@ class Tuning:
 
 def best_values(tuning: Tuning, row: str) -> Trial | None:
     """The best of the last round that has any."""
-    for index in reversed(range(len(tuning.search.rounds))):
-        ranked = tuning.ranking(row, str(index))
+    for one in reversed(tuning.search.rounds):
+        ranked = tuning.ranking(row, one.bytes)
         if ranked:
             return ranked[0]
     return None

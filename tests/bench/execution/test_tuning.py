@@ -104,3 +104,27 @@ def test_what_is_no_search_is_said(tmp_path: Path) -> None:
 
 def test_values_as_yaml() -> None:
     assert as_yaml({"train.lr": 0.004, "options.local_width": 64}) == "options: {local_width: 64}\ntrain: {lr: 0.004}"
+
+
+def test_an_exchange_gives_each_row_the_other_rows_best_shared_values(tmp_path: Path) -> None:
+    rounds = [{"trials": 2, "bytes": 4000}, {"exchange": ["train"], "bytes": 4000}, {"best": 1, "bytes": 6000}]
+    tuning = Tuning(write_search(tmp_path, rounds=rounds, sensitivity=[]), tmp_path / "results", lambda said: None)
+    tuning.run()
+    done = tuning.done().values()
+    drawn = {
+        row: min((t for t in done if (t.row, t.stage) == (row, "0")), key=lambda t: t.bpb or 9)
+        for row in ("stride", "none")
+    }
+    for row, other in (("stride", "none"), ("none", "stride")):
+        (exchanged,) = [t for t in done if (t.row, t.stage) == (row, "1")]
+        assert exchanged.values == {**drawn[row].values, "train.lr": drawn[other].values["train.lr"]}
+        (verified,) = [t for t in done if (t.row, t.stage) == (row, "2")]
+        best = min((drawn[row], exchanged), key=lambda t: t.bpb or 9)
+        assert verified.values == best.values, "the best of all trials of that length"
+
+
+@pytest.mark.parametrize("wrong", [{"bytes": 4000}, {"bytes": 4000, "best": 1, "exchange": ["train"]}])
+def test_a_later_round_says_one_thing(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    path = write_search(tmp_path, rounds=[{"trials": 2, "bytes": 4000}, wrong])
+    with pytest.raises(BenchError, match="the later rounds say `best` or `exchange`"):
+        load_search(path)
