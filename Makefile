@@ -21,7 +21,7 @@ bench: install
 test: install
 	$(PYTEST) $(ARGS)
 
-test-all: $(STAMP)-and-lm-eval
+test-all: install
 	$(PYTEST) -m "slow or not slow" $(ARGS)
 
 lint: install
@@ -35,11 +35,6 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	rm -f $(VENV)/installed-with-*
 	$(BIN)/python -m pip install $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e '.[dev]'
-	touch $@
-
-# Some forty packages that nothing else needs; without them the tests of `patchbench lm-eval` are skipped.
-$(STAMP)-and-lm-eval: $(STAMP)
-	$(BIN)/python -m pip install $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e '.[dev,lm-eval]'
 	touch $@
 
 # Results are data and stay; see the README for how to remove those.

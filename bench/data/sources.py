@@ -201,9 +201,7 @@ def _table_rows(path: str, field: str | None) -> Iterator[Text]:
     """The texts of a Parquet or Arrow file, a batch of rows in memory at a time."""
     if field is None:
         raise BenchError(f"{path} is a table: say which column is the text, as in `field: text`")
-    if importlib.util.find_spec("pyarrow") is None:
-        raise BenchError(f"{path} needs pyarrow to be read: pip install 'patchbench[datasets]'")
-    import pyarrow  # half a second, and an optional dependency
+    import pyarrow  # half a second
     import pyarrow.parquet
 
     number = 0
@@ -338,9 +336,7 @@ def dataset_texts(config: DatasetConfig, max_bytes: int | None) -> Iterator[Text
 
 def dataset_rows(config: DatasetConfig) -> Iterator[Any]:
     """The rows as the library gives them. Raises BenchError for whatever it cannot read."""
-    if importlib.util.find_spec("datasets") is None:
-        raise BenchError("`dataset:` needs the datasets library: pip install 'patchbench[datasets]'")
-    import datasets  # two seconds, and an optional dependency
+    import datasets  # two seconds
 
     # The loaders by name of the files that `datasets` reads without a script or the hub.
     builders = {".parquet": "parquet", ".arrow": "arrow", ".csv": "csv", ".json": "json", ".jsonl": "json"}

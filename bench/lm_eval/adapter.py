@@ -14,8 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import lm_eval
 import numpy as np
 import yaml
+from lm_eval.api.model import LM
+from lm_eval.models.utils import normalize_gen_kwargs
+from lm_eval.tasks import TaskManager
 
 from bench.evaluation.byte_model import CutModel
 from bench.evaluation.generation import Wish, continuations
@@ -25,16 +29,6 @@ from models.decoding.generate import Limits
 from models.decoding.sampling import Sampling
 from patchers.errors import BenchError
 from patchers.named import nearest
-
-try:
-    import lm_eval
-    from lm_eval.api.model import LM
-    from lm_eval.models.utils import normalize_gen_kwargs
-    from lm_eval.tasks import TaskManager
-except ImportError as error:
-    raise BenchError(
-        f"lm-eval is not installed ({error}); `pip install 'patchbench[lm-eval]'` brings the version that is wanted"
-    ) from error
 
 WRITTEN_SIDE_BY_SIDE = 64
 FEW_SHOT_SEED = 1234  # as `simple_evaluate` has it

@@ -117,13 +117,9 @@ def write_task(folder: Path, name: str, task: Exported) -> Path:
     """Write NAME.yaml and NAME.parquet; the YAML. Raises BenchError for a task without items."""
     if not task.rows:
         raise BenchError(f"task {name} would have no items; give a source that has some")
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise BenchError(
-            f"tasks are written as Parquet, and pyarrow is not installed ({error}): `pip install 'patchbench[lm-eval]'`"
-        ) from error
+    import pyarrow
+    import pyarrow.parquet
+
     data = (folder / f"{name}.parquet").resolve()
     config = {
         "task": name,

@@ -100,7 +100,6 @@ def test_files_that_are_none() -> None:
 
 def test_the_example_package_is_installable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Built by its own backend, laid where an installer would lay it, found by its entry point."""
-    pytest.importorskip("setuptools")
     shutil.copytree(EXAMPLE, tmp_path / "source")
     build = "from setuptools.build_meta import build_wheel; build_wheel('..')"
     done = subprocess.run([sys.executable, "-c", build], cwd=tmp_path / "source", capture_output=True, text=True)

@@ -69,11 +69,9 @@ RC: dict[str, Any] = {
 
 @contextmanager
 def styled(**changes: Any) -> Iterator[None]:
-    """matplotlib with our settings and nobody else's. Raises BenchError where there is no matplotlib."""
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise BenchError("pictures need matplotlib: install patchbench[report]") from error
+    """matplotlib with our settings and nobody else's."""
+    import matplotlib  # half a second
+
     settings: dict[Any, Any] = dict(matplotlib.rcParamsDefault)
     del settings["backend"]  # which need not be there
     settings.update(RC | changes)

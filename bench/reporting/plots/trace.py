@@ -22,11 +22,9 @@ LINE, LIMIT, LATENT, WRITTEN = "#1f4e79", "#b03a2e", "#1e7d4b", "#7a1fa2"
 
 
 def draw(made: Trace, path: Path) -> None:
-    """Write it as PNG or SVG or whatever else the file's ending says. Raises BenchError without matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise BenchError("pictures need matplotlib: install patchbench[report]") from error
+    """Write it as PNG or SVG or whatever else the file's ending says. Raises BenchError for a trace without steps."""
+    from matplotlib.figure import Figure
+
     steps = made.steps
     if not steps:
         raise BenchError("there is nothing to draw: give a prompt, or let the model write some bytes")

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 import zstandard
 
@@ -191,7 +192,6 @@ def test_stdlib_holds_code_and_no_tests() -> None:
 
 
 def test_dataset_library_opens_local_files(tmp_path: Path, texts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    datasets = pytest.importorskip("datasets")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     path = write(tmp_path, texts)
@@ -211,12 +211,6 @@ def test_dataset_library_opens_local_files(tmp_path: Path, texts: list[str], mon
         read(DataConfig(dataset=DatasetConfig(path=parquet, field="txt")))
     with pytest.raises(BenchError, match="cannot read dataset"):
         read(DataConfig(dataset=DatasetConfig(path=parquet, split="nowhere")))
-
-
-def test_dataset_library_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(BenchError, match="pip install 'patchbench\\[datasets\\]'"):
-        read(DataConfig(dataset=DatasetConfig(path="x.parquet")))
 
 
 @pytest.mark.parametrize(

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet as parquet
 import pytest
 
 from bench.data.config import DataConfig, load
 from patchers import BenchError
 
-pyarrow = pytest.importorskip("pyarrow")
 TEXTS = [f"document {number}: naïve café, 東京, {'x' * (number % 7)}" for number in range(200)]
 
 
 def write(path: Path) -> Path:
-    import pyarrow.parquet as parquet
-
     table = pyarrow.table({"title": [f"t{i}" for i in range(len(TEXTS))], "text": TEXTS})
     if path.suffix == ".parquet":
         parquet.write_table(table, path, row_group_size=64)

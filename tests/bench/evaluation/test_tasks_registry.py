@@ -92,7 +92,6 @@ def test_an_option_needs_a_default(tmp_path: Path) -> None:
 
 
 def test_the_example_package_brings_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("setuptools")
     shutil.copytree(EXAMPLE, tmp_path / "source")
     build = "from setuptools.build_meta import build_wheel; build_wheel('..')"
     done = subprocess.run([sys.executable, "-c", build], cwd=tmp_path / "source", capture_output=True, text=True)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import math
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import datasets
+import lm_eval
 import numpy as np
 import pytest
+from lm_eval import evaluator
 from model_kinds import KINDS, model_of
 from tiny import TEXT, shaken, silence
 from tiny_suite import EVERY_KIND as ROWS
@@ -22,16 +24,11 @@ from bench.data.config import load
 from bench.evaluation.byte_model import CutModel
 from bench.evaluation.likelihood import likelihoods, total
 from bench.evaluation.multiple_choice import Item
+from bench.lm_eval import adapter as ours
 from bench.lm_eval.task_files import LastWord, Question, documents, last_words, multiple_choice, questions, write_task
 from bench.training.checkpoint import save_model
 from bench.training.prepare import make_model, prepare
 from patchers.errors import BenchError
-
-lm_eval = pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'patchbench[lm-eval]'")
-evaluator = pytest.importorskip("lm_eval.evaluator")
-datasets = pytest.importorskip("datasets")
-
-from bench.lm_eval import adapter as ours  # noqa: E402  (only now is it known that there is something to adapt to)
 
 TEXTS = [
     *(
@@ -289,16 +286,6 @@ def test_bad_calls_are_one_sentence(
     code, _, err = called(capsys, "lm-eval", tmp_path, "--tasks", "choices")
     assert code == 2
     assert "holds no trained model" in err
-
-
-def test_without_lm_eval_it_says_what_to_install(
-    checkpoints: dict[str, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delitem(sys.modules, "bench.lm_eval.adapter")
-    monkeypatch.setitem(sys.modules, "lm_eval", None)
-    code, _, err = called(capsys, "lm-eval", checkpoints["causal"], "--tasks", "a")
-    assert code == 2
-    assert "pip install 'patchbench[lm-eval]'" in err
 
 
 # --- intervals

@@ -15,8 +15,6 @@ from bench.evaluation.tasks.operations import OPERATIONS
 from bench.lm_eval.own_tasks import OWN, noise, spelling
 from bench.lm_eval.task_files import Exported
 
-pytest.importorskip("pyarrow")
-
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Data:

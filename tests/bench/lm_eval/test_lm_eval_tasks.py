@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as parquet
 import pytest
 import yaml
 
@@ -14,8 +15,6 @@ from bench.cli.main import main
 from bench.evaluation.multiple_choice import Item
 from bench.lm_eval.task_files import documents, multiple_choice, task_of_file, write_task
 from patchers.errors import BenchError
-
-parquet = pytest.importorskip("pyarrow.parquet")
 
 HELLASWAG = ["Roof: A man sits. he", "3", "wraps.", "rips it.", "holds a [1, 2].", "starts.\tnow"]
 LINES: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {

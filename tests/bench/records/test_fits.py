@@ -70,7 +70,8 @@ def test_a_power_law_is_found_again(floor: float, exponent: float) -> None:
 
 
 def test_the_fit_is_that_of_scipy_in_the_logarithm() -> None:
-    optimize = pytest.importorskip("scipy.optimize")
+    from scipy import optimize
+
     rng = np.random.default_rng(0)
     compute = np.geomspace(1e11, 1e14, 7)
     losses = np.array([law(c, 1.2, 0.8, 0.25) for c in compute]) * np.exp(rng.normal(0, 0.003, (20, 7)))

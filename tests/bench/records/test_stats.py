@@ -61,7 +61,8 @@ def test_interval_over_documents_has_the_width_of_the_delta_method() -> None:
 
 
 def test_interval_over_documents_equals_scipy() -> None:
-    stats = pytest.importorskip("scipy.stats")
+    from scipy import stats
+
     rng = np.random.default_rng(3)
     sizes = sizes_of(rng, 60)
     bits = (2 + rng.gamma(2, 0.2, 60)) * sizes  # few and skewed, so that the interval is lopsided
