@@ -97,7 +97,8 @@ def control_of(label: str, rows: Mapping[str, Runs], equal: Equal) -> str | None
     """The row without patches that says what this row's patches are worth (DESIGN section 5); None without one.
 
     At equal bytes: the one with the same local model. At equal training FLOPs: the cheapest that has spent as much as
-    the row at least, whose local model has grown, or which has read more bytes; None for rows that are controls.
+    the row at least, whose local model has grown, or which has read more bytes, and has the row's lookup tables, which
+    cost no FLOPs; None for rows that are controls.
     """
     own = rows[label].any_record
     if not rows[label].records or dig(own, "config.model.kind") != "harness":
@@ -109,22 +110,25 @@ def control_of(label: str, rows: Mapping[str, Runs], equal: Equal) -> str | None
         if equal == "bytes":
             ratio = dig(runs.any_record, "cost.train_bytes") / dig(own, "cost.train_bytes")
             grown = dig(runs.any_record, "config.grow_to") is not None
-            if not grown and abs(ratio - 1) <= SAME_BYTES and _local_model(runs.any_record) == _local_model(own):
+            same = _values(runs.any_record, OF_CONTROL) == _values(own, OF_CONTROL)
+            if not grown and abs(ratio - 1) <= SAME_BYTES and same:
                 found[other] = abs(ratio - 1)
         else:
             ratio = dig(runs.any_record, "flops.train") / dig(own, "flops.train")
-            if not is_control(own) and AT_LEAST <= ratio <= AT_MOST:
+            same_lookups = _values(runs.any_record, OF_LOOKUPS) == _values(own, OF_LOOKUPS)
+            if not is_control(own) and same_lookups and AT_LEAST <= ratio <= AT_MOST:
                 found[other] = ratio
     return min(found, key=lambda other: found[other], default=None)
 
 
-OF_LOCAL_MODEL = ("local_width", "local_heads", "local_window", "local_hidden", "encoder_layers", "decoder_layers")
 OF_LOOKUPS = ("ngrams", "ngram_rows", "byte_std", "ngram_std")
+OF_LOCAL_MODEL = ("local_width", "local_heads", "local_window", "local_hidden", "encoder_layers", "decoder_layers")
+OF_CONTROL = (*OF_LOCAL_MODEL, *OF_LOOKUPS)
+"""What a control has in common with a row, but for what they are told."""
 
 
-def _local_model(record: Record) -> list[Any]:
-    """What a control has in common with a row, but for what they are told."""
-    return [dig(record, f"config.model.{name}") for name in (*OF_LOCAL_MODEL, *OF_LOOKUPS)]
+def _values(record: Record, names: Sequence[str]) -> list[Any]:
+    return [dig(record, f"config.model.{name}") for name in names]
 
 
 def _runs(label: str, records: list[Record]) -> Runs:

@@ -78,6 +78,20 @@ def test_the_control_has_the_local_model_of_the_row() -> None:
     assert control_of("lean", rows, "bytes") == "none-lean"
 
 
+def test_the_control_at_equal_flops_has_the_lookup_tables_of_the_row() -> None:
+    """They cost no FLOPs: a lean row against a control with tables would be a comparison of tables."""
+    lean: dict[str, Any] = {"config.model.ngrams": []}
+    records = [
+        record("entropy", 2.20, 3.05e12),
+        record("lean", 2.40, 3e12, **lean),
+        record("none-grown", 2.30, 3.05e12, "none", **{"config.model.local_window": 64}),
+        record("none-lean-grown", 2.60, 3.1e12, "none", **lean),
+    ]
+    rows = rows_of(records)
+    assert control_of("entropy", rows, "flops") == "none-grown"
+    assert control_of("lean", rows, "flops") == "none-lean-grown", "not the cheaper one"
+
+
 def test_budgets_of_a_sweep_have_their_own_control() -> None:
     records = []
     for size, gain in ((2_000_000, 0.02), (8_000_000, 0.08)):
