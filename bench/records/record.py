@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import __version__
+from bench.records.packing import packed, unpacked
 from bench.system.files import locked, write_atomic, writing
 from patchers.errors import BenchError
 
@@ -34,6 +35,9 @@ NOT_POSSIBLE = "TaskNotPossible"
 """The kind of error of a task that a model cannot be asked (`bench.evaluation.tasks`, which would import torch)."""
 
 SCHEMA = 1
+"""Of a record's content; it is part of the run's name."""
+PACKED = 2
+"""Of a file that has its per-document sums in columns, so that a patchbench that cannot read it says so."""
 # The order in which a file shows its parts; what is not named here follows, sorted.
 ORDER = (
     *(
@@ -50,7 +54,7 @@ ORDER = (
         "patcher",
         "matched",
     ),
-    *("parameters", "flops", "cost", "audits", "environment", "tasks", "loss_curve", "checksum"),
+    *("parameters", "flops", "cost", "audits", "environment", "tasks", "columns", "loss_curve", "checksum"),
 )
 LIBRARIES = ("torch", "numpy", "tokenizers", "tiktoken", "numba")
 CODE = ("bench", "models", "patchers", "pyproject.toml")
@@ -115,13 +119,21 @@ def write(results: Path, record: Mapping[str, Any]) -> Path:
     if wrong:
         raise BenchError(f"the record of run {body.get('run_id')} cannot be written: {wrong}")
     path = run_path(results, body["suite"], body["run_id"])
-    write_atomic(path, content(body))
+    write_atomic(path, file_content(body))
     return path
 
 
 def content(record: Mapping[str, Any]) -> bytes:
-    """What the file of a record has in it, which has its schema and is plain JSON: as `read` returned it."""
+    """A record as a page gives it away, with all documents in plain JSON; `read` reads that as well."""
     return _bytes(_layout({**record, "checksum": digest(record)}) + "\n")
+
+
+def file_content(record: Mapping[str, Any]) -> bytes:
+    """What the file of a record has in it, which has its schema and is plain JSON: as `read` returned it. The checksum
+    is of the record, not of how its documents are written."""
+    held = packed(record)
+    schema = PACKED if "columns" in held else SCHEMA
+    return _bytes(_layout({**held, "schema": schema, "checksum": digest(record)}) + "\n")
 
 
 def checked(record: Record) -> Record:
@@ -152,6 +164,8 @@ def read(path: Path) -> Record:
     try:
         record = json.loads(path.read_bytes().decode())
         checksum = record.pop("checksum", None) if isinstance(record, dict) else None
+        if isinstance(record, dict) and record.get("schema") == PACKED:
+            record = unpacked(record) | {"schema": SCHEMA}
         intact = checksum == digest(record)
     except OSError as error:
         raise BenchError(f"cannot read {path}: {error.strerror}") from error
@@ -161,7 +175,7 @@ def read(path: Path) -> Record:
         raise BenchError(f"{path} is not a record of patchbench: move it out of the results folder")
     if record["schema"] != SCHEMA:
         raise BenchError(
-            f"{path} has schema {record['schema']}, this patchbench ({__version__}) reads schema {SCHEMA}: "
+            f"{path} has schema {record['schema']}, this patchbench ({__version__}) reads {SCHEMA} and {PACKED}: "
             "use the version that wrote it, or move it away and run the suite again"
         )
     if not intact:
@@ -339,7 +353,8 @@ def without_paths(text: str) -> str:
 
 
 def _layout(value: Any, indent: str = "") -> str:
-    """JSON for people and for diffs: a line a key, a line a document (which stands at the left, as there are many)."""
+    """JSON for people and for diffs: a line a key, a line a document (which stands at the left, as there may be
+    many)."""
     inner = indent + " "
     if isinstance(value, dict) and value:
         order = {key: place for place, key in enumerate(ORDER)} if not indent else {}
