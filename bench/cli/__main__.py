@@ -1,5 +1,7 @@
 """`python -m bench.cli` is the command `patchbench`."""
 
+import sys
+
 from bench.cli.main import main
 
-main()
+sys.exit(main())

@@ -27,7 +27,7 @@ from bench.suites.config import Row, Suite
 from bench.system import distributed
 from bench.system.files import CannotWrite, remove, warn
 from bench.system.memory import keep_memory, release_memory
-from bench.system.signals import time_limit
+from bench.system.signals import TimeLimit, time_limit
 from bench.training.checkpoint import save_model
 from bench.training.cut_audit import audit_cuts
 from bench.training.loop import Alone, MakeEngine, Progress, TrainingFailed, train
@@ -173,7 +173,8 @@ class Work:
                 record = run_one(self.suite, run, self.data, self.results, self.listener)
                 if distributed.is_first():
                     records.write(self.results, record)
-                    self.remove_checkpoint(run)
+                    if records.dig(record, "error.kind") != TimeLimit.__name__:  # with more time it goes on from there
+                        self.remove_checkpoint(run)
                 distributed.wait_for_all()
                 self.listener.run_ends(record)
         return mine

@@ -3,8 +3,9 @@
 
 Every rank does the same steps (`bench.system.distributed`); `launch.parallel`, `micro_bytes` and `recompute` say how a
 model is spread. `patchbench run` begins this where a suite has `launch: {devices: N}`. Killed ranks are begun again by
-torchrun (`--max-restarts`) and go on from the last checkpoint, as does another number of ranks. A run that fails has a
-record that says so, and the exit code is 0 all the same: torchrun would train it again.
+torchrun (`--max-restarts`) and go on from the last checkpoint, as does another number of ranks; where torchrun itself
+was killed, they stop. A run that fails has a record that says so, and the exit code is 0 all the same: torchrun would
+train it again.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import sys
 from pathlib import Path
 
 from bench.system import distributed
-from bench.system.signals import EXIT_CODE, Stopped, heed_sigterm
+from bench.system.processes import stop_with_parent
+from bench.system.signals import EXIT_CODE, STOPS_WITHIN, Stopped, heed_sigterm
 from patchers.errors import BenchError
 
 
@@ -39,6 +41,7 @@ def train(suite: str, overrides: list[str], results: Path, plugins: list[str], o
 def main() -> int:
     """The arguments are those that `patchbench run` hands on (`bench.execution.workers.Job.arguments`)."""
     heed_sigterm()
+    stop_with_parent(STOPS_WITHIN)
     parser = argparse.ArgumentParser(prog="python -m bench.execution.torchrun_entry", description=__doc__)
     parser.add_argument("suite")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")

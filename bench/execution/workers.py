@@ -29,8 +29,8 @@ from bench.execution.run import Listener, Outcome, Run, Work, described
 from bench.records.record import Record
 from bench.suites.config import Suite, load_suite
 from bench.system.memory import free_memory
-from bench.system.processes import cores, end_with_parent, environment, gpu_of, threads_each
-from bench.system.signals import EXIT_CODE, Stopped, heed_sigterm
+from bench.system.processes import PARENT, cores, end_with_parent, environment, gpu_of, threads_each
+from bench.system.signals import EXIT_CODE, STOPS_WITHIN, Stopped, heed_sigterm
 from bench.training.loop import Progress
 from patchers.errors import BenchError
 
@@ -38,8 +38,6 @@ SHOWN_EVERY = 0.5
 """Seconds between two reports of a worker's training."""
 WORKER_BYTES = 2 * 2**30
 """Memory that a run of the suites that ship takes on a CPU, at most (`patchbench plan` says how much)."""
-STOPS_WITHIN = 30.0
-"""Seconds that a worker has to write its checkpoint, or to notice that its time is over."""
 
 
 @dataclass(frozen=True)
@@ -111,17 +109,20 @@ def run_on_workers(job: Job, suite: Suite, workers: int, listener: Listener, bes
 def run_on_ranks(job: Job, suite: Suite, listener: Listener, only: str | None = None, restarts: int = 3) -> Outcome:
     """Each run on `launch.devices` ranks that torchrun begins, and begins again when one of them is killed.
 
+    They end with this process: told to, they write their checkpoint; and where this process is killed, they see that
+    by themselves. Ctrl-C, which a terminal sends to all that it has begun, reaches this process alone.
+
     Raises BenchError for what concerns all runs, and where ranks died more often than `restarts`.
     """
     work = Work.of(suite, job.results, listener)
     work = work if only is None else work.of_one(only)
     if not work.missing:
         return work.outcome()
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    torchrun = [sys.executable, "-m", "bench.execution.torchrun_agent", "--standalone"]
     torchrun += [f"--nproc-per-node={suite.launch.devices}", f"--max-restarts={restarts}"]
     command = [*torchrun, "-m", "bench.execution.torchrun_entry", *job.arguments(only)]
     with environment(threads_each(suite.launch.devices)):
-        process = subprocess.Popen(command)
+        process = subprocess.Popen(command, start_new_session=True, env={**os.environ, PARENT: str(os.getpid())})
     try:
         process.wait()
     finally:

@@ -6,11 +6,17 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "RAYON_NUM_THREADS")
 """What libraries read, once, when they are imported."""
+
+PARENT = "PATCHBENCH_PARENT"
+"""The variable that tells a command the process that has begun it."""
+LOOKS_EVERY = 0.5
+"""Seconds between two looks at whether the parent is there."""
 
 
 def cores() -> int:
@@ -37,6 +43,24 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, name="ends-with-parent", daemon=True).start()
+
+
+def stop_with_parent(seconds: float) -> None:
+    """Of a process that was begun as a command: SIGTERM to itself once its parent is gone, also by `kill -9`, which
+    tells nobody; and its abrupt end where `seconds` later it is still there.
+
+    Whoever began it says in the environment which process that is (`PARENT`): it may be gone before this one looks.
+    """
+    parent = int(os.environ.get(PARENT) or os.getppid())
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(LOOKS_EVERY)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(seconds)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="stops-with-parent", daemon=True).start()
 
 
 @contextmanager

@@ -17,6 +17,10 @@ from contextlib import contextmanager
 from types import FrameType
 
 EXIT_CODE = 75
+STOPS_WITHIN = 30.0
+"""Seconds that a process has to write its checkpoint, or to notice that its time is over."""
+GRACE = 20.0
+"""Seconds after its time limit in which a training may end its step and write its checkpoint."""
 
 
 class Stopped(BaseException):
@@ -26,9 +30,16 @@ class Stopped(BaseException):
 class TimeLimit(Exception):
     """A run took longer than it may."""
 
+    @staticmethod
+    def now() -> TimeLimit:
+        """Of the limit that there is."""
+        return TimeLimit(f"it took more than {_limit:g} seconds; raise `launch.time_limit`, or see where it hangs")
+
 
 _asked = False
 _waiting = 0
+_limit = 0.0
+_over = False
 
 
 def heed_sigterm() -> None:
@@ -46,7 +57,8 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def put_off() -> Iterator[None]:
-    """Inside the block SIGTERM only raises a flag, which `asked` tells; Stopped comes at its end at the latest."""
+    """Inside the block SIGTERM only raises a flag, which `asked` tells; Stopped comes at its end at the latest. The end
+    of a time limit does so as well (`out_of_time`), for GRACE seconds."""
     global _waiting
     _waiting += 1
     try:
@@ -62,16 +74,30 @@ def asked() -> bool:
     return _asked
 
 
+def out_of_time() -> bool:
+    """Whether a time limit was over inside of `put_off`."""
+    return _over
+
+
 @contextmanager
 def time_limit(seconds: float | None) -> Iterator[None]:
-    """Raises TimeLimit where the block is when its time is over, as far as it is in Python then; main thread only."""
+    """Raises TimeLimit where the block is when its time is over, as far as it is in Python then; main thread only.
+
+    Inside of `put_off` whoever is there has GRACE seconds more, so that it can raise TimeLimit where it suits.
+    """
+    global _limit, _over
     if seconds is None:
         yield
         return
 
     def over(number: int, frame: FrameType | None) -> None:
-        raise TimeLimit(f"it took more than {seconds:g} seconds; raise `launch.time_limit`, or see where it hangs")
+        global _over
+        if _over or not _waiting:
+            raise TimeLimit.now()
+        _over = True
+        signal.setitimer(signal.ITIMER_REAL, GRACE)
 
+    _limit, _over = seconds, False
     before = signal.signal(signal.SIGALRM, over)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
@@ -79,3 +105,4 @@ def time_limit(seconds: float | None) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        _over = False

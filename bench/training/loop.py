@@ -87,8 +87,8 @@ class Engine(Protocol):
         backward and optimizer."""
         ...
 
-    def agree(self, flag: bool) -> bool:
-        """Whether any process that takes part says so."""
+    def agree(self, *flags: bool) -> list[bool]:
+        """Of each flag, whether any process that takes part says so."""
         ...
 
     def save(self, path: Path, progress: Progress) -> None: ...
@@ -117,8 +117,8 @@ class Alone:
         bits = train_step(self.forward, self.model, self.optimizer, batch.to(self.device), rate, self.config, self.kept)
         return bits, time.perf_counter() - began
 
-    def agree(self, flag: bool) -> bool:
-        return flag
+    def agree(self, *flags: bool) -> list[bool]:
+        return list(flags)
 
     def save(self, path: Path, progress: Progress) -> None:
         save_alone(path, self.model, self.optimizer, progress)
@@ -148,8 +148,8 @@ def train(
 ) -> Progress:
     """Train in place until `config.bytes` are read, from the checkpoint if there is one that is whole.
 
-    Raises TrainingFailed with the step where the loss was not finite or diverged, and Stopped, when the checkpoint is
-    written, after a step during which the process was told to stop.
+    Raises TrainingFailed with the step where the loss was not finite or diverged; and when the checkpoint is written,
+    after a step during which the process was told to stop, or its time was over, Stopped or TimeLimit.
     """
     model.train().to(device)
     engine = make_engine(model, config, device)
@@ -204,13 +204,15 @@ def _steps(
         progress.seconds += time.perf_counter() - began
         if report is not None:
             report(progress, config.bytes)
-        stop = engine.agree(signals.asked())
-        due = engine.agree(time.perf_counter() - saved > config.checkpoint_seconds)
-        if checkpoint is not None and (due or stop):
+        due = time.perf_counter() - saved > config.checkpoint_seconds
+        stop, over, due = engine.agree(signals.asked(), signals.out_of_time(), due)
+        if checkpoint is not None and (due or stop or over):
             engine.save(checkpoint, progress)
             saved = time.perf_counter()
         if stop:
             return False
+        if over:
+            raise signals.TimeLimit.now()
     return True
 
 

@@ -154,8 +154,8 @@ class RankEngine:
         if whole > self.config.clip:
             nn.utils.clip_grads_with_norm_(self.model.parameters(), self.config.clip, whole)
 
-    def agree(self, flag: bool) -> bool:
-        return distributed.any_of(flag)
+    def agree(self, *flags: bool) -> list[bool]:
+        return [any(said) for said in zip(*distributed.gathered(flags), strict=True)]
 
     def save(self, path: Path, progress: Progress) -> None:
         if distributed.are_there():

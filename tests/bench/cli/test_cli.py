@@ -364,3 +364,10 @@ def test_a_name_that_is_too_long_is_one_line(command: str, capsys: pytest.Captur
     out, err = capsys.readouterr()
     assert out == ""
     assert re.fullmatch(r"(patchbench: error: [^\n]*x{60}[^\n]*\n){2}", err)
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["list", "patchers"], 0), (["run", "no-such-suite"], 2)])
+def test_the_module_ends_with_the_commands_own_code(arguments: list[str], code: int) -> None:
+    """Slurm's tasks are this command, and are put back into the queue by its exit code."""
+    command = [sys.executable, "-m", "bench.cli", *arguments]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == code

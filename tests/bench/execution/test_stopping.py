@@ -107,6 +107,35 @@ def test_outside_of_training_it_stops_at_once() -> None:
         signals._asked = False
 
 
+def test_a_training_that_is_over_its_time_ends_its_step_and_goes_on_once_it_has_more(tmp_path: Path) -> None:
+    suite = tiny_suite(tmp_path, "launch.time_limit=500", rows={"bpe": {"patcher": "bpe"}})
+
+    def told(progress: Any) -> None:
+        if progress.step == 4:
+            os.kill(os.getpid(), signal.SIGALRM)  # as the timer does
+
+    over = Hears(told)
+    (failed,) = run_suite(suite, tmp_path / "a", over).records
+    assert over.steps == [1, 2, 3, 4]
+    assert (failed["status"], failed["error"]["kind"]) == ("failed", "TimeLimit")
+    assert failed["error"]["message"].startswith("it took more than 500 seconds")
+    (kept,) = (tmp_path / "a/tiny/checkpoints").glob("*.training.safetensors")
+    went_on = Hears()
+    (found,) = run_suite(suite, tmp_path / "a", went_on).records
+    assert went_on.steps[0] == 5
+    assert not kept.exists()
+    (undisturbed,) = run_suite(suite, tmp_path / "b").records
+    assert numbers(found) == numbers(undisturbed)
+
+
+def test_a_step_that_hangs_is_ended_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "GRACE", 0.1)
+    begin = time.monotonic()
+    with pytest.raises(TimeLimit, match=r"more than 0\.05 seconds"), time_limit(0.05), signals.put_off():
+        time.sleep(30)
+    assert time.monotonic() - begin < 10
+
+
 def test_a_plugin_that_hangs_has_failed_with_its_own_traceback(tmp_path: Path) -> None:
     (tmp_path / "hangs.py").write_text(HANGS)
     rows = {"hangs": {"patcher": "stopping-test-hangs"}, "bytes": {"model": "byte_lm"}}
