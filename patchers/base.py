@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from patchers.errors import BenchError
 from patchers.identity import code_identity
+from patchers.losses import Losses
 
 Starts = NDArray[np.bool_]
 Kind = Literal["rule", "fitted", "in-model"]
@@ -123,6 +124,15 @@ class Patcher(ABC):
         """The public fields, as they would stand in a YAML."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if not f.name.startswith("_")}
 
+    def identity_options(self) -> dict[str, Any]:
+        """What of the options decides how it cuts: all of them, and what a file has in place of its path."""
+        return self.options()
+
+    def losses(self, docs: Sequence[bytes]) -> Losses | None:
+        """What its tokens do not give back of these texts; None for a patcher without tokens, or whose tokens are the
+        text's very bytes."""
+        return None
+
     # -- keeping
     # ------------------------------------------------------------------------------------------------
 
@@ -156,6 +166,7 @@ class Patcher(ABC):
     def fingerprint(self) -> str:
         """sha256 (hex) of all that decides how this patcher cuts: what `save` writes."""
         header, arrays = self._content()
+        header["options"] = self.identity_options()
         digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
         for key in sorted(arrays):
             digest.update(f"{key} {arrays[key].dtype.str} {arrays[key].shape}".encode())

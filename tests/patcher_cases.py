@@ -7,6 +7,7 @@ import functools
 from typing import Any
 
 from tiny import SMALL, shaken
+from tokenizer_files import options_for
 
 import patchers
 from bench.data.config import DataConfig, load
@@ -48,7 +49,7 @@ def texts() -> tuple[list[bytes], list[bytes]]:
 @functools.cache
 def fitted(case: int) -> patchers.Patcher:
     name, options = CASES[case]
-    patcher = patchers.create(name, **options).fit(texts()[0])
+    patcher = patchers.create(name, **{**options_for(name), **options}).fit(texts()[0])
     if patcher.kind == "in-model":
         sizes = dataclasses.replace(SMALL, pool="last")
         return patcher.learned(shaken(Harness(sizes, router=patcher.router(sizes.local_width))))

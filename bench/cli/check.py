@@ -17,6 +17,7 @@ from bench.data.fitted_patchers import PATCHER_SEED, Asked, Say
 from patchers import Patcher
 from patchers.audit import audit
 from patchers.finding import Finding
+from patchers.losses import Losses
 
 # Enough for every rule of the contract; it is fitted anew each time, for a saved one might not be what `fit` makes.
 CORPUS = DataConfig(corpus="wiki-en", max_bytes=1_000_000, calibration=0.2)
@@ -34,6 +35,8 @@ class Verdict:
     """On the calibration documents of CORPUS; None for a patcher that is not sound, of which nothing is reliable."""
     rate: float | None
     """Bytes a second on these documents, the best of a few times."""
+    losses: Losses | None = None
+    """What its tokens do not give back of them; None for a patcher that can lose nothing."""
 
     @property
     def sound(self) -> bool:
@@ -57,7 +60,7 @@ def check(asked: Asked, say: Say, quick: bool = False) -> Verdict:
         return verdict
     say(f"measuring {patcher.name}")
     statistics = cut_statistics(docs, patcher.segment_many(docs))
-    return dataclasses.replace(verdict, statistics=statistics, rate=rate(patcher, docs))
+    return dataclasses.replace(verdict, statistics=statistics, rate=rate(patcher, docs), losses=patcher.losses(docs))
 
 
 def rate(patcher: Patcher, docs: Sequence[bytes]) -> float:
@@ -90,6 +93,10 @@ def show(verdict: Verdict, console: Console) -> None:
             _print(console, Text(" " * (len(head) + 4) + line))
     for trace in {finding.detail: finding.trace for finding in verdict.findings if finding.trace}.values():
         _print(console, Text("\n" + trace.rstrip()))
+    if verdict.losses is not None:
+        lossless = verdict.losses.lossless
+        mark = ("     lossless       ", "") if lossless else ("     not lossless   ", "yellow")
+        _print(console, Text.assemble(mark, f"on {CORPUS.label} {verdict.losses.words()}"))
     _print(console, Text(_last_line(verdict), "bold"))
 
 
@@ -132,5 +139,6 @@ def as_json(verdict: Verdict) -> dict[str, Any]:
             for f in verdict.findings
         ],
         "statistics": None if verdict.statistics is None else dataclasses.asdict(verdict.statistics),
+        "losses": None if verdict.losses is None else verdict.losses.as_json(),
         "bytes_per_second": None if verdict.rate is None else round(verdict.rate),
     }

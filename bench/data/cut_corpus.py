@@ -105,7 +105,8 @@ def cut(patcher: Patcher, docs: Sequence[bytes], with_ids: bool = False) -> Cuts
             raise BenchError(
                 f"patcher {patcher.name!r} has no vocabulary; a token_lm row needs one that has, such as bpe"
             )
-        pairs = [encode(d) for d in docs]
+        encode_many = getattr(patcher, "encode_many", None)
+        pairs = [encode(d) for d in docs] if encode_many is None else encode_many(docs)
         ids = np.concatenate([p[0] for p in pairs]) if pairs else np.zeros(0, np.int32)
         each = [p[1] for p in pairs]
     else:

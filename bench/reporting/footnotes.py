@@ -131,6 +131,12 @@ def told(rows: Iterable[Runs]) -> list[str]:
     return [note]
 
 
+def lossy(runs: Runs) -> str:
+    """What a row's tokenizer loses of the test text."""
+    said = "; ".join(dict.fromkeys(runs.values("patcher.losses.words")))
+    return f"{runs.label}, not lossless: {said}. A model over tokens reads and pays these bytes one by one."
+
+
 def worth(control: Runs, labels: list[str], equal: Equal) -> str:
     """How a column of worth came about."""
     record = control.any_record

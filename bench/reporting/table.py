@@ -342,6 +342,7 @@ class Comparison:
             notes.append(footnotes.PAPER)
         for row in runs:
             notes += [f"{row.label}: {doubt}." for doubt in dict.fromkeys(row.values("cost.cutting.doubt"))]
+        notes += [footnotes.lossy(row) for row in runs if any(row.values("patcher.losses.changed_share"))]
         if leaky := [row.label for row in runs if row.leaky]:
             notes.append(f"Leaky: {', '.join(leaky)}. {footnotes.LEAKY}")
         if any(row.values("patcher.priced") for row in runs):
@@ -375,6 +376,8 @@ def _flags(runs: Runs) -> list[str]:
     flags = ["leaky"] if runs.leaky else []
     flags += [f"priced ({price})" for price in dict.fromkeys(runs.values("patcher.priced"))]
     told = dict.fromkeys(told_of(record) for record in runs.records)
+    if any(runs.values("patcher.losses.changed_share")):
+        flags.append("not lossless")
     if runs.values("cost.cutting.doubt"):
         flags.append("cost not verified")
     flags += [f"told: {what}" for what in told if what not in (None, "none")]

@@ -131,7 +131,7 @@ class Row:
         code, version = code_identity(type(self.patcher)), self.patcher.version
         return {
             "name": self.patcher.name,
-            "options": self.patcher.options(),
+            "options": self.patcher.identity_options(),
             **({} if code is None else {"code": code}),
             **({} if version == 1 else {"version": version}),
         }

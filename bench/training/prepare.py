@@ -41,6 +41,9 @@ from patchers.costs import claimed, measured
 TRAINED_BYTES = 16
 """Of a parameter in training: weight, gradient and Adam's two moments."""
 
+LOSSES_BYTES = 2**22
+"""How much of the test split is asked what a tokenizer loses of it."""
+
 DESCRIBED_BYTES = 2**24
 """How much of the test split `test_cut` describes, and of each split an in-model patcher cuts: the first documents,
 whose order is that of their hashes, so that they are a random sample."""
@@ -59,6 +62,9 @@ class Prepared:
     """How the test split was cut (`bench.data.cut_statistics`)."""
     learnt_from: dict[str, int] | None = None
     """Bytes of the training split that the patcher was fitted on, of the calibration split for its calibration."""
+    losses: dict[str, Any] | None = None
+    """What its tokens do not give back of the beginning of the test split; None where they give back every byte of any
+    text."""
 
     @property
     def scoring_patcher(self) -> Patcher | None:
@@ -109,7 +115,9 @@ def _cut(row: Row, patcher: Patcher, corpora: dict[str, CutDocuments], data: Dat
     starts = corpora["test"].cuts.starts[: int(offsets[-1])]
     statistics = cut_statistics(some, np.split(starts, offsets[1:-1]))
     described = dataclasses.asdict(statistics)
-    return Prepared(row, patcher, corpora["train"], sizes, described, learnt_from(row, patcher, data))
+    losses = patcher.losses(beginning(data.test.texts, LOSSES_BYTES))
+    lost = None if losses is None else losses.as_json()
+    return Prepared(row, patcher, corpora["train"], sizes, described, learnt_from(row, patcher, data), lost)
 
 
 def learnt_from(row: Row, patcher: Patcher, data: Data) -> dict[str, int]:
@@ -277,4 +285,5 @@ def patcher_summary(prepared: Prepared) -> dict[str, Any]:
         "bytes_per_patch": prepared.bytes_per_patch,
         "test_cut": prepared.test_cut,
         "learnt_from": prepared.learnt_from,
+        **({} if prepared.losses is None else {"losses": prepared.losses}),
     }

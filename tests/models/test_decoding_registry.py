@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from model_kinds import uncached, wish
 from patcher_cases import built_in
 from tiny import OPTIONS, SMALL, TEXT, batch_of, shaken
+from tokenizer_files import options_for
 from torch import nn
 
 import patchers
@@ -41,7 +42,7 @@ def kinds_of(name: str) -> list[str]:
 
 @functools.cache
 def learnt(name: str) -> Patcher:
-    return patchers.create(name).fit([TEXT * 20])
+    return patchers.create(name, **options_for(name)).fit([TEXT * 20])
 
 
 def model_of(name: str, kind: str, options: dict[str, Any] | None = None, seed: int = 0) -> nn.Module:

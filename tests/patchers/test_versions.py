@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tokenizer_files import options_for
 
 import patchers
 
@@ -36,7 +37,7 @@ def cuts_of(name: str) -> str:
     """SHA-256 of the starts of the fixed text, by a patcher that has learnt from it where it learns."""
     known = set(patchers.get(name).__dataclass_fields__)
     options = {key: value for key, value in OPTIONS.get(name, {}).items() if key in known}
-    patcher = patchers.create(name, **options).fit(LEARNT, 0)
+    patcher = patchers.create(name, **options_for(name), **options).fit(LEARNT, 0)
     return hashlib.sha256(np.packbits(patcher.segment(TEXT)).tobytes()).hexdigest()[:16]
 
 

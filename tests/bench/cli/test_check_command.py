@@ -9,6 +9,7 @@ from typing import ClassVar, Self
 import numpy as np
 import pytest
 from broken_patchers import CAUGHT
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from bench.cli.main import main
 from patchers import Kind, Patcher, Starts, register, state
@@ -41,6 +42,26 @@ def test_a_sound_patcher(call: Called) -> None:
     assert last.startswith("sound: all 15 rules hold. On wiki-en: 6.")
     assert last.endswith(" MB/s")
     assert not list(Path().iterdir())
+
+
+def test_what_a_tokenizer_loses_is_said_and_is_no_fault_of_the_cut(call: Called) -> None:
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "the": 1}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save("words.json")
+    code, out, err = call("tokenizer", "--set", "file=words.json", "--quick")
+    assert (code, err) == (0, "")
+    said, last = out.splitlines()[-2:]
+    assert said.startswith("     not lossless   on wiki-en its tokens do not give back ")
+    assert "unknown token 9" in said
+    assert "lower case 0." in said
+    assert "('THE ' becomes 'the')" in said or "('The ' becomes 'the')" in said
+    assert last.startswith("sound: all 10 rules hold.")
+    found = json.loads(call("tokenizer:file=words.json", "--quick", "--json")[1])
+    assert 0.9 < found["losses"]["changed_share"] < 1
+    assert found["losses"]["kinds"]["lower case"]["example"].endswith("becomes 'the'")
+    assert json.loads(call("whitespace", "--quick", "--json")[1])["losses"] is None
+    assert call("tokenizer", "--set", "file=none.json")[:1] == (2,)
 
 
 def test_the_short_form(call: Called) -> None:

@@ -271,6 +271,24 @@ def test_priced_rows_say_so_and_are_ranked() -> None:
     assert note(table, "Priced: ")
 
 
+def test_rows_whose_tokenizer_loses_something_say_so() -> None:
+    lost = {"changed_share": 0.04, "words": "its tokens do not give back 4 % of the bytes: lower case 4 % ('A')"}
+    kept = {"changed_share": 0.0, "words": "its tokens give back every byte"}
+    table = build(
+        [
+            make_record("lossy", changes={"patcher.losses": lost}),
+            make_record("lossless", changes={"patcher.losses": kept}),
+            make_record("stride"),
+        ]
+    )
+    assert table.cell("lossy", "flags").value == "not lossless"
+    assert [table.cell(row, "flags").value for row in ("lossless", "stride")] == [None, None]
+    assert [note for note in table.notes if "lossless" in note] == [
+        "lossy, not lossless: its tokens do not give back 4 % of the bytes: lower case 4 % ('A'). A model over tokens "
+        "reads and pays these bytes one by one."
+    ]
+
+
 def test_rows_can_be_sorted_by_any_column() -> None:
     records = [*suite(1, b=2.3, a=2.2, c=2.4), make_failed("d")]
     assert labels(build(records, sort="bpb")) == ["a", "b", "c", "d"]

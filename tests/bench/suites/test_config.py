@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_suite import MODEL, tiny_suite
+from tokenizer_files import by_hand_tokenizer
 
 from bench.data.config import DataConfig
 from bench.data.sources import DatasetConfig
@@ -50,6 +51,21 @@ BOMB = ", ".join(f"&b{i} [{', '.join([f'*b{i - 1}' if i else 'x'] * 9)}]" for i 
 
 def suite(text: str = SUITE, *overrides: str) -> Suite:
     return suite_from_tree(parse(text, "mine.yaml"), "mine", overrides, ())
+
+
+def test_a_tokenizer_is_known_by_its_files_content(tmp_path: Path) -> None:
+    """Not by its path: the same file elsewhere is the same run, an edited one is another."""
+    content = by_hand_tokenizer().read_text()
+    made = {}
+    for name, text in {"a": content, "b": content, "c": content.replace("<|endoftext|>", "<|end|>")}.items():
+        (tmp_path / name).write_text(text)
+        row = f"{{patcher: {{name: tokenizer, file: '{tmp_path / name}'}}, model: token_lm}}"
+        made[name] = suite(SUITE + f"  mine: {row}\n").run_config("mine")
+    assert made["a"] == made["b"] != made["c"]
+    assert str(tmp_path) not in json.dumps(made["a"])
+    assert made["a"]["patcher"]["options"]["file"].startswith("sha256:")
+    with pytest.raises(BenchError, match=r"line 15: rows.mine.patcher.file: .* cannot be read: No such file"):
+        suite(SUITE + "  mine: {patcher: {name: tokenizer, file: nowhere.json}}\n")
 
 
 def edited(old: str, new: str) -> str:

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 from tiny_suite import tiny_suite
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from bench.data.config import Data, load
 from bench.data.cut_corpus import CutDocuments, cut, training_spans
 from bench.data.fitted_patchers import fit_cached
+from bench.evaluation.byte_model import CutModel
 from bench.suites.config import Suite
 from bench.training.prepare import (
     Prepared,
@@ -211,6 +213,30 @@ def test_what_a_record_says_of_the_cut(prepared: dict[str, Prepared], data: Data
     assert patcher_summary(prepared["stride"])["learnt_from"] == {"calibration": data.calibration.bytes}
     nothing = patcher_summary(prepared["bytes"])
     assert (nothing["name"], nothing["causal"], nothing["priced"]) == (None, True, None)
+
+
+def test_a_model_over_a_tokenizer_that_loses_something_pays_for_every_byte(
+    place: Path, data: Data, tmp_path: Path
+) -> None:
+    """What its tokens do not give back are tokens of single bytes: of equal weights each token costs log2(V) bits."""
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "the": 1, "tower": 2}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(tmp_path / "words.json"))
+    patcher = {"name": "tokenizer", "file": str(tmp_path / "words.json")}
+    suite = tiny_suite(place, rows={"lossy": {"model": "token_lm", "patcher": patcher}})
+    made = prepare(suite, suite.row("lossy"), data, tmp_path / "cache", lambda message: None)
+    losses = patcher_summary(made)["losses"]
+    assert 0 < losses["changed_share"] < 1
+    model = make_model(made.row, made.patcher, 0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.zero_()
+    text = b"the Tower, the tower"
+    nats = CutModel(model, made.patcher, 64, with_ids=True).nats([text])[0]
+    tokens = 1 + len(" Tower,") + len(" ") + 1 + len(" ") + 1
+    assert nats.sum() == pytest.approx(tokens * np.log(3 + 256))
+    assert np.count_nonzero(nats) == tokens
 
 
 def test_an_in_model_patcher_cuts_after_training(
