@@ -14,7 +14,7 @@ from patchers import (
 )
 from patchers.base import Kind, Patcher, Starts, Stream, state
 from patchers.errors import BenchError
-from patchers.registry import GROUP, create, get, load, load_plugin, names, register
+from patchers.registry import GROUP, create, get, load, load_plugin, names, register, without_file
 
 # imported so that they register themselves
 BUILT_IN = (
@@ -37,4 +37,5 @@ __all__ = [
     "names",
     "register",
     "state",
+    "without_file",
 ]

@@ -68,6 +68,7 @@ class Patcher(ABC):
     causal: ClassVar[bool] = True
     kind: ClassVar[Kind] = "rule"
     knob: ClassVar[str | None] = None
+    file_option: ClassVar[str | None] = None  # the option that names a file without which there is no patcher
     source: ClassVar[str] = "a plug-in"
     version: ClassVar[int] = 1  # raised when the same options would cut otherwise than before
 

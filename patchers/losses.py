@@ -12,7 +12,8 @@ OTHER = "other changes"
 class Loss:
     """One kind of loss."""
 
-    bytes: int
+    size: int
+    """How many bytes of the texts are of this kind."""
     text: bytes
     """An example: what stood in the text,"""
     token: bytes | None

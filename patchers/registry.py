@@ -29,6 +29,11 @@ def register(name: str) -> Callable[[type[P]], type[P]]:
     return lambda cls: PATCHERS.add(name, cls)
 
 
+def without_file() -> list[str]:
+    """Names of patchers that need no file of the user's, sorted."""
+    return [name for name in names() if get(name).file_option is None]
+
+
 def create(name: str, **options: Any) -> Patcher:
     """A patcher with these options. Raises BenchError for an unknown name or option, or a wrong type."""
     cls = get(name)

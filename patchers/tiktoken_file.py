@@ -28,7 +28,7 @@ class TiktokenFile(FilePatcher):
     """
 
     source: ClassVar[str] = "tiktoken, ranks of yours"
-    file_option: ClassVar[str] = "ranks"
+    file_option: ClassVar[str | None] = "ranks"
     wanted: ClassVar[str] = "a file of tiktoken's ranks"
     ranks: str = ""
     pattern: str = "cl100k_base"

@@ -1,7 +1,8 @@
 """Speed of segmentation, MB/s a core: python -m bench.perf.segment [--megabytes 20] [--patchers a,b] [--json]
 
-Every patcher of the registry over real text (the embedded Wikipedia, repeated), beside tiktoken, tokenizers and a loop
-over bytes in Python; and the ratios that we promise (LIMITS). Exits 1 where one of them is missed.
+Every patcher of the registry that needs no file, over real text (the embedded Wikipedia, repeated), beside tiktoken,
+tokenizers and a loop over bytes in Python; and the ratios that we promise (LIMITS). Exits 1 where one of them is
+missed.
 
 Time is processor time of one thread, so that another process on the machine counts for little; of several turns, in
 which the contenders of a ratio follow one another, the quickest counts.
@@ -197,7 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = (whole * (size // len(whole) + 1))[:size]
     total = np.cumsum([len(doc) for doc in data.train.texts])
     learn = data.train.texts[: int(np.searchsorted(total, LEARN))]
-    chosen = given.patchers.split(",") if given.patchers else patchers.names()
+    chosen = given.patchers.split(",") if given.patchers else patchers.without_file()
     found, ratios = measure(text, learn, chosen)
     if given.json:
         result: dict[str, Any] = {

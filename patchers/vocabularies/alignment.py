@@ -76,8 +76,8 @@ class ByteAligned:
     """A library's tokenizer as a patcher and a token_lm want it, for any bytes.
 
     Bytes that are not valid UTF-8 are tokens of their own, and the text between them is given to the library run by
-    run. A token begins where the library's offsets say; inside of a character, which offsets do not tell apart, where the
-    bytes of the token before it end.
+    run. A token begins where the library's offsets say; inside of a character, which offsets do not tell apart, where
+    the bytes of the token before it end.
 
     `encode` gives ids from which every byte can be told. What the library's tokens do not give back (words in lower
     case, unknown tokens, dropped white space) is spelled in tokens for single bytes: the tokenizer's own where it has

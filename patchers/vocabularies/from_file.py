@@ -29,7 +29,7 @@ class FilePatcher(Patcher):
     """
 
     causal: ClassVar[bool] = False
-    file_option: ClassVar[str] = "file"
+    file_option: ClassVar[str | None] = "file"
     wanted: ClassVar[str]
     """What the file is, for messages."""
     _file: NDArray[np.uint8] | None = state()  # noqa: RUF009  the bytes of the file
@@ -43,8 +43,14 @@ class FilePatcher(Patcher):
     def _open(self) -> object:
         """What encodes, made from `content`. Raises BenchError for a file that is not what it should be."""
 
+    @property
+    def _path(self) -> str:
+        assert self.file_option is not None
+        path: str = getattr(self, self.file_option)
+        return path
+
     def _read(self) -> NDArray[np.uint8]:
-        path = getattr(self, self.file_option)
+        path = self._path
         if not path:
             raise BenchError(
                 f"patcher '{self.name}' needs '{self.file_option}': the path of {self.wanted}, "
@@ -68,12 +74,12 @@ class FilePatcher(Patcher):
 
     def _unusable(self, why: object) -> BenchError:
         """For a file that is not what it should be."""
-        path = getattr(self, self.file_option)
         words = " ".join(str(why).split())[:200]
-        return BenchError(f"{path!r} is not {self.wanted} that can be used here: {words}; give another file")
+        return BenchError(f"{self._path!r} is not {self.wanted} that can be used here: {words}; give another file")
 
     def identity_options(self) -> dict[str, Any]:
         assert self._file is not None
+        assert self.file_option is not None
         digest = hashlib.sha256(np.ascontiguousarray(self._file).data).hexdigest()
         return {**self.options(), self.file_option: f"sha256:{digest}"}
 

@@ -117,7 +117,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--documents", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--patchers", default=",".join(patchers.names()), metavar="A,B")
+    parser.add_argument("--patchers", default=",".join(patchers.without_file()), metavar="A,B")
     asked = parser.parse_args()
     data = load(DataConfig(corpus="wiki-en", calibration=0.3, test=0.2, max_bytes=400_000))
     bad = 0
