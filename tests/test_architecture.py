@@ -30,7 +30,11 @@ ROOMS: dict[str, tuple[str, set[str]]] = {
         "from a row to trained weights",
         {"system", "data", "evaluation", "suites", "records", "patchers", "models"},
     ),
-    "reporting": ("tables, plots and pages, from records alone", {"records", "evaluation", "data", "patchers"}),
+    "claims": ("what papers claim, and verdicts on it from records", {"system", "suites", "records", "patchers"}),
+    "reporting": (
+        "tables, plots and pages, from records alone",
+        {"claims", "records", "evaluation", "data", "patchers"},
+    ),
     "lm_eval": ("lm-evaluation-harness", {"records", "evaluation", "data", "patchers", "models"}),
     "execution": (
         "runs: one, many workers, torchrun, Slurm; plans and status",

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from bench import BenchError, __version__
-from bench.cli.commands import cutting, data, evaluating, fitting, lists, reports, suites, tuning, writing
+from bench.cli.commands import claims, cutting, data, evaluating, fitting, lists, reports, suites, tuning, writing
 from bench.system.signals import EXIT_CODE, Stopped
 
 app = typer.Typer(
@@ -38,6 +38,7 @@ def patchbench(
 # In the order that --help shows them.
 for command in (
     *(suites.run, suites.status, suites.plan, reports.table, fitting.fit, fitting.agree, reports.plot, reports.report),
+    claims.verdict,
     tuning.tune,
     *(cutting.check, cutting.segment, cutting.new_patcher),
     *(writing.generate, writing.trace),

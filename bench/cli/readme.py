@@ -1,6 +1,7 @@
 """Renews the tables of the README from records: python -m bench.cli.readme [--check]
 
-A table stands between `<!-- patchbench table ... -->` and `<!-- end -->`; the comment is the command that makes it.
+A table stands between `<!-- patchbench table ... -->`, or `<!-- patchbench verdict ... -->`, and `<!-- end -->`; the
+comment is the command that makes it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from bench import BenchError
 from bench.cli.main import main as patchbench
 
-BLOCK = re.compile(r"(<!-- (patchbench table [^>]*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- (patchbench (?:table|verdict)\b[^>]*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
 def refreshed(text: str) -> str:

@@ -82,7 +82,10 @@ def find_files(patterns: Sequence[str], field: str | None) -> list[str]:
         found = sorted(glob.glob(os.path.expanduser(pattern), recursive=True))
         files = [path for path in found if os.path.isfile(path)]
         if not files:
-            raise BenchError(f"no file matches {pattern!r} (from {os.getcwd()}); check data.files")
+            raise BenchError(
+                f"no file matches {pattern!r} (from {os.getcwd()}); check data.files (docs/corpora.md says how the "
+                "corpora of suites that ship are made)"
+            )
         paths.update(dict.fromkeys(files))
     if field is not None and not any(_is_lines(path) or _is_table(path) for path in paths):
         kinds = f"{', '.join(_LINES)}, {' or '.join(_TABLES)}"

@@ -57,11 +57,14 @@ class Laws:
         return self.height * self.unit**self.exponent
 
 
-def fit(compute: Floats, losses: Floats) -> Laws:
-    """losses (B, N) at compute (N,), N >= 3 -> the B laws that fit best with E >= 0 and A >= 0."""
+def fit(compute: Floats, losses: Floats, passes: int = 3) -> Laws:
+    """losses (B, N) at compute (N,), N >= 3 -> the B laws that fit best with E >= 0 and A >= 0.
+
+    Each of the passes narrows the steps between exponents to a tenth.
+    """
     unit = float(np.exp(np.log(compute).mean()))
     exponent, step = np.tile(EXPONENTS, (1, 1)), EXPONENTS[1] / EXPONENTS[0]
-    for _ in range(3):
+    for _ in range(passes):
         floor, height, error = _linear(compute / unit, losses, exponent)
         best = error.argmin(axis=1)[:, None]
         exponent = np.take_along_axis(np.broadcast_to(exponent, error.shape), best, 1)

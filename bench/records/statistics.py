@@ -96,7 +96,6 @@ class Bootstrap:
         """Raises BenchError when the rows were not scored on the same number of documents."""
         self.rows = dict(rows)
         self.level = level
-        self._resamples = resamples
         self._seed = seed
         self._first: dict[str, int] = {}  # label -> its first column in self._ratios
         totals: list[Floats] = []
@@ -160,29 +159,53 @@ class Bootstrap:
         return interval_of(value, self._draws(resampled, values, influences), self.level)
 
     def _draws(self, resampled: Floats, values: Floats, influences: Floats, stream: int = 0) -> Floats:
-        """(B,) resampled means over the seeds, moved as the mean of other seeds might be, with the tails that they need
-        because both spreads are estimates."""
-        seeds, documents = influences.shape
-        draws: Floats = resampled.mean(axis=1)
-        centre, spread = np.nanmean(draws), float(np.nanvar(draws))
-        kept, of_seeds = documents / max(1, documents - 1), 0.0  # a sample is less spread than what it is from
-        if seeds > 1:
-            # What a seed does to single documents is in the spread of the seeds too: count it there only.
-            own = influences - influences.mean(axis=0)
-            twice = float((own**2).sum()) / (seeds - 1) / seeds
-            kept *= max(0.0, 1.0 - twice / spread) if spread > 0 else 0.0
-            of_seeds = float(values.var(ddof=1)) / seeds
-        draws = np.sqrt(kept) * (draws - centre)
-        tails = self._quantiles(_freedom(influences.mean(axis=0)))
-        if of_seeds > 0:
-            shuffled = np.random.default_rng([self._seed, seeds - 1, *([stream] if stream else [])])
-            draws = draws + np.sqrt(of_seeds) * shuffled.permutation(self._quantiles(MANY))
-            share = of_seeds / (of_seeds + kept * spread)
-            tails = tails + share**SHARE * (self._quantiles(seeds - 1) - tails)
-        return centre + _with_tails(draws, tails, self._quantiles(MANY))
+        return crossed_draws(resampled, values, influences, seed=self._seed, stream=stream)
 
-    def _quantiles(self, freedom: float) -> Floats:
-        return even_quantiles(self._resamples, freedom)
+
+@dataclass(frozen=True)
+class SeedSpread:
+    """How much one training's value differs from another's, known from elsewhere, with its degrees of freedom."""
+
+    variance: float
+    freedom: float
+
+
+def crossed_draws(
+    resampled: Floats,
+    values: Floats,
+    influences: Floats,
+    *,
+    seed: int = 0,
+    stream: int = 0,
+    spread_of_seeds: SeedSpread | None = None,
+) -> Floats:
+    """(B,) draws of the mean over seeds of any number that comes of per-document sums.
+
+    `resampled` (B, S) are its values in resamples of the documents, `values` (S,) itself, and `influences` (S, D) how
+    much each document moves it. The draws are moved as the mean of other seeds might be, with the tails that they need
+    because both spreads are estimates. `spread_of_seeds` stands in where there is one seed, which says nothing of it.
+    """
+    seeds, documents = influences.shape
+    draws: Floats = resampled.mean(axis=1)
+    centre, spread = np.nanmean(draws), float(np.nanvar(draws))
+    kept, of_seeds = documents / max(1, documents - 1), 0.0  # a sample is less spread than what it is from
+    freedom = float(seeds - 1)
+    if seeds > 1:
+        # What a seed does to single documents is in the spread of the seeds too: count it there only.
+        own = influences - influences.mean(axis=0)
+        twice = float((own**2).sum()) / (seeds - 1) / seeds
+        kept *= max(0.0, 1.0 - twice / spread) if spread > 0 else 0.0
+        of_seeds = float(values.var(ddof=1)) / seeds
+    elif spread_of_seeds is not None:
+        of_seeds, freedom = spread_of_seeds.variance, spread_of_seeds.freedom
+    draws = np.sqrt(kept) * (draws - centre)
+    tails = even_quantiles(len(draws), freedom_of(influences.mean(axis=0)))
+    if of_seeds > 0:
+        shuffled = np.random.default_rng([seed, seeds - 1, *([stream] if stream else [])])
+        draws = draws + np.sqrt(of_seeds) * shuffled.permutation(even_quantiles(len(draws), MANY))
+        share = of_seeds / (of_seeds + kept * spread)
+        tails = tails + share**SHARE * (even_quantiles(len(draws), freedom) - tails)
+    return centre + _with_tails(draws, tails, even_quantiles(len(draws), MANY))
 
 
 @lru_cache(maxsize=64)
@@ -193,7 +216,7 @@ def even_quantiles(count: int, freedom: float) -> Floats:
     return quantiles
 
 
-def _freedom(influences: Floats) -> float:
+def freedom_of(influences: Floats) -> float:
     """Degrees of freedom of the variance that documents' influences (D,) add up to: few where a few decide."""
     squares = influences**2
     total = float(squares.sum())

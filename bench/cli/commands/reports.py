@@ -112,16 +112,24 @@ def report(
     ),
     results: Results = DEFAULT_RESULTS,
     reference: Reference = None,
+    claims: Annotated[
+        str, typer.Option(metavar="CLAIMS", help="Claims to give verdicts on, where they have records here.")
+    ] = "paper",
     everything: Everything = False,
 ) -> None:
-    """Write one page about suites: tables, plots, texts byte by byte, and all records; it needs no network.
+    """Write one page about suites: tables, plots, verdicts, texts byte by byte, and all records; it needs no network.
 
     Needs the extra `report`.
     """
+    from bench.claims.config import load_claims
+    from bench.claims.verdicts import judge
     from bench.reporting.report import page
 
     chosen = [select(results, name, everything=everything) for name in _wanted(results, suite)]
-    write(output, page(chosen, reference))
+    loaded = load_claims(claims)
+    findings = judge(loaded, results)
+    has_verdicts = any(one.said != "no records" for one in findings)
+    write(output, page(chosen, reference, verdicts=(loaded, findings) if has_verdicts else None))
 
 
 def _wanted(results: Path, suites: list[str] | None) -> list[str]:

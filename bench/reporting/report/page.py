@@ -13,12 +13,15 @@ from string import Template
 from typing import Any
 
 from bench import __version__
+from bench.claims.config import Claims
+from bench.claims.verdicts import Finding
 from bench.records.record import Record, content
 from bench.records.selection import Selection
 from bench.records.statistics import RESAMPLES
 from bench.reporting.formats import Table, hypertext
 from bench.reporting.plots import style
 from bench.reporting.plots.catalog import KINDS, drawn
+from bench.reporting.report import claims
 from bench.reporting.report.summary import headline, key_facts
 from bench.reporting.report.tables import tables
 from bench.reporting.report.viewing import texts
@@ -33,17 +36,24 @@ VARIABLES = {
 }
 
 
-def page(chosen: Sequence[Selection], reference: str | None = None, resamples: int = RESAMPLES) -> str:
-    """The whole document. The same records give the same bytes.
+def page(
+    chosen: Sequence[Selection],
+    reference: str | None = None,
+    resamples: int = RESAMPLES,
+    verdicts: tuple[Claims, Sequence[Finding]] | None = None,
+) -> str:
+    """The whole document, with a section of verdicts where there are any. The same records give the same bytes.
 
     Raises BenchError where rows of a suite cannot be compared, and where there is no matplotlib.
     """
     names = [selection.suite for selection in chosen]
+    claimed = [] if verdicts is None else [claims.ID]
     parts = {
         "title": escape(f"patchbench: {', '.join(names)}"),
         "style": _asset("style.css"),
         "script": "\n".join(_asset(name) for name in SCRIPTS),
-        "navigation": " ".join(f'<a href="#{escape(name)}">{escape(name)}</a>' for name in names),
+        "navigation": " ".join(f'<a href="#{escape(name)}">{escape(name)}</a>' for name in (*names, *claimed)),
+        "claims": "" if verdicts is None else claims.section(*verdicts),
         "suites": "\n".join(_suite(selection, reference, resamples) for selection in chosen),
         "data": _json({"runs": _runs(chosen), "suites": [_viewed(selection) for selection in chosen]}),
         "records": "\n".join(_packed(record) for selection in chosen for record in selection.records),
