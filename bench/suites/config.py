@@ -157,7 +157,8 @@ DomainName = Annotated[str, AfterValidator(_is_domain)]
 
 @dataclass(frozen=True)
 class SuiteConfig:
-    """A suite as it stands in the YAML."""
+    """A suite as it stands in the YAML, after `base:` (the suite whose data, sizes and training it has, but for what it
+    says itself) was filled in."""
 
     data: DataConfig
     rows: Annotated[dict[Label, dict[str, Any]], Field(min_length=1)]
@@ -298,6 +299,7 @@ def load_suite(name: str, overrides: Sequence[str] = (), plugins: Sequence[str] 
 def suite_from_tree(tree: Tree, stem: str, overrides: Sequence[str], plugins: Sequence[str]) -> Suite:
     if not isinstance(tree.value, dict):
         raise tree.at().error("a suite needs keys; the least it can have are data and rows")
+    _take_from_base(tree)
     _expand_short_forms(tree.value)
     for text in overrides:
         tree.override(text)
@@ -438,6 +440,33 @@ def _check_growth(rows: Mapping[str, Row], tree: Tree) -> None:
                 f"wanted the label of another row, one that does not grow, got {row.grow_to!r}"
                 f"{nearest(row.grow_to, others)}"
             )
+
+
+WHOLE = ("data", "match", "bytes_per_patch", "plugins")
+BY_KEY = ("model", "token_lm", "byte_lm", "train")
+"""What a suite has of its `base`, where it does not say it itself; of sections each key."""
+
+
+def _take_from_base(tree: Tree) -> None:
+    """Fill in what `base:` has. Raises BenchError for a base that there is none of, or that has one itself."""
+    if "base" not in tree.value:
+        return
+    name, place = tree.value.pop("base"), tree.at("base")
+    if not isinstance(name, str):
+        raise place.error(f"wanted a path, or the name of a suite that ships, got {name!r}")
+    try:
+        path = find_suite(name)
+        base = parse(path.read_text(encoding="utf-8"), path.name).value
+    except (OSError, UnicodeDecodeError, BenchError) as error:
+        raise place.error(str(error)) from error
+    if not isinstance(base, dict) or "base" in base:
+        raise place.error(f"{name} has a base itself, or is no suite; wanted one that stands alone")
+    for key in (key for key in WHOLE if key in base):
+        tree.value.setdefault(key, base[key])
+    for key in (key for key in BY_KEY if isinstance(base.get(key), dict)):
+        own = tree.value.get(key)
+        if own is None or isinstance(own, dict):
+            tree.value[key] = {**base[key], **(own or {})}
 
 
 def _expand_short_forms(suite: dict[str, Any]) -> None:

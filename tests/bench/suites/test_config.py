@@ -174,6 +174,32 @@ def test_suites_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert load_suite("quick").row("tokens")
 
 
+def test_a_suite_has_of_its_base_what_it_does_not_say_itself() -> None:
+    own = "base: study\ntrain: {bytes: 8_000_000}\nrows:\n  mine: {patcher: stride}\n"
+    made, study = suite_from_tree(parse(own, "own.yaml"), "own", ["train.lr=1e-3"], []), load_suite("study")
+    theirs = study.row("stride@8000000")
+    assert made.data == study.data
+    assert (made.match, made.bytes_per_patch, made.seeds) == (study.match, study.bytes_per_patch, (0,))
+    [row] = made.rows
+    assert row.sizes == theirs.sizes
+    assert row.train == dataclasses.replace(theirs.train, lr=1e-3)
+    assert "sweep" not in made.run_config("mine")
+
+
+@pytest.mark.parametrize(
+    ("base", "said"),
+    [
+        ("studdy", "own.yaml, line 1: base: unknown suite 'studdy', did you mean 'study'?"),
+        ("[study]", "own.yaml, line 1: base: wanted a path, or the name of a suite that ships, got ['study']"),
+        ("hash_ngrams", "own.yaml, line 1: base: hash_ngrams has a base itself, or is no suite"),
+    ],
+)
+def test_a_base_is_a_suite_that_stands_alone(base: str, said: str) -> None:
+    with pytest.raises(BenchError) as error:
+        suite_from_tree(parse(f"base: {base}\nrows:\n  mine: {{patcher: stride}}\n", "own.yaml"), "own", [], [])
+    assert said in str(error.value)
+
+
 def test_plugins_are_loaded_before_patchers_are_asked_for(tmp_path: Path) -> None:
     plugin = tmp_path / "halves.py"
     plugin.write_text(
