@@ -16,7 +16,7 @@ import numpy as np
 
 from bench.data.config import Data, Document
 from bench.evaluation.byte_model import ByteModel
-from patchers import Patcher, Starts
+from patchers import Starts
 
 SIZE = 180
 """Bytes of an example, at most; with three of them a record grows by about 3 KB."""
@@ -79,12 +79,12 @@ class Example:
         )
 
 
-def examples(model: ByteModel, patcher: Patcher | None, data: Data) -> list[dict[str, Any]]:
-    """What a run's record keeps under `examples`. `patcher` is as the run left it: fitted, and learnt if it learns."""
+def examples(model: ByteModel, data: Data) -> list[dict[str, Any]]:
+    """What a run's record keeps under `examples`."""
     chosen = chosen_texts(data.test.documents)
     texts = [text for _, text in chosen]
     scores = model.score(texts)
-    starts = [None] * len(texts) if patcher is None else patcher.segment_many(texts)
+    starts = model.cuts(texts) or [None] * len(texts)
     flags = [None] * len(texts) if scores.flag_nats is None else [f / math.log(2) for f in scores.flag_nats]
     return [
         Example(document, text, cut, nats / math.log(2), flag).as_json()

@@ -17,13 +17,16 @@ import torch
 from bench import records
 from bench.data import store
 from bench.data.config import Data
+from bench.data.documents import beginning
 from bench.evaluation.audit import audit
+from bench.evaluation.byte_model import ByteModel
 from bench.evaluation.examples import examples
 from bench.evaluation.run_tasks import run_tasks, with_domains
-from bench.execution.task_inputs import byte_model, material
+from bench.evaluation.tasks import Material
+from bench.execution.task_inputs import byte_model, cut_of_pretrained, material, pretrained_material
 from bench.records.record import Record
 from bench.records.selection import without_code
-from bench.suites.config import Row, Suite
+from bench.suites.config import PretrainedRow, Row, Suite
 from bench.system import distributed
 from bench.system.files import CannotWrite, remove, warn
 from bench.system.memory import keep_memory, release_memory
@@ -33,6 +36,7 @@ from bench.training.cut_audit import audit_cuts
 from bench.training.loop import Alone, MakeEngine, Progress, TrainingFailed, train
 from bench.training.matching import prepare_matched
 from bench.training.prepare import (
+    DESCRIBED_BYTES,
     Prepared,
     after_training,
     cost_of,
@@ -45,6 +49,9 @@ from bench.training.prepare import (
 )
 from bench.training.reuse import audits_beside, find_trained, source_of, take_over, training_header, training_id
 from patchers.errors import BenchError
+
+COUNTED_BYTES = 2**18
+"""Of the training text that a pretrained model's FLOPs are counted on, as those of trained rows are on all of it."""
 
 
 class AuditFailed(RuntimeError):
@@ -81,7 +88,7 @@ class Silent:
 class Run:
     """One row at one seed."""
 
-    row: Row
+    row: Row | PretrainedRow
     seed: int
     run_id: str
     index: int
@@ -102,19 +109,22 @@ def data_of(suite: Suite, results: Path, listener: Listener) -> Data:
 
 
 def runs_of(suite: Suite, data: Data) -> list[Run]:
-    """All runs of a suite, seed by seed, so that a first comparison is there early."""
+    """All runs of a suite, seed by seed, so that a first comparison is there early; pretrained rows have one each."""
     tasks = {task.name: task.identity() for task in suite.tasks}
     domains = {name: texts.fingerprint for name, texts in data.domains.items()}
 
-    def name(row: Row, seed: int) -> str:
+    def name(row: Row | PretrainedRow, seed: int) -> str:
         return records.run_id(row.label, seed, suite.run_config(row.label), data.fingerprint, tasks, domains)
 
-    return [Run(row, seed, name(row, seed), i) for seed in suite.seeds for i, row in enumerate(suite.rows)]
+    runs = [Run(row, seed, name(row, seed), i) for seed in suite.seeds for i, row in enumerate(suite.rows)]
+    seed = suite.seeds[0]  # nothing of a pretrained model depends on it
+    return runs + [Run(row, seed, name(row, seed), len(suite.rows) + i) for i, row in enumerate(suite.pretrained)]
 
 
 def edited_rows(suite: Suite, results: Path, missing: list[Run]) -> list[str]:
     """Rows without a record that have one of other code of their plug-in."""
-    plugged = {run.row.label for run in missing if "code" in (run.row.patcher_options() or {})}
+    rows = [run.row for run in missing if isinstance(run.row, Row)]
+    plugged = {row.label for row in rows if "code" in (row.patcher_options() or {})}
     if not plugged:
         return []
     wanted = {label: without_code(suite.run_config(label)) for label in plugged}
@@ -270,6 +280,8 @@ def described(suite: Suite, run: Run, data: Data) -> Record:
 def _results_of(suite: Suite, run: Run, data: Data, results: Path, listener: Listener) -> Record:
     device = best_device()
     reset_peak_memory(device)
+    if isinstance(run.row, PretrainedRow):
+        return _results_of_pretrained(suite, run, run.row, data, device, results, listener)
     prepared, goal = prepare_matched(suite, run.row, data, results / "cache", listener.say)
     row = prepared.row  # its bytes and sizes are now those that match
     cost = cost_of(prepared.scoring_patcher, data.test.texts)
@@ -288,16 +300,9 @@ def _results_of(suite: Suite, run: Run, data: Data, results: Path, listener: Lis
         progress = take_over(trained, model, device)
     prepared = after_training(prepared, model, data, listener.say)
     matched = goal.compare(prepared, progress.bytes)
-    listener.say("scoring")
-    began = time.perf_counter()
     seen = byte_model(prepared, model, device)
-    tasks, task_seconds = run_tasks(
-        suite.tasks, seen, material(prepared, data, model, run.seed, device, results / "cache")
-    )
-    seconds = time.perf_counter() - began
-    for name, said in tasks.items():
-        if "traceback" in said.get("error", {}):
-            records.log(results, suite.name, run.run_id, f"task {name}: {said['error']['traceback']}")
+    asked = material(prepared, data, model, run.seed, device, results / "cache")
+    tasks, scoring = _asked(suite, run, seen, asked, results, listener)
     if trained is None:
         listener.say("auditing")
         audits = {name: vars(a) for name, a in audit(seen, data.test.texts).items()}
@@ -305,9 +310,8 @@ def _results_of(suite: Suite, run: Run, data: Data, results: Path, listener: Lis
         audits = audits_beside(trained)
     if cuts is not None:
         audits["cuts"] = vars(cuts)
-    failed = [f"{name}: {a['detail']}" for name, a in audits.items() if not a["passed"]]
-    if failed and not row.leaky:
-        raise AuditFailed("; ".join(failed))
+    if not row.leaky:
+        _check_audits(audits)
     folder = results / suite.name / "checkpoints" / run.run_id
     if distributed.is_first():
         save_model(folder, suite, row, prepared.patcher, model, training_header(wanted, progress))
@@ -329,15 +333,62 @@ def _results_of(suite: Suite, run: Run, data: Data, results: Path, listener: Lis
             "train_seconds": round(progress.seconds, 3),
             "train_bytes_per_second": round(progress.bytes / progress.seconds, 1),
             "train_busy_share": round(progress.busy_seconds / progress.seconds, 4),
-            "score_seconds": round(seconds, 3),
-            "task_seconds": task_seconds,
+            **scoring,
             "peak_memory_bytes": peak_memory(device),
             "cutting": cost,
         },
         "loss_curve": progress.curve,
         "tasks": tasks,
         "audits": audits,
-        "examples": examples(seen, prepared.patcher, data),
+        "examples": examples(seen, data),
+    }
+
+
+def _asked(
+    suite: Suite, run: Run, model: ByteModel, asked: Material, results: Path, listener: Listener
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the suite's tasks say of a model, and how long that took, as the record has both."""
+    listener.say("scoring")
+    began = time.perf_counter()
+    tasks, seconds = run_tasks(suite.tasks, model, asked)
+    taken = {"score_seconds": round(time.perf_counter() - began, 3), "task_seconds": seconds}
+    for name, said in tasks.items():
+        if "traceback" in said.get("error", {}):
+            records.log(results, suite.name, run.run_id, f"task {name}: {said['error']['traceback']}")
+    return tasks, taken
+
+
+def _check_audits(audits: dict[str, Any]) -> None:
+    failed = [f"{name}: {a['detail']}" for name, a in audits.items() if not a["passed"]]
+    if failed:
+        raise AuditFailed("; ".join(failed))
+
+
+def _results_of_pretrained(
+    suite: Suite, run: Run, row: PretrainedRow, data: Data, device: torch.device, results: Path, listener: Listener
+) -> Record:
+    from bench.evaluation.pretrained import audit as auditing
+    from bench.evaluation.pretrained import costs
+    from bench.evaluation.pretrained.load import load
+
+    listener.say(f"loading {row.files.config.hf}")
+    model = load(row.files, row.window, device)
+    tasks, scoring = _asked(
+        suite, run, model, pretrained_material(model, data, run.seed, results / "cache"), results, listener
+    )
+    listener.say("auditing")
+    audits = {name: vars(a) for name, a in auditing.audit(model, data.test.texts).items()}
+    _check_audits(audits)
+    per_byte, counted_by = costs.flops(model, beginning(data.train.texts, COUNTED_BYTES))
+    return {
+        "patcher": cut_of_pretrained(model, data),
+        "pretrained": model.describe(beginning(data.test.texts, DESCRIBED_BYTES)),
+        "parameters": costs.parameters(model),
+        "flops": {"per_byte": per_byte, "counted_by": counted_by},
+        "cost": {**scoring, "peak_memory_bytes": peak_memory(device)},
+        "tasks": tasks,
+        "audits": audits,
+        "examples": examples(model, data),
     }
 
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from bench.data.config import DataConfig
+from bench.evaluation.pretrained.config import PretrainedConfig, PretrainedFiles, locate
 from bench.evaluation.run_tasks import read_tasks
 from bench.evaluation.tasks import Task
 from bench.suites.catalog import find_suite
@@ -137,6 +138,15 @@ class Row:
         }
 
 
+@dataclass(frozen=True)
+class PretrainedRow:
+    """One line of the table to be: a model that was trained elsewhere, scored as the trained ones are."""
+
+    label: str
+    files: PretrainedFiles
+    window: int  # bytes of context, those of the trained rows
+
+
 def _is_label(label: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,79}", label):
         raise BenchError(f"{label!r} cannot name files; use up to 80 letters, digits and . _ + -")
@@ -186,7 +196,7 @@ class Suite:
 
     name: str
     data: DataConfig
-    rows: tuple[Row, ...]
+    rows: tuple[Row, ...]  # that are trained
     seeds: tuple[int, ...]
     match: Match
     bytes_per_patch: float | str | None  # of the rows that do not say otherwise
@@ -194,6 +204,12 @@ class Suite:
     eval: Mapping[str, DataConfig]  # other texts to be scored (their test splits), by name
     columns: tuple[str, ...]  # of its table, where they are not asked for
     launch: LaunchConfig
+    pretrained: tuple[PretrainedRow, ...] = ()
+
+    @property
+    def labels(self) -> list[str]:
+        """Of all rows, in the order of tables: pretrained ones stand behind those that are trained."""
+        return [*(row.label for row in self.rows), *(row.label for row in self.pretrained)]
 
     def row(self, label: str) -> Row:
         found = {row.label: row for row in self.rows}
@@ -208,10 +224,14 @@ class Suite:
         `bytes_per_patch` is null where the row is not calibrated, and the other row's patcher where the row
         goes to that one's realised size.
         """
+        data = identity(self.data)
+        for one in self.pretrained:
+            if one.label == label:
+                return plain({"data": data, "model": one.files.identity(), "train": {"window": one.window}})
         row = self.row(label)
         return plain(
             {
-                "data": identity(self.data),
+                "data": data,
                 "model": {"kind": row.model, **identity(row.sizes)},
                 "train": identity(row.train),
                 "patcher": row.patcher_options(),
@@ -258,7 +278,7 @@ class Suite:
             "bytes_per_patch": self.bytes_per_patch,
             "tasks": plain([task.as_config() for task in self.tasks]),
             "eval": {name: plain(identity(config)) for name, config in self.eval.items()},
-            "rows": {row.label: self.run_config(row.label) for row in self.rows},
+            "rows": {label: self.run_config(label) for label in self.labels},
         }
 
 
@@ -313,6 +333,8 @@ def suite_from_tree(tree: Tree, stem: str, overrides: Sequence[str], plugins: Se
             raise (tree.at("plugins") / index).error(str(error)) from error
     for plugin in plugins:
         load_plugin(plugin)
+    pretrained, trained = _pretrained(config, tree)
+    config = dataclasses.replace(config, rows=trained)
     _check_matching(config, tree)
     _check_sweep(config, tree)
     rows = _rows(config, tree)
@@ -323,6 +345,7 @@ def suite_from_tree(tree: Tree, stem: str, overrides: Sequence[str], plugins: Se
         launch=config.launch,
         data=config.data,
         rows=rows,
+        pretrained=pretrained,
         seeds=config.seeds,
         match=config.match,
         bytes_per_patch=config.bytes_per_patch,
@@ -330,6 +353,26 @@ def suite_from_tree(tree: Tree, stem: str, overrides: Sequence[str], plugins: Se
         columns=config.columns,
         eval={n: dataclass_from_mapping(DataConfig, c, tree.at("eval", n)) for n, c in config.eval.items()},
     )
+
+
+def _pretrained(config: SuiteConfig, tree: Tree) -> tuple[tuple[PretrainedRow, ...], dict[str, dict[str, Any]]]:
+    """The rows whose `model` is one that was trained elsewhere, and the others as they stand."""
+    found, others = [], {}
+    for label, mapping in config.rows.items():
+        place = tree.at("rows", label)
+        if not isinstance(mapping.get("model"), dict):
+            others[label] = mapping
+            continue
+        for key in mapping:
+            if key != "model":
+                raise (place / key).error("a pretrained row is scored as it is and takes only model; leave this out")
+        wanted = dataclass_from_mapping(PretrainedConfig, mapping["model"], place / "model")
+        try:
+            files = locate(wanted)
+        except BenchError as error:
+            raise (place / "model" / "hf").error(str(error)) from error
+        found.append(PretrainedRow(label, files, config.train.window))
+    return tuple(found), others
 
 
 def _rows(config: SuiteConfig, tree: Tree) -> tuple[Row, ...]:

@@ -75,7 +75,7 @@ def run(
             records = run_suite(config, results, display, only).records
         else:
             records = run_on_workers(job, config, count, display, display.beside).records
-        wanted = 1 if only is not None else len(config.rows) * len(config.seeds)
+        wanted = 1 if only is not None else len(config.rows) * len(config.seeds) + len(config.pretrained)
         all_done = sum(record["status"] == "ok" for record in records) == wanted
         if all_done and display.ran == 0 and only is None and config.launch.devices == 1:
             display.line(f"nothing to do: all {len(records)} runs are done (delete a record to repeat its run)")

@@ -25,7 +25,8 @@ class Speed(Task):
     in milliseconds (a step shows one byte, or one token), and the most memory that was held between steps: of the
     accelerator where there is one, else of this process.
 
-    A model that cannot write, because it is told boundaries that it does not pay for, cannot do this.
+    A model that cannot write, because it is told boundaries that it does not pay for, or is a pretrained one, cannot do
+    this.
     """
 
     documents: int = 4
@@ -35,7 +36,9 @@ class Speed(Task):
 
     def run(self, model: ByteModel, material: Material) -> TaskResult:
         if not model.can_write:
-            raise TaskNotPossible("this model is told boundaries that it does not pay for, so it cannot write")
+            raise TaskNotPossible(
+                "this model cannot write: it is told boundaries that it does not pay for, or is a pretrained one"
+            )
         chosen = sorted(material.test, key=lambda d: (-min(len(d.data), self.prompt_bytes), d.id))[: self.documents]
         prefill: list[tuple[str, float, float]] = []
         decode: list[tuple[str, float, float]] = []

@@ -26,7 +26,7 @@ def data() -> Data:
 def test_bits_and_starts_are_the_models(data: Data) -> None:
     patcher = create("stride", stride=5)
     model = CutModel(harness(), patcher, 64)
-    made = [Example.from_json(entry) for entry in json.loads(json.dumps(examples(model, patcher, data)))]
+    made = [Example.from_json(entry) for entry in json.loads(json.dumps(examples(model, data)))]
     assert len(made) == SHOWN + 1
     for example in made:
         assert example.starts is not None
@@ -37,14 +37,14 @@ def test_bits_and_starts_are_the_models(data: Data) -> None:
 
 def test_what_boundaries_cost_is_kept_where_it_is_paid(data: Data) -> None:
     patcher = create("stride", stride=3)
-    for example in map(Example.from_json, examples(CutModel(harness("start"), patcher, 64), patcher, data)):
+    for example in map(Example.from_json, examples(CutModel(harness("start"), patcher, 64), data)):
         assert example.flag_bits is not None
         assert (example.flag_bits <= example.bits + 0.01).all()
         assert example.flag_bits.sum() > 0
 
 
 def test_a_model_without_patches_has_no_starts(data: Data) -> None:
-    for entry in examples(CutModel(byte_lm(), None, 64), None, data):
+    for entry in examples(CutModel(byte_lm(), None, 64), data):
         assert entry["starts"] is None
         assert len(entry["centibits"]) == len(entry["text"].encode())
 
@@ -53,9 +53,9 @@ def test_a_record_grows_by_little() -> None:
     long = tuple(Document(str(i), b"a word or two " * 40) for i in range(5))
     corpus = Data("x", Corpus(long), Corpus(long), Corpus(long))
     patcher = create("stride", stride=4)
-    entries = examples(CutModel(harness("start"), patcher, 64), patcher, corpus)
+    entries = examples(CutModel(harness("start"), patcher, 64), corpus)
     assert len(json.dumps(entries, ensure_ascii=False)) < 6000
-    entries = examples(CutModel(harness(), patcher, 64), patcher, corpus)
+    entries = examples(CutModel(harness(), patcher, 64), corpus)
     assert len(json.dumps(entries, ensure_ascii=False)) < 4000
 
 

@@ -1,0 +1,1 @@
+"""Pretrained models of the library `transformers` as byte models."""

@@ -1,0 +1,93 @@
+"""Audits of a pretrained model's probabilities, as those of trained ones (`bench.evaluation.audit`): no look-ahead, no
+dependence on what is scored beside a text, and no sum of probabilities above one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from bench.evaluation.audit import TOLERANCE, Audit
+from bench.evaluation.pretrained.model import PretrainedModel
+
+DRIFT = 1e-3
+"""What float32 may move the nats of a unit by, where other texts share its batch: logits of published models are in the
+hundreds."""
+
+PREFIXES = 4
+
+
+def audit(model: PretrainedModel, documents: Sequence[bytes], seed: int = 0) -> dict[str, Audit]:
+    """All checks; `documents` is text like the test text, of which a little is used."""
+    rng = np.random.default_rng(seed)
+    some = [documents[i][: 2 * model.window] for i in rng.permutation(len(documents))[:8]]
+    found = {"future": future(model, some, rng), "alone": alone(model, some)}
+    if model.vocabulary.kind == "bytes":  # each sum is of one pass's 256 outputs, if no byte moves what comes before it
+        return found | {"kraft_next": kraft_next(model, some, rng, prefixes=1)}
+    return found | {"kraft_next": kraft_next(model, some, rng), "kraft_short": kraft_short(model)}
+
+
+def future(model: PretrainedModel, documents: Sequence[bytes], rng: np.random.Generator) -> Audit:
+    """Changing the units from some place on never moves what was predicted before."""
+    worst = 0.0
+    for text, units in zip(documents, model.vocabulary.encode(documents), strict=True):
+        if len(units.ids) < 2:
+            continue
+        t = int(rng.integers(1, len(units.ids)))
+        other = units.ids.copy()
+        other[t:] = rng.choice(units.ids, len(other) - t)
+        before, after = (model.nats_of_units([text], [u])[0][:t] for u in (units, replace(units, ids=other)))
+        worst = float(np.maximum(worst, np.abs(before - after).max()))  # numpy's keeps NaN
+    told = f"predictions before a change moved by at most {worst:.1e} nats"
+    return Audit(worst <= DRIFT, told if worst <= DRIFT else f"{told}: the model reads the future", {"moved": worst})
+
+
+def alone(model: PretrainedModel, documents: Sequence[bytes]) -> Audit:
+    """A document scores the same alone and among others."""
+    together, single = model.nats(documents), [model.nats([d])[0] for d in documents]
+    moved = [float(np.abs(a - b).max()) for a, b in zip(together, single, strict=True) if len(a)]
+    worst = float(np.max([0.0, *moved]))
+    detail = f"a unit's nats moved by at most {worst:.1e} with other documents beside it"
+    return Audit(worst <= DRIFT, detail, {"moved": worst})
+
+
+def kraft_next(
+    model: PretrainedModel, documents: Sequence[bytes], rng: np.random.Generator, prefixes: int = PREFIXES
+) -> Audit:
+    """The probabilities of the 256 bytes after a prefix sum to at most 1: to 1 for a model over bytes, and for one over
+    tokens given the tokens before the one that the next byte is in."""
+    sums: list[float] = []
+    for _ in range(prefixes):
+        text = documents[int(rng.integers(len(documents)))]
+        prefix = text[: int(rng.integers(1, min(len(text), 64, model.window - 1) + 1))]
+        sums += _sums_after(model, prefix)
+    return _judged(model, sums, f"next bytes after {prefixes} prefix{'es' * (prefixes > 1)}")
+
+
+def _sums_after(model: PretrainedModel, prefix: bytes) -> list[float]:
+    """For each way that the prefix is read, the summed probability of the next bytes for which it is read so."""
+    texts = [prefix + bytes([b]) for b in range(256)]
+    encoded = model.vocabulary.encode(texts)
+    by_reading: dict[bytes, float] = {}
+    for units, nats in zip(encoded, model.nats_of_units(texts, encoded), strict=True):
+        if units.lossy:  # what is paid for lost bytes is of the whole text; `kraft_short` has such texts
+            continue
+        last = len(prefix) if model.vocabulary.kind == "bytes" else int(np.searchsorted(units.starts, len(prefix))) - 1
+        read = units.ids[:last].tobytes()
+        by_reading[read] = by_reading.get(read, 0.0) + float(np.exp(-nats[last:].sum()))
+    return list(by_reading.values())
+
+
+def kraft_short(model: PretrainedModel) -> Audit:
+    """All documents of one byte have probabilities that sum to at most 1."""
+    ones = model.nats([bytes([a]) for a in range(256)])
+    return _judged(model, [float(np.exp([-n.sum() for n in ones]).sum())], "all documents of one byte")
+
+
+def _judged(model: PretrainedModel, sums: Sequence[float], what: str) -> Audit:
+    exact = model.vocabulary.kind == "bytes"
+    low, high = float(np.min(sums, initial=np.inf)), float(np.max(sums, initial=0.0))
+    passed = high <= 1 + TOLERANCE and (not exact or low >= 1 - TOLERANCE)
+    detail = f"{what} sum to {low:.4f}..{high:.4f}, wanted {'exactly 1' if exact else 'at most 1'}"
+    return Audit(passed, detail, {"low": low, "high": high})
