@@ -24,6 +24,7 @@ def list_patchers() -> list[dict[str, Any]]:
 
 
 def list_models() -> list[dict[str, Any]]:
+    from bench.evaluation.pretrained.config import PretrainedConfig
     from bench.suites.config import MODELS
 
     return [
@@ -32,7 +33,7 @@ def list_models() -> list[dict[str, Any]]:
             "what": (cls.__doc__ or "").strip().splitlines()[0],
             "options": {f.name: _default(f) for f in dataclasses.fields(cls)},
         }
-        for name, cls in MODELS.items()
+        for name, cls in (*MODELS.items(), ("{hf: FOLDER or NAME}", PretrainedConfig))
     ]
 
 

@@ -84,7 +84,7 @@ def examples(model: ByteModel, data: Data) -> list[dict[str, Any]]:
     chosen = chosen_texts(data.test.documents)
     texts = [text for _, text in chosen]
     scores = model.score(texts)
-    starts = model.cuts(texts) or [None] * len(texts)
+    starts: Sequence[Starts | None] = model.cuts(texts) or [None] * len(texts)
     flags = [None] * len(texts) if scores.flag_nats is None else [f / math.log(2) for f in scores.flag_nats]
     return [
         Example(document, text, cut, nats / math.log(2), flag).as_json()

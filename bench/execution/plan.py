@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,11 @@ from torch import nn
 
 from bench.data.config import load
 from bench.data.cut_corpus import batches, training_spans
-from bench.execution.run import best_device, engine_of, peak_memory, reset_peak_memory
+from bench.data.documents import beginning
+from bench.evaluation.pretrained import costs
+from bench.evaluation.pretrained.load import load as load_pretrained
+from bench.execution.run import COUNTED_BYTES, best_device, engine_of, peak_memory, reset_peak_memory
+from bench.execution.task_inputs import cut_of_pretrained
 from bench.suites.config import Suite
 from bench.system.memory import keep_memory
 from bench.training.matching import expected, prepare_matched
@@ -45,6 +50,17 @@ class RowPlan:
     """Bytes at the peak of a training step, the process with its data included."""
     seconds: float
     """Training on this machine, per seed; scoring and fitting patchers come on top."""
+
+
+@dataclass(frozen=True)
+class PretrainedPlan:
+    """A row that is scored and not trained."""
+
+    label: str
+    bytes_per_patch: float | None
+    """Of the test text; None for a model over bytes."""
+    parameters: dict[str, int]
+    flops_per_byte: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -92,6 +108,20 @@ def plan_rows(suite: Suite, cache: Path) -> list[RowPlan]:
     return rows
 
 
+def plan_pretrained(suite: Suite) -> list[PretrainedPlan]:
+    """Load each pretrained model and count. Raises BenchError for one that cannot be loaded."""
+    if not suite.pretrained:
+        return []
+    data = load(suite.data)
+    out = []
+    for row in suite.pretrained:
+        model = load_pretrained(row.files, row.window, best_device())
+        per_byte, _ = costs.flops(model, beginning(data.train.texts, COUNTED_BYTES))
+        size = cut_of_pretrained(model, data).get("bytes_per_patch")
+        out.append(PretrainedPlan(row.label, size and size["test"], costs.parameters(model), per_byte))
+    return out
+
+
 def _model_of(suite: Suite, prepared: Prepared) -> str:
     """The same for rows that train the same model on the same cut, as the budgets of a sweep do."""
     row = prepared.row
@@ -120,9 +150,22 @@ def _pace(suite: Suite, model: nn.Module, prepared: Prepared, budget: float) -> 
 # --- for the terminal
 
 
-def tables(suite: Suite, rows: list[RowPlan]) -> list[Table]:
-    """What is trained, and where the FLOPs of a byte go."""
-    return [_training(suite, rows), _parts(rows)]
+def tables(suite: Suite, rows: list[RowPlan], pretrained: Sequence[PretrainedPlan] = ()) -> list[Table]:
+    """What is trained, where the FLOPs of a byte go, and what is scored as it is."""
+    of_training = [_training(suite, rows), _parts(rows)] if rows else []
+    return of_training + ([_pretrained(pretrained)] if pretrained else [])
+
+
+def _pretrained(rows: Sequence[PretrainedPlan]) -> Table:
+    table = Table(title="pretrained rows, scored as they are, once whatever the seeds")
+    table.add_column("row")
+    for name in ("bytes/patch", "parameters", "non-emb.", "FLOPs/byte"):
+        table.add_column(name, justify="right")
+    for r in rows:
+        size = "" if r.bytes_per_patch is None else f"{r.bytes_per_patch:.2f}"
+        counts = (short(r.parameters[key]) for key in ("total", "non_embedding"))
+        table.add_row(r.label, size, *counts, short(r.flops_per_byte["total"]))
+    return table
 
 
 def _training(suite: Suite, rows: list[RowPlan]) -> Table:

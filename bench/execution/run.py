@@ -21,6 +21,7 @@ from bench.data.documents import beginning
 from bench.evaluation.audit import audit
 from bench.evaluation.byte_model import ByteModel
 from bench.evaluation.examples import examples
+from bench.evaluation.pretrained.config import check_installed
 from bench.evaluation.run_tasks import run_tasks, with_domains
 from bench.evaluation.tasks import Material
 from bench.execution.task_inputs import byte_model, cut_of_pretrained, material, pretrained_material
@@ -109,16 +110,18 @@ def data_of(suite: Suite, results: Path, listener: Listener) -> Data:
 
 
 def runs_of(suite: Suite, data: Data) -> list[Run]:
-    """All runs of a suite, seed by seed, so that a first comparison is there early; pretrained rows have one each."""
+    """All runs of a suite: one of each pretrained row, which takes no training, so that what is wrong with it shows at
+    once; then of the others seed by seed, so that a first comparison is there early."""
     tasks = {task.name: task.identity() for task in suite.tasks}
     domains = {name: texts.fingerprint for name, texts in data.domains.items()}
 
     def name(row: Row | PretrainedRow, seed: int) -> str:
         return records.run_id(row.label, seed, suite.run_config(row.label), data.fingerprint, tasks, domains)
 
-    runs = [Run(row, seed, name(row, seed), i) for seed in suite.seeds for i, row in enumerate(suite.rows)]
+    trained = [Run(row, seed, name(row, seed), i) for seed in suite.seeds for i, row in enumerate(suite.rows)]
     seed = suite.seeds[0]  # nothing of a pretrained model depends on it
-    return runs + [Run(row, seed, name(row, seed), len(suite.rows) + i) for i, row in enumerate(suite.pretrained)]
+    others = [Run(row, seed, name(row, seed), len(suite.rows) + i) for i, row in enumerate(suite.pretrained)]
+    return others + trained
 
 
 def edited_rows(suite: Suite, results: Path, missing: list[Run]) -> list[str]:
@@ -154,6 +157,8 @@ class Work:
     def of(suite: Suite, results: Path, listener: Listener) -> Work:
         """Raises BenchError for what concerns all runs: the data, the results folder, a damaged record."""
         keep_memory()
+        if suite.pretrained:
+            check_installed()
         data = data_of(suite, results, listener)
         runs = runs_of(suite, data)
         known = {r.run_id: records.find(results, suite.name, r.run_id) for r in runs}

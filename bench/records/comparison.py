@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bench.records.record import NOT_POSSIBLE, Record, dig
+from bench.records.record import NOT_POSSIBLE, Record, dig, is_pretrained
 from bench.records.statistics import Scores
 from patchers.errors import BenchError
 
@@ -23,6 +23,9 @@ COMPARABLE = (
 
 # And where both have them: how the tasks were set, and the further texts that they were asked about.
 ASKED = (("tasks", "options"), ("data.eval", "fingerprint"))
+
+
+Mark = Literal["leaky", "pretrained", "failed"]
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,15 @@ class Runs:
         return is_leaky(self.any_record)
 
     @property
-    def mark(self) -> Literal["leaky", "failed"] | None:
-        return "failed" if not self.records else "leaky" if self.leaky else None
+    def pretrained(self) -> bool:
+        return is_pretrained(self.any_record)
+
+    @property
+    def mark(self) -> Mark | None:
+        """Why it is not ranked among the trained rows; pretrained ones are among themselves."""
+        if not self.records:
+            return "failed"
+        return "leaky" if self.leaky else "pretrained" if self.pretrained else None
 
     @property
     def seeds(self) -> list[int]:

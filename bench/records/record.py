@@ -254,18 +254,28 @@ REQUIRED_WHEN_OK: dict[str, type | tuple[type, ...]] = {
     "parameters.total": int,
     "parameters.non_embedding": int,
     "flops.per_byte.total": (int, float),
-    "flops.train": (int, float),
-    "cost.train_bytes": int,
     "tasks": dict,
     "audits": dict,
     "environment": dict,
 }
+REQUIRED_WHEN_TRAINED: dict[str, type | tuple[type, ...]] = {
+    "flops.train": (int, float),
+    "cost.train_bytes": int,
+}
+
+
+def is_pretrained(record: Mapping[str, Any]) -> bool:
+    """Whether it is of a model that was trained elsewhere, on what and with how much is not known."""
+    return dig(record, "config.model.kind") == "pretrained"
 
 
 def complaint(record: Mapping[str, Any]) -> str | None:
     """What is wrong with a record, in words; None when nothing is."""
     ok = record.get("status") == "ok"
-    for name, wanted in {**REQUIRED, **(REQUIRED_WHEN_OK if ok else {})}.items():
+    required = REQUIRED | (REQUIRED_WHEN_OK if ok else {})
+    if ok and not is_pretrained(record):
+        required |= REQUIRED_WHEN_TRAINED
+    for name, wanted in required.items():
         value = dig(record, name)
         if not isinstance(value, wanted) or isinstance(value, bool):
             return f"{name} is {value!r}"

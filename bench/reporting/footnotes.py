@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from bench.records.comparison import Equal, Failure, Runs, told_of
-from bench.records.record import Record, dig
+from bench.records.record import Record, dig, is_pretrained
 
 BOLD = (
     "Bold (*, where there is no bold): the best row, and every row that is not shown to be worse. Shown to be worse "
@@ -32,6 +32,10 @@ LEAKY = (
     "The model is told where patches begin and does not pay for it, so that the number is too low; shown for "
     "research, marked, never ranked."
 )
+PRETRAINED = (
+    "trained elsewhere, on texts and with compute that are not known (this test text may be among them); shown beside "
+    "the trained rows, ranked only among themselves, and in no difference or worth with the others."
+)
 QUANTITIES = {
     "bytes_per_patch": "bytes/patch of the calibration text",
     "train_flops": "training FLOPs",
@@ -59,8 +63,9 @@ def what_was_run(records: list[Record]) -> list[str]:
             "window of context, every byte once."
         )
     steps = {record["loss_curve"][-1][0] for record in records if record.get("loss_curve")}
-    trained = f"Trained on {_span(record['cost']['train_bytes'] for record in records)} bytes"
-    notes.append(trained + (f" in {_span(steps)} steps" if steps else "") + f"; {matched(records)}.")
+    if of_training := [record for record in records if not is_pretrained(record)]:
+        trained = f"Trained on {_span(record['cost']['train_bytes'] for record in of_training)} bytes"
+        notes.append(trained + (f" in {_span(steps)} steps" if steps else "") + f"; {matched(of_training)}.")
     machines = {_machine(record) for record in records}
     text = "Measured on " + " and on ".join(sorted(machines))
     notes.append(f"{text}: bytes/s of different machines do not compare." if len(machines) > 1 else f"{text}.")
@@ -135,6 +140,30 @@ def lossy(runs: Runs) -> str:
     """What a row's tokenizer loses of the test text."""
     said = "; ".join(dict.fromkeys(runs.values("patcher.losses.words")))
     return f"{runs.label}, not lossless: {said}. A model over tokens reads and pays these bytes one by one."
+
+
+def pretrained(rows: Iterable[Runs]) -> list[str]:
+    """Which models were trained elsewhere, and what is particular in how each was read."""
+    known = [runs for runs in rows if runs.pretrained and runs.records]
+    notes = [f"Pretrained: {', '.join(runs.label for runs in known)}; {PRETRAINED}"] if known else []
+    for runs in known:
+        about = runs.records[0]["pretrained"]
+        vocabulary, test = about["vocabulary"], about["test"]
+        said = []
+        if vocabulary["bos"] is None:
+            said.append("it has no token to stand before a text, so the first unit of each is one of all alike")
+        if not vocabulary["lossless"]:
+            said.append(
+                f"its tokenizer does not keep every text: of {test['lossy_documents']:,} documents of the test text it "
+                f"loses bytes, which are spelled for {test['bits_for_lost_bytes']:,.0f} bits that count"
+            )
+        if test["short_windows"]:
+            said.append(
+                f"it takes {about['most_units']:,} units at once, less than {test['short_windows']:,} of the windows "
+                "hold, so that it sees less context there than the other rows"
+            )
+        notes += [f"{runs.label}: {one}." for one in said]
+    return notes
 
 
 def worth(control: Runs, labels: list[str], equal: Equal) -> str:

@@ -21,6 +21,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from bench.records.comparison import Mark
 from patchers.errors import BenchError
 from patchers.named import nearest
 
@@ -54,7 +55,7 @@ class Row:
     label: str
     cells: tuple[Cell, ...]  # one a column
     group: str | None = None
-    marked: Literal["leaky", "failed"] | None = None
+    marked: Mark | None = None
 
 
 @dataclass(frozen=True)
@@ -332,7 +333,7 @@ def _rich_part(table: Table, places: list[int], star: bool) -> RichTable:
         title = [*textwrap.wrap(column.title, width), *(["[95 %]"] if column.interval else [])]
         justify: Literal["left", "right"] = "left" if column.style == "text" else "right"
         out.add_column(Text("\n".join(title)), justify=justify, min_width=width, overflow="fold")
-    styles = {"leaky": "italic dim", "failed": "dim", None: ""}
+    styles = {"leaky": "italic dim", "pretrained": "italic", "failed": "dim", None: ""}
     for group, rows in table.groups():
         if group is not None:
             out.add_row(Text(group, style="italic"))

@@ -14,6 +14,7 @@ import numpy as np
 
 from bench.records.comparison import (
     Equal,
+    Mark,
     Runs,
     check_comparable,
     control_of,
@@ -157,9 +158,9 @@ class Comparison:
             raise BenchError(
                 f"row {reference!r} has no number to take differences to ({why}); choose another reference"
             )
-        ranked = [label for label in self.shown if self.runs[label].mark is None]
-        leaky = [label for label in self.shown if self.runs[label].mark == "leaky"]
-        self.reference = reference or next(iter(ranked + leaky), None)
+        order: tuple[Mark | None, ...] = (None, "leaky", "pretrained")
+        with_numbers = [label for mark in order for label in self.shown if self.runs[label].mark == mark]
+        self.reference = reference or next(iter(with_numbers), None)
 
     def table(
         self, columns: Sequence[str] | None = None, sort: str | None = None, *, group: str | None = None
@@ -210,17 +211,22 @@ class Comparison:
         has = self.scores(metric)
         if self.reference is None or label not in has or self.reference not in has:
             return None
+        if self.runs[label].pretrained != self.runs[self.reference].pretrained:
+            return None  # what one was trained on and with how much is not known, so there is nothing to lay it to
         return self.bootstrap(metric).difference(label, self.reference)
 
     def best(self, maker: _Maker) -> list[str]:
-        """The rows whose cell in this column is in bold. Leaky rows are not asked; nor is a row that is alone."""
+        """The rows whose cell in this column is in bold, of trained rows and of pretrained ones. Leaky rows are not
+        asked; nor is a row that is alone."""
         if maker.metric is None or maker.against != "value":
             return []
-        has = self.scores(maker.metric)
-        ranked = [label for label in self.shown if self.runs[label].mark is None and label in has]
-        lower = self.metrics[maker.metric]["lower_is_better"]
-        margin = self.margin(maker.metric)
-        best = best_rows(self.bootstrap(maker.metric), ranked, margin=margin, lower_is_better=lower)
+        return [*self._best(maker.metric, None), *self._best(maker.metric, "pretrained")]
+
+    def _best(self, metric: str, mark: Mark | None) -> list[str]:
+        has = self.scores(metric)
+        ranked = [label for label in self.shown if self.runs[label].mark == mark and label in has]
+        lower = self.metrics[metric]["lower_is_better"]
+        best = best_rows(self.bootstrap(metric), ranked, margin=self.margin(metric), lower_is_better=lower)
         return best if len(ranked) > 1 else []
 
     # --- columns
@@ -347,6 +353,7 @@ class Comparison:
             notes.append(f"Leaky: {', '.join(leaky)}. {footnotes.LEAKY}")
         if any(row.values("patcher.priced") for row in runs):
             notes.append(footnotes.PRICED)
+        notes += footnotes.pretrained(runs)
         if "latent_gain" in ids:
             notes.append(footnotes.LATENT_GAIN)
         notes += footnotes.told(runs)
@@ -373,7 +380,9 @@ class Comparison:
 
 
 def _flags(runs: Runs) -> list[str]:
-    flags = ["leaky"] if runs.leaky else []
+    flags = ["leaky"] if runs.leaky else ["pretrained"] if runs.pretrained else []
+    flags += ["not lossless"] * (False in runs.values("pretrained.vocabulary.lossless"))
+    flags += ["short context"] * any(runs.values("pretrained.test.short_windows"))
     flags += [f"priced ({price})" for price in dict.fromkeys(runs.values("patcher.priced"))]
     told = dict.fromkeys(told_of(record) for record in runs.records)
     if any(runs.values("patcher.losses.changed_share")):
@@ -417,12 +426,13 @@ def _mean(values: Iterable[Any]) -> Cell:
 
 
 def _sorted(rows: list[Row], maker: _Maker, descending: bool) -> list[Row]:
-    """By a column; then what has nothing there, then leaky rows, which are not ranked, then failed ones."""
+    """By a column; then what has nothing there, then pretrained rows by the column, then leaky ones, which are not
+    ranked, then failed ones."""
     values: dict[str, Any] = {row.label: maker.cell(row.label).value for row in rows}
-    ranked = [row for row in rows if row.marked is None and values[row.label] is not None]
-    rest = [row for row in rows if row not in ranked]
+    ranked = [row for row in rows if row.marked in (None, "pretrained") and values[row.label] is not None]
     ranked.sort(key=lambda row: values[row.label], reverse=descending)
-    return ranked + sorted(rest, key=lambda row: (None, "leaky", "failed").index(row.marked))
+    rest = [row for row in rows if row not in ranked]
+    return sorted(ranked + rest, key=lambda row: (None, "pretrained", "leaky", "failed").index(row.marked))
 
 
 def _grouped(rows: list[Row], maker: _Maker) -> list[Row]:

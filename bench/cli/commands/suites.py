@@ -116,14 +116,15 @@ def plan(suite: SuiteArgument, overrides: Overrides = None, plugin: Plugins = No
 
     Patchers are fitted, and this machine is timed for ten seconds; nothing is kept.
     """
-    from bench.execution.plan import plan_rows, tables
+    from bench.execution.plan import plan_pretrained, plan_rows, tables
     from bench.suites.config import load_suite
 
     config = load_suite(suite, overrides or [], plugin or [])
     with tempfile.TemporaryDirectory() as cache:
+        pretrained = plan_pretrained(config)
         rows = plan_rows(config, Path(cache))
     if as_json:
-        print(json.dumps([vars(row) for row in rows], indent=1))
+        print(json.dumps([vars(row) for row in (*rows, *pretrained)], indent=1))
         return
-    for made in tables(config, rows):
+    for made in tables(config, rows, pretrained):
         show(made)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from bench.evaluation.pretrained.config import PretrainedConfig, PretrainedFiles, check_installed
@@ -18,6 +20,11 @@ from patchers.errors import BenchError
 
 EVERY_KIND = "a é 東 🙂 \0"
 """Characters of one to four bytes."""
+
+UNREADABLE = (AttributeError, EOFError, ImportError, KeyError, OSError, TypeError, ValueError)
+"""What the library raises for files that it cannot make sense of."""
+
+NO_TOKENIZER = "save it beside the model; for one over bytes without any, say which id byte 0 has with `byte_offset`"
 
 
 def load(files: PretrainedFiles, window: int, device: torch.device) -> PretrainedModel:
@@ -53,7 +60,7 @@ def _module(files: PretrainedFiles) -> nn.Module:
         found, said = library.from_pretrained(
             files.folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
         )
-    except (ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+    except (*UNREADABLE, RuntimeError, SafetensorError, UnpicklingError) as error:
         reason = " ".join(str(error).split())[:300]
         raise BenchError(f"transformers cannot load {files.config.hf} as a causal language model: {reason}") from error
     if said["missing_keys"]:
@@ -77,10 +84,10 @@ def _vocabulary(files: PretrainedFiles, config: Any) -> Vocabulary:
         return ByteVocabulary(np.arange(256) + wanted.byte_offset, bos)
     try:
         tokenizer = AutoTokenizer.from_pretrained(files.folder, local_files_only=True)
-    except (AttributeError, ImportError, KeyError, OSError, TypeError, ValueError) as error:
+    except UNREADABLE as error:
         raise BenchError(
-            f"{wanted.hf} has no tokenizer that transformers can load; for a model over bytes without one, say which "
-            f"id byte 0 has with `byte_offset` ({' '.join(str(error).split())[:200]})"
+            f"{wanted.hf} has no tokenizer that transformers can load ({' '.join(str(error).split())[:200]}): "
+            f"{NO_TOKENIZER}"
         ) from error
     bos = _bos(tokenizer, wanted)
     if not tokenizer.is_fast:
@@ -92,7 +99,12 @@ def _vocabulary(files: PretrainedFiles, config: Any) -> Vocabulary:
     says = says_of(backend)
     special = {i for i, token in backend.get_added_tokens_decoder().items() if token.special}
     ids = byte_ids(says, special)
-    return TokenVocabulary(backend, says, bos) if ids is None else ByteVocabulary(ids, bos)
+    if ids is not None:
+        return ByteVocabulary(ids, bos)
+    in_text = set(backend.get_vocab(with_added_tokens=True).values()) - special
+    if not in_text or not backend.encode("a b", add_special_tokens=False).ids:
+        raise BenchError(f"the tokenizer of {wanted.hf} makes no token of any text: {NO_TOKENIZER}")
+    return TokenVocabulary(backend, says, bos, max(*in_text, bos or 0))
 
 
 def _bos(tokenizer: Any, wanted: PretrainedConfig) -> int | None:

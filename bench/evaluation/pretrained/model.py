@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -193,6 +194,14 @@ class PretrainedModel:
             out.append(np.append(unseen, nats.double().cpu().numpy()))
         return out
 
+    def outputs_after(self, ids: np.ndarray) -> np.ndarray:
+        """(U + 1, V) float32: ln p of every output after the first 0, 1, ... U of these units."""
+        before = [] if self.vocabulary.bos is None else [self.vocabulary.bos]
+        uniform = np.full((1 - len(before), self.size), -math.log(self.size), np.float32)
+        with torch.inference_mode():
+            logits = self._forward([np.append(before, ids).astype(np.int64)]).logits[0].float()
+            return np.concatenate((uniform, torch.log_softmax(logits, -1).cpu().numpy()))
+
     def _forward(self, rows: Sequence[np.ndarray]) -> Any:
         """What the model says of rows of ids, padded on the right, where nothing reads on."""
         longest = max(map(len, rows))
@@ -252,6 +261,7 @@ class PretrainedModel:
         paid = sum(float(units.paid.sum()) for units in encoded) / math.log(2)
         return {
             "class": type(self.module).__name__,
+            "transformers": version("transformers"),
             "vocabulary": self.vocabulary.describe() | {"outputs": self.outputs},
             "most_units": self.most_units,
             "test": {

@@ -135,6 +135,9 @@ class TokenVocabulary:
     """The bytes that each id stands for."""
 
     bos: int | None
+    largest: int
+    """Of the ids that text may have, and of `bos`."""
+
     kind: Literal["tokens"] = "tokens"
     outputs: None = None
     spaced: bool = field(init=False)
@@ -143,10 +146,6 @@ class TokenVocabulary:
     def __post_init__(self) -> None:
         encoding = self.backend.encode("a b", add_special_tokens=False)
         object.__setattr__(self, "spaced", b"".join(self.says[i] for i in encoding.ids) == b" a b")
-
-    @property
-    def largest(self) -> int:
-        return max(len(self.says) - 1, self.bos or 0)
 
     @cached_property
     def singles(self) -> np.ndarray | None:
@@ -313,12 +312,12 @@ def says_of(backend: Any) -> list[bytes]:
     vocab = backend.get_vocab(with_added_tokens=True)
     out = [b""] * (1 + max(vocab.values()))
     for text, i in vocab.items():
-        if i in added:
+        if "ByteFallback" in kinds and re.fullmatch("<0x[0-9A-F]{2}>", text):
+            out[i] = bytes([int(text[3:5], 16)])
+        elif i in added:
             out[i] = added[i].encode()
         elif "ByteLevel" in kinds and all(letter in byte_letters() for letter in text):
             out[i] = spelled(text)
-        elif "ByteFallback" in kinds and re.fullmatch("<0x[0-9A-F]{2}>", text):
-            out[i] = bytes([int(text[3:5], 16)])
         elif "WordPiece" in kinds:
             out[i] = text.removeprefix("##").encode() if text.startswith("##") else b" " + text.encode()
         else:

@@ -1,6 +1,6 @@
 """Point plots of rows with intervals.
 
-Leaky rows are hollow, as they are marked in every table, and no frontier goes through them.
+Leaky and pretrained rows are hollow, as they are marked in every table, and no frontier goes through them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ FAMILIES = {  # name -> colour, marker
     "priced cut": (style.ORANGE, "D"),
     "baseline": (style.INK, "s"),
     "leaky, not ranked": (style.DIM, "o"),
+    "pretrained, ranked apart": (style.DIM, "*"),
 }
+
+APART = {"leaky": "leaky, not ranked", "pretrained": "pretrained, ranked apart"}
+"""Families of rows that are marked: hollow, and on no frontier."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,9 @@ def _around(value: float, difference: Cell) -> Cell:
 
 
 def family(table: Table, label: str) -> str:
-    if next(row for row in table.rows if row.label == label).marked == "leaky":
-        return "leaky, not ranked"
+    mark = next(row for row in table.rows if row.label == label).marked
+    if mark in APART:
+        return APART[mark]
     if table.cell(label, "model").value != "harness":
         return "baseline"
     return "causal cut" if table.cell(label, "price").value is None else "priced cut"
@@ -86,9 +91,9 @@ def family(table: Table, label: str) -> str:
 def frontier(found: Iterable[Point], better: int) -> list[Point]:
     """The rows that no other beats in both: lower bits per byte, and more (`better` 1) or less (-1) of x.
 
-    Sorted by x; leaky rows are not asked.
+    Sorted by x; leaky and pretrained rows are not asked.
     """
-    ranked = sorted((p for p in found if p.family != "leaky, not ranked"), key=lambda p: (-better * p.x, p.value))
+    ranked = sorted((p for p in found if p.family not in APART.values()), key=lambda p: (-better * p.x, p.value))
     best: list[Point] = []
     for point in ranked:
         if not best or point.value < best[-1].value:
@@ -156,7 +161,7 @@ def _lines(
 def _draw_point(axes: Axes, point: Point) -> None:
     colour, marker = FAMILIES[point.family]
     low, high = point.ends
-    face = style.PAPER if point.family == "leaky, not ranked" else colour
+    face = style.PAPER if point.family in APART.values() else colour
     axes.plot([point.x, point.x], [low, high], color=colour, lw=1.4, alpha=0.55, zorder=2, solid_capstyle="butt")
     axes.plot([point.x], [point.value], marker, color=colour, markerfacecolor=face, ms=6, mew=1.3, zorder=4)
 
@@ -182,7 +187,7 @@ def _legend(axes: Axes, families: Sequence[str]) -> None:
     handles: list[Any] = []
     for name in used:
         colour, marker = FAMILIES[name]
-        face = style.PAPER if name == "leaky, not ranked" else colour
+        face = style.PAPER if name in APART.values() else colour
         handles.append(Line2D([], [], color=colour, marker=marker, markerfacecolor=face, ls="", ms=5, label=name))
     handles += [line for line in axes.get_lines() if str(line.get_label()).startswith("best")]
     axes.figure.legend(
@@ -208,7 +213,7 @@ def differences(compared: Comparison, title: str) -> Figure | None:
     axes.axvline(0, color=style.DIM, lw=0.9, zorder=1)
     for at, point in enumerate(found):
         colour, marker = FAMILIES[point.family]
-        face = style.PAPER if point.family == "leaky, not ranked" else colour
+        face = style.PAPER if point.family in APART.values() else colour
         axes.plot(point.ends, [at, at], color=colour, lw=2, alpha=0.6, solid_capstyle="butt", zorder=2)
         axes.plot([point.value], [at], marker, color=colour, markerfacecolor=face, ms=6, mew=1.3, zorder=3)
         axes.annotate(

@@ -24,8 +24,9 @@ function sortable(table) {
       heads.forEach((other) => other.removeAttribute("aria-sort"));
       if (next) head.setAttribute("aria-sort", next);
       const way = next === "descending" ? -1 : 1;
-      // What has no value, leaky rows and failed ones stay below: they are not ranked.
-      const rank = (row) => (row.classList.contains("failed") ? 3 : row.classList.contains("leaky") ? 2 : value(row, at) === undefined ? 1 : 0);
+      // What has no value, pretrained rows (ranked among themselves), leaky ones and failed ones stay below.
+      const marks = ["pretrained", "leaky", "failed"];
+      const rank = (row) => 2 * (marks.findIndex((mark) => row.classList.contains(mark)) + 1) + (value(row, at) === undefined ? 1 : 0);
       const compare = (a, b) => {
         if (rank(a) !== rank(b)) return rank(a) - rank(b);
         const [x, y] = [value(a, at) ?? "", value(b, at) ?? ""];
