@@ -22,7 +22,7 @@ from bench.records.statistics import RESAMPLES
 from bench.reporting.formats import Cell
 from bench.reporting.plots import style
 from bench.reporting.plots.catalog import KINDS, drawn, plot
-from bench.reporting.plots.rows import FAMILIES, Point, frontier
+from bench.reporting.plots.rows import APART, FAMILIES, Point, frontier
 from bench.reporting.table import Comparison
 from patchers.errors import BenchError
 
@@ -185,7 +185,7 @@ def test_leaky_rows_are_hollow_and_have_their_own_place_in_the_legend() -> None:
     assert faces[4_000_000] == style.PAPER, "bpe-leaky is the fourth"
     assert faces[1_000_000] == FAMILIES["causal cut"][0]
     assert figure is not None
-    assert {text.get_text() for text in figure.legends[0].get_texts()} >= set(FAMILIES)
+    assert {text.get_text() for text in figure.legends[0].get_texts()} >= set(FAMILIES) - {APART["pretrained"]}
 
 
 def test_differences_are_sorted_and_say_their_numbers() -> None:
