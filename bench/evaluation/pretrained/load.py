@@ -24,6 +24,9 @@ EVERY_KIND = "a é 東 🙂 \0"
 UNREADABLE = (AttributeError, EOFError, ImportError, KeyError, OSError, TypeError, ValueError)
 """What the library raises for files that it cannot make sense of."""
 
+ON_THIS_MACHINE = {"local_files_only": True, "trust_remote_code": False}
+"""Nothing is fetched, and no Python of a model's folder runs (left open, the library asks at the terminal)."""
+
 NO_TOKENIZER = "save it beside the model; for one over bytes without any, say which id byte 0 has with `byte_offset`"
 
 
@@ -58,7 +61,7 @@ def _module(files: PretrainedFiles) -> nn.Module:
     library: Any = AutoModelForCausalLM
     try:
         found, said = library.from_pretrained(
-            files.folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
+            files.folder, **ON_THIS_MACHINE, dtype=torch.float32, output_loading_info=True
         )
     except (*UNREADABLE, RuntimeError, SafetensorError, UnpicklingError) as error:
         reason = " ".join(str(error).split())[:300]
@@ -76,6 +79,7 @@ def _module(files: PretrainedFiles) -> nn.Module:
 def _vocabulary(files: PretrainedFiles, config: Any) -> Vocabulary:
     from transformers import AutoTokenizer
 
+    library: Any = AutoTokenizer
     wanted = files.config
     if wanted.byte_offset is not None:
         if wanted.bos not in ("auto", "none"):
@@ -83,7 +87,7 @@ def _vocabulary(files: PretrainedFiles, config: Any) -> Vocabulary:
         bos = None if wanted.bos == "none" else config.bos_token_id
         return ByteVocabulary(np.arange(256) + wanted.byte_offset, bos)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(files.folder, local_files_only=True)
+        tokenizer = library.from_pretrained(files.folder, **ON_THIS_MACHINE)
     except UNREADABLE as error:
         raise BenchError(
             f"{wanted.hf} has no tokenizer that transformers can load ({' '.join(str(error).split())[:200]}): "

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +19,7 @@ from tiny_suite import tiny_suite, write_suite
 from bench import records
 from bench.cli.main import main
 from bench.evaluation.audit import Audit
+from bench.evaluation.pretrained.config import PretrainedConfig
 from bench.evaluation.pretrained.load import load
 from bench.execution import run
 from bench.execution.plan import plan_pretrained
@@ -189,10 +192,6 @@ def test_a_model_that_reads_the_future_has_no_number(
 # --- ranked apart
 
 
-def remade(record: Record, **changes: Any) -> Record:
-    return {**record, **changes}
-
-
 def test_pretrained_rows_are_ranked_among_themselves(tmp_path: Path, folders: dict[str, str]) -> None:
     torch.manual_seed(2)
     other = tmp_path / "saved" / "other"
@@ -266,3 +265,16 @@ def test_trained_rows_are_matched_among_themselves(tmp_path: Path, rows: Rows) -
     swept = tiny_suite(tmp_path, rows=both, sweep={"train.bytes": [2000, 4000]})
     assert swept.labels == ["trained@2000", "trained@4000", "other@2000", "other@4000", "gpt2", "byte-llama"]
     assert records.digest(suite.resolved()["rows"]["gpt2"]) == records.digest(swept.resolved()["rows"]["gpt2"])
+
+
+def test_the_suite_of_the_how_to(tmp_path: Path, folders: dict[str, str]) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "own-model.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert "hf: ./my-model" in text
+    path = tmp_path / "mine.yaml"
+    path.write_text(text.replace("./my-model", folders["gpt2"]), encoding="utf-8")
+    suite = load_suite(str(path))
+    assert suite.labels == ["byte_lm", "mine"]
+    assert {task.name for task in suite.tasks} == {"bpb", "noise"}
+    keys = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    assert keys == {field.name for field in dataclasses.fields(PretrainedConfig)}

@@ -113,6 +113,16 @@ def test_files_that_are_no_language_model(folder: Path) -> None:
         load(locate(PretrainedConfig(str(folder))), 64, CPU)
 
 
+def test_code_that_lies_beside_a_model_is_not_run(folder: Path, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    (folder / "mine.py").write_text(f"open({str(ran)!r}, 'w')\nclass Mine: pass\n")
+    config = {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Mine", "AutoModelForCausalLM": "mine.Mine"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BenchError, match=r"transformers cannot load .* as a causal language model: .*custom code"):
+        load(locate(PretrainedConfig(str(folder))), 64, CPU)
+    assert not ran.exists()
+
+
 def test_damaged_weights(folder: Path) -> None:
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:200])
