@@ -24,6 +24,7 @@ ROOMS: dict[str, tuple[str, set[str]]] = {
         "a trained model as a byte model, the tasks that measure it, and audits",
         {"system", "data", "patchers", "models"},
     ),
+    "intrinsics": ("numbers of cuts without a model", {"system", "data", "evaluation", "patchers"}),
     "suites": ("what is trained and compared, from YAML", {"system", "data", "evaluation", "patchers", "models"}),
     "records": ("one JSON file a run, and statistics over them", {"system", "suites", "patchers"}),
     "training": (
@@ -32,8 +33,8 @@ ROOMS: dict[str, tuple[str, set[str]]] = {
     ),
     "claims": ("what papers claim, and verdicts on it from records", {"system", "suites", "records", "patchers"}),
     "reporting": (
-        "tables, plots and pages, from records alone",
-        {"claims", "records", "evaluation", "data", "patchers"},
+        "tables, plots and pages, from records and numbers alone",
+        {"claims", "records", "intrinsics", "evaluation", "data", "patchers"},
     ),
     "lm_eval": ("lm-evaluation-harness", {"records", "evaluation", "data", "patchers", "models"}),
     "execution": (

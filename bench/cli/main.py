@@ -12,7 +12,19 @@ from typing import Annotated
 import typer
 
 from bench import BenchError, __version__
-from bench.cli.commands import claims, cutting, data, evaluating, fitting, lists, reports, suites, tuning, writing
+from bench.cli.commands import (
+    claims,
+    cutting,
+    data,
+    evaluating,
+    fitting,
+    intrinsics,
+    lists,
+    reports,
+    suites,
+    tuning,
+    writing,
+)
 from bench.system.signals import EXIT_CODE, Stopped
 
 app = typer.Typer(
@@ -40,7 +52,7 @@ for command in (
     *(suites.run, suites.status, suites.plan, reports.table, fitting.fit, fitting.agree, reports.plot, reports.report),
     claims.verdict,
     tuning.tune,
-    *(cutting.check, cutting.segment, cutting.new_patcher),
+    *(cutting.check, cutting.segment, intrinsics.intrinsics, cutting.new_patcher),
     *(writing.generate, writing.trace),
     *(evaluating.lm_eval, evaluating.lm_eval_tasks),
 ):

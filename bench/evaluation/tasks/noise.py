@@ -11,8 +11,9 @@ from pydantic import AfterValidator, Field
 from bench.evaluation.byte_model import ByteModel
 from bench.evaluation.multiple_choice import ChoiceSource, Item, corpus_items
 from bench.evaluation.noise import OPERATORS, PAPER, Operator
+from bench.evaluation.noise.boundaries import encoded
 from bench.evaluation.tasks.base import Material, Task, TaskNotPossible, TaskResult
-from bench.evaluation.tasks.noise_measures import LEAST, Parted, Score, after, choice, cut, encoded, on, parted
+from bench.evaluation.tasks.noise_measures import LEAST, Parted, Score, after, choice, cut, on, parted
 from bench.evaluation.tasks.registry import register_task
 from patchers.errors import BenchError
 from patchers.named import nearest

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from bench.data.config import Document
 from bench.evaluation.byte_model import ByteModel
 from bench.evaluation.multiple_choice import Item, robustness
-from bench.evaluation.noise import NONE, Noised, Operator
+from bench.evaluation.noise import Operator
+from bench.evaluation.noise.boundaries import agreement, encoded
 from bench.evaluation.tasks.base import Metric, TaskResult
 
 Score = Literal["per_byte", "gain"]
@@ -62,10 +63,6 @@ def _before_word(text: str, middle: int) -> int:
         if not text[at - 1].isspace() and text[at + 1 : at + 2].isalnum():
             return at
     return middle
-
-
-def encoded(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
 
 
 def bits_after(model: ByteModel, texts: Sequence[tuple[str, str]], alike: Sequence[int] | None = None) -> list[float]:
@@ -215,24 +212,3 @@ def cut(model: ByteModel, texts: Sequence[Parted], operators: Sequence[Operator]
         values[f"cut_{operator.name}"] = six_digits(sums[:, 0].sum() / max(1, sums[:, 1].sum()))
         together += sums
     return TaskResult({"cut": metric([t.id for t in texts], together[:, 0], together[:, 1], "F1")}, values)
-
-
-def agreement(
-    clean: str, starts: NDArray[np.bool_], noisy: Noised, noisy_starts: NDArray[np.bool_]
-) -> tuple[float, float]:
-    """(twice the boundaries that are in both cuts, boundaries of the one and of the other): their ratio is F1.
-
-    A boundary of the noisy text stands where the byte stands that it is before, taken back through the edit: bytes of
-    characters that noise has put in stand nowhere. The start of a text is no boundary.
-    """
-    sizes = np.array([len(encoded(c)) for c in clean], dtype=np.int64)
-    at = np.concatenate(([0], sizes.cumsum()))
-    noisy_sizes = np.array([len(encoded(c)) for c in noisy.text], dtype=np.int64)
-    character = np.repeat(np.arange(len(noisy.text)), noisy_sizes)
-    inside = np.arange(len(character)) - np.repeat(noisy_sizes.cumsum() - noisy_sizes, noisy_sizes)
-    boundaries = np.flatnonzero(noisy_starts[1:]) + 1
-    origin = noisy.origin[character[boundaries]]
-    known = origin != NONE
-    byte = at[origin[known]] + np.minimum(inside[boundaries[known]], sizes[origin[known]] - 1)
-    both = np.intersect1d(byte, np.flatnonzero(starts[1:]) + 1)
-    return 2.0 * len(both), float(len(boundaries) + starts[1:].sum())

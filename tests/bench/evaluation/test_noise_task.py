@@ -14,8 +14,9 @@ from bench.data.config import Document
 from bench.evaluation.byte_model import CutModel, Scores
 from bench.evaluation.multiple_choice import ChoiceSource
 from bench.evaluation.noise import NONE, OPERATORS, Noised
+from bench.evaluation.noise.boundaries import agreement, encoded
 from bench.evaluation.tasks import Noise, TaskNotPossible
-from bench.evaluation.tasks.noise_measures import agreement, encoded, parted
+from bench.evaluation.tasks.noise_measures import parted
 from patchers import create
 from patchers.errors import BenchError
 

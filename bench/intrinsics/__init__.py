@@ -1,0 +1,1 @@
+"""Numbers of cuts alone: what can be said of a patcher without a model and without training one."""
