@@ -28,6 +28,8 @@ class Metric:
     """(document id, total, count): the metric is sum(total) / sum(count)."""
 
     lower_is_better: bool = True
+    chance: float | None = None
+    """What guessing comes to, where that is known: a table says which rows are not told from it."""
 
     @property
     def value(self) -> float:
@@ -37,6 +39,7 @@ class Metric:
         return {
             "unit": self.unit,
             "lower_is_better": self.lower_is_better,
+            **({} if self.chance is None else {"chance": self.chance}),
             "documents": [list(d) for d in self.documents],
         }
 

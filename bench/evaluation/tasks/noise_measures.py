@@ -76,9 +76,15 @@ def six_digits(number: float) -> float:
     return float(f"{number:.6g}")
 
 
-def metric(ids: Sequence[str], totals: NDArray[np.float64], counts: NDArray[np.float64], unit: str) -> Metric:
+def metric(
+    ids: Sequence[str],
+    totals: NDArray[np.float64],
+    counts: NDArray[np.float64],
+    unit: str,
+    chance: float | None = None,
+) -> Metric:
     rows = [(i, six_digits(t), six_digits(c)) for i, t, c in zip(ids, totals, counts, strict=True)]
-    return Metric(unit, rows, lower_is_better=unit not in ("accuracy", "F1"))
+    return Metric(unit, rows, unit not in ("accuracy", "F1"), chance)
 
 
 # --- (a)
@@ -143,9 +149,10 @@ def choice(
     ones = np.ones(len(items))
     right = Chooser(model, score).right
     clean = right(items)
-    metrics = {"choice": metric(ids, clean, ones, "accuracy")}
+    guessing = six_digits(float(np.mean([1 / len(item.choices) for item in items])))
+    metrics = {"choice": metric(ids, clean, ones, "accuracy", guessing)}
     values: dict[str, float] = {}
-    chance = 100 * float(np.mean([1 / len(item.choices) for item in items]))
+    chance = 100 * guessing
     accuracies: list[float] = []
     for place, (on_prompt, on_choices) in PLACES.items():
         found = []
@@ -157,7 +164,7 @@ def choice(
             values[f"choice_{name}"] = six_digits(accuracies[-1])
             values[f"change_{name}"] = six_digits(accuracies[-1] - 100 * float(clean.mean()))
             values[f"robustness_{name}"] = robustness(accuracies[-1], 100 * float(clean.mean()), chance)
-        metrics[f"choice_{place}"] = metric(ids, np.sum(found, 0), ones * len(operators), "accuracy")
+        metrics[f"choice_{place}"] = metric(ids, np.sum(found, 0), ones * len(operators), "accuracy", guessing)
     values["robustness"] = robustness(float(np.mean(accuracies)), 100 * float(clean.mean()), chance)
     return TaskResult(metrics, {name: value for name, value in values.items() if math.isfinite(value)})
 

@@ -26,7 +26,10 @@ from patchers.errors import BenchError
 TEST_SHARE = 0.2
 """Of all word types, by hash."""
 
-WITH_ROWS = ("letters", "first", "mean_letters", "untrained_letters", "untrained_first", "selectivity")
+WITH_ROWS = (
+    *("letters", "first", "mean_letters", "untrained_letters", "untrained_first", "over_controls", "selectivity"),
+    *("unread_letters", "unread_raw_letters", "unread_over_controls"),
+)
 """What of a model's second kind of states is recorded word by word; of the first kind all but controls are. The rest
 are single numbers: records stay small."""
 
@@ -47,7 +50,12 @@ class Probe(Task):
     `count` (of a frequent letter: none, one, more), `position` (second, third, fourth letter).
 
     Controls. `untrained_...` is the same probe on the model before its training: a model that reads bytes passes them
-    on even then, so what it has learnt is what it has more, or less. `selectivity` (Hewitt & Liang 2019) is
+    on even then, so what it has learnt is what it has more, or less. `raw_...` is the same probe on the raw bytes of
+    the word (each at its place), which a model over bytes is given. `over_controls` is `letters` less the better of
+    the two: above zero the states tell more of the letters than what was put in. `unread_...` are the states at the
+    word's end that had not yet read the word's last patch (of a word that is one patch, the state before it); their
+    controls are `unread_raw_...`, the raw bytes of the part of the word that had been read, `untrained_unread_letters`,
+    and `unread_over_controls`, what these states tell of letters still to come. `selectivity` (Hewitt & Liang 2019) is
     `letters` less the same probe for the letters of other words, dealt out to word types at random: on new words that
     one can only guess, unless training and test share what they should not. As values: `memorised_letters`, the
     random labels asked for at another place of the words that they were learnt on, which tells how well vectors tell
@@ -55,7 +63,7 @@ class Probe(Task):
     the most frequent answer (`..._majority`); and `patches_per_word`.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     test_words: Annotated[int, Field(ge=20)] = 250
     train_words: Annotated[int, Field(ge=50)] = 1000
@@ -76,11 +84,14 @@ class Probe(Task):
         result = TaskResult({}, {"words": float(len(words.names))})
         asked = targets(words.names)
         self._without_model(words, asked, result)
+        read = View.of(words, raw_bytes(words, words.lengths), self.width)
+        raw = {f"raw_{target.name}": self._scored(read, target) for target in asked[:2]}
+        result.metrics.update({name: metric(scored, words.names) for name, scored in raw.items()})
         places = model.has_features
         states, before = model.features(words.texts, places), material.untrained().features(words.texts, places)
         for place in places:
             prefix = "" if place == places[0] else f"{place}_"
-            self._of_place(words, asked, place, (states[place], before[place]), result, prefix)
+            self._of_place(words, asked, place, (states[place], before[place]), raw["raw_letters"], result, prefix)
         return result
 
     def _of_place(
@@ -89,6 +100,7 @@ class Probe(Task):
         asked: Sequence[Target],
         place: Place,
         states: tuple[Sequence[Features], Sequence[Features]],
+        raw: Scored,
         result: TaskResult,
         prefix: str,
     ) -> None:
@@ -101,11 +113,16 @@ class Probe(Task):
         scores |= {f"mean_{target.name}": self._scored(of_mean, target) for target in asked[:2]}
         controls = {f"untrained_{target.name}": self._scored(untrained, target) for target in asked}
         scores |= controls
+        scores["over_controls"] = over(scores["letters"], scores["untrained_letters"], raw)
+        if place == "patch":
+            scores |= self._unread(words, asked, states)
         guessed = self._scored(view, control)
         scores["selectivity"] = difference(scores["letters"], guessed)
         for name, scored in scores.items():
             if name in WITH_ROWS or not (prefix or name in controls):
-                result.metrics[prefix + name] = metric(scored, words.names)
+                # answers to `letters` weigh alike, so that guessing is right half the time
+                guessing = 0.5 if name.endswith("letters") else None
+                result.metrics[prefix + name] = metric(scored, words.names, guessing)
             else:
                 result.values[prefix + name] = scored.value
         result.values[f"{prefix}control_letters"] = guessed.value
@@ -113,6 +130,19 @@ class Probe(Task):
         if place == "patch":
             result.values["patches_per_word"] = float(pieces.mean())
             result.notes["letters_by_patches"] = by_pieces(scores["letters"], words, pieces)
+
+    def _unread(
+        self, words: Words, asked: Sequence[Target], states: tuple[Sequence[Features], Sequence[Features]]
+    ) -> dict[str, Scored]:
+        """Probes on the states before a word's last patch, and on what of the word these had read."""
+        rows, read = unread(states[0], words)
+        of_states, of_bytes = View.of(words, rows, self.width), View.of(words, raw_bytes(words, read), self.width)
+        found = {f"unread_{target.name}": self._scored(of_states, target) for target in asked[:2]}
+        found |= {f"unread_raw_{target.name}": self._scored(of_bytes, target) for target in asked[:2]}
+        before = self._scored(View.of(words, unread(states[1], words)[0], self.width), asked[0])
+        letters = found["unread_letters"]
+        over_both = over(letters, before, found["unread_raw_letters"])
+        return {**found, "untrained_unread_letters": before, "unread_over_controls": over_both}
 
     def _scored(self, view: View, target: Target) -> Scored:
         return probe(view.train, view.test, target, self.strength)
@@ -153,6 +183,11 @@ class Words:
 
     last_place: np.ndarray
     """(R,) bool: the last of a word's places."""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(R,) bytes of the word that stands there."""
+        return np.array([spot.end - spot.begin for spot in self.spots])
 
     @staticmethod
     def of(material: Material, options: Probe) -> Words:
@@ -218,6 +253,33 @@ def vectors(found: Sequence[Features], words: Words) -> tuple[Rows, Rows, np.nda
     return Rows(np.array(last), words.word), Rows(np.array(mean), words.word), np.array(pieces)
 
 
+def unread(found: Sequence[Features], words: Words) -> tuple[Rows, np.ndarray]:
+    """The state before each word's last patch, and how many bytes of the word it has read (R,)."""
+    states, read = [], []
+    for spot in words.spots:
+        features = found[spot.text]
+        last_unit = int(features.unit[: spot.end].max())
+        states.append(features.vectors[max(0, last_unit - 1)])
+        own = features.unit[spot.begin : spot.end]
+        read.append(int(((own >= 0) & (own < last_unit)).sum()))
+    return Rows(np.array(states), words.word), np.array(read)
+
+
+def raw_bytes(words: Words, read: np.ndarray) -> Rows:
+    """The first bytes of each word, `read` (R,) of them, each a one-hot at its place; a constant stands for none."""
+    vectors = np.zeros((len(words.spots), LENGTHS[-1], 27))
+    for row, (index, count) in enumerate(zip(words.word, read, strict=True)):
+        vectors[row, count:, 26] = 1
+        for place, letter in enumerate(words.names[index][:count]):
+            vectors[row, place, ord(letter) - ord("a")] = 1
+    return Rows(vectors.reshape(len(vectors), -1), words.word)
+
+
+def over(letters: Scored, *controls: Scored) -> Scored:
+    """What a probe has more than the better of its controls."""
+    return difference(letters, max(controls, key=lambda control: control.value))
+
+
 def others_letters(target: Target) -> Target:
     """The same answers, dealt out to other words at random."""
     order = np.random.default_rng(0).permutation(len(target.answers))
@@ -230,11 +292,11 @@ def difference(one: Scored, other: Scored) -> Scored:
     return Scored(one.total - other.total, tested, one.asked)
 
 
-def metric(scored: Scored, names: Sequence[str]) -> Metric:
+def metric(scored: Scored, names: Sequence[str], chance: float | None = None) -> Metric:
     """Of the words that were tested, a row each."""
     tested = np.flatnonzero(scored.count).tolist()
     rows = [(names[w], float(f"{scored.total[w]:.5g}"), float(f"{scored.count[w]:.5g}")) for w in tested]
-    return Metric("accuracy", rows, lower_is_better=False)
+    return Metric("accuracy", rows, lower_is_better=False, chance=chance)
 
 
 def by_pieces(scored: Scored, words: Words, pieces: np.ndarray) -> dict[str, Any]:

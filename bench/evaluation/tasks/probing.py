@@ -53,7 +53,10 @@ class Projection:
         """The `width` main directions, fewer where there are fewer."""
         from sklearn.decomposition import PCA  # here: it takes a second to import, which no other command should
 
-        pca = PCA(min(width, *rows.vectors.shape), svd_solver="covariance_eigh").fit(rows.vectors.astype(np.float64))
+        vectors = rows.vectors.astype(np.float64)
+        if (vectors == vectors[0]).all():  # nothing to tell words apart by
+            return Projection(vectors[0], np.zeros((vectors.shape[1], 1)))
+        pca = PCA(min(width, *rows.vectors.shape), svd_solver="covariance_eigh").fit(vectors)
         scale = np.sqrt(pca.explained_variance_)
         kept = scale > 1e-6 * scale[0]  # states may lie in fewer dimensions than they have
         return Projection(pca.mean_, pca.components_[kept].T / scale[kept])

@@ -69,15 +69,18 @@ class Spelling(Task):
             model = material.tuned(tuning_texts(solved), self.tune)
         before = {task: "".join(i.text(i.answer) for i in solved[task][: self.shots]) for task in OPERATIONS}
         result = choices_scored(model, asked, before)
-        right = [1 / len(item.choices) for (task, twin), of_task in asked.items() for item in of_task if not twin]
-        result.values["chance"] = float(np.mean(right))
+        result.values["chance"] = chance_of([i for (_, twin), of_task in asked.items() for i in of_task if not twin])
         result.notes["items"] = {task: len(asked[task, False]) for task in OPERATIONS}
         if model.can_write and self.written:
             result.metrics.update(written_metrics(model, asked, before, self.written))
         return result
 
 
-def keys() -> list[tuple[str, bool]]:
+Key = tuple[str, bool]
+"""A task, and whether it is the twin."""
+
+
+def keys() -> list[Key]:
     """Every task, and every twin: (name, whether it is the twin)."""
     return [*((task, False) for task in OPERATIONS), *((task, True) for task in TWINS)]
 
@@ -107,20 +110,30 @@ def choices_scored(
         (task, twin): [(f"{task}-{i}", next(right), 1.0) for i in range(len(of_task))]
         for (task, twin), of_task in asked.items()
     }
-    groups = {group: [rows[task, False] for task in tasks] for group, tasks in GROUPS.items()}
-    groups["characters_random"] = [rows[task, True] for task in TWINS]
-    metrics = {group: _together(group, of_group) for group, of_group in groups.items()}
-    metrics |= {task: Metric("accuracy", rows[task, False], lower_is_better=False) for task in OPERATIONS}
+    groups = {group: [(task, False) for task in tasks] for group, tasks in GROUPS.items()}
+    groups["characters_random"] = [(task, True) for task in TWINS]
+    metrics = {group: _together(group, rows, keys, asked) for group, keys in groups.items()}
+    metrics |= {t: Metric("accuracy", rows[t, False], False, chance_of(asked[t, False])) for t in OPERATIONS}
     twins = {f"{task}_random": float(np.mean([r[1] for r in rows[task, True]])) for task in TWINS}
     return TaskResult(metrics, twins)
 
 
-def _together(name: str, tasks: Sequence[list[tuple[str, float, float]]]) -> Metric:
-    rows = []
-    for i in range(max(map(len, tasks))):
-        of_item = [task[i] for task in tasks if i < len(task)]
-        rows.append((f"{name}-{i}", round(sum(r[1] for r in of_item), 6), float(len(of_item))))
-    return Metric("accuracy", rows, lower_is_better=False)
+def _together(
+    name: str,
+    rows: Mapping[Key, list[tuple[str, float, float]]],
+    keys: Sequence[Key],
+    asked: Mapping[Key, Sequence[Item]],
+) -> Metric:
+    together = []
+    for i in range(max(len(rows[key]) for key in keys)):
+        of_item = [rows[key][i] for key in keys if i < len(rows[key])]
+        together.append((f"{name}-{i}", round(sum(r[1] for r in of_item), 6), float(len(of_item))))
+    return Metric("accuracy", together, False, chance_of([item for key in keys for item in asked[key]]))
+
+
+def chance_of(items: Sequence[Item]) -> float:
+    """What guessing among their choices comes to."""
+    return round(float(np.mean([1 / len(item.choices) for item in items])), 6)
 
 
 def chosen(model: ByteModel, asked: Sequence[Item], before: Mapping[str, str]) -> list[float]:

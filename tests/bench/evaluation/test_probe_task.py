@@ -15,7 +15,7 @@ from bench.data.config import Document
 from bench.evaluation.features import Features
 from bench.evaluation.tasks.base import TaskNotPossible, TaskResult
 from bench.evaluation.tasks.letters import COUNTED, Target, letter_counts, targets
-from bench.evaluation.tasks.probe import AFTER, TEST_SHARE, Probe, Words, others_letters, vectors
+from bench.evaluation.tasks.probe import AFTER, TEST_SHARE, Probe, Words, others_letters, raw_bytes, unread, vectors
 from bench.evaluation.tasks.probing import Projection, Rows, asked, majority, probe
 from bench.evaluation.tasks.words import share, spots
 from models.states import Place
@@ -238,6 +238,7 @@ def test_a_model_that_knows_nothing() -> None:
     assert set(values) == {
         "letters", "first", "last", "length", "count", "position",
         "mean_letters", "mean_first", "untrained_letters", "untrained_first", "selectivity",
+        "raw_letters", "raw_first", "over_controls",
     }  # fmt: skip
     for name in ("letters", "mean_letters", "untrained_letters"):
         assert values[name] == pytest.approx(0.5, abs=0.06), name
@@ -247,6 +248,49 @@ def test_a_model_that_knows_nothing() -> None:
     assert abs(values["selectivity"]) < 0.08
     assert result.values["memorised_letters"] == pytest.approx(0.5, abs=0.06)
     assert "patches_per_word" not in result.values
+
+
+def test_controls_that_are_fair_to_models_over_bytes() -> None:
+    """Whoever passes on the bytes that it reads knows no more of letters than these bytes do; one that knows which word
+    begins, two letters in, knows letters that it has not read."""
+    options = Probe(test_words=60, train_words=300, places=2, width=216, strength=1.0)
+    passing = run(one_hot, options)
+    values = {name: metric.value for name, metric in passing.metrics.items()} | passing.values
+    assert values["raw_letters"] > 0.9
+    assert values["raw_first"] > 0.9
+    assert values["byte_over_controls"] == pytest.approx(values["byte_letters"] - values["raw_letters"], abs=1e-4)
+    assert abs(values["byte_over_controls"]) < 0.08, "it has been given the letters"
+    assert values["unread_letters"] < values["raw_letters"] - 0.1, "the last patch has letters of its own"
+    assert values["unread_over_controls"] < 0.08
+
+    def foresight(text: bytes) -> np.ndarray:
+        """All letters of the word that its place in the text is in, read or not."""
+        whole = next(t.data for t in TEXTS if t.data.startswith(text[:40]))
+        end = len(text) - 1
+        while whole[end : end + 1].isalpha():
+            end += 1
+        return one_hot(whole[:end])
+
+    foreseen = run(foresight, options)
+    assert foreseen.metrics["unread_over_controls"].value > 0.1
+    assert foreseen.metrics["unread_letters"].chance == 0.5
+
+
+def test_what_states_before_the_last_patch_have_read() -> None:
+    """In `The badi...` patches of three bytes end at 3, 6 and 9; a word at bytes 4..8 has two bytes read at 6."""
+    told = Seeing(see=lambda text: np.array([len(text), 1.0]))
+    words = Words.of(material(TEXTS), SMALL)
+    states, read = unread(told.states(words.texts, "patch"), words)
+    for row, spot in enumerate(words.spots):
+        before = (spot.end - 1) // 3 * 3
+        assert states.vectors[row, 0] == max(3, before)
+        assert read[row] == max(0, before - spot.begin)
+    nothing = raw_bytes(words, np.zeros(len(words.spots), int))
+    assert (nothing.vectors == nothing.vectors[0]).all()
+    assert Projection.of(nothing, 8)(nothing).vectors.shape == (len(words.spots), 1)
+    first = raw_bytes(words, np.ones(len(words.spots), int)).vectors.reshape(len(words.spots), -1, 27)
+    assert (first[:, 0].argmax(1) == [ord(words.names[w][0]) - 97 for w in words.word]).all()
+    assert (first[:, 1:, 26] == 1).all()
 
 
 def test_a_vector_for_each_word_is_memorised_and_tells_no_letters() -> None:
