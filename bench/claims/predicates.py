@@ -134,14 +134,15 @@ class Difference(Quantity):
 @register_predicate("level")
 @dataclass(frozen=True)
 class Level(Quantity):
-    """A metric of a row, `less` a number of its records, such as what guessing would come to."""
+    """A metric of a row, `less` a number, such as what guessing would come to, or what stands in its records."""
 
     row: str
     metric: str = BPB
-    less: str | None = None
+    less: str | float = 0.0
 
     def value(self, of: Numbers) -> Floats:
-        return of.metric(self.row, self.metric) - (of.constant(self.row, self.less) if self.less else 0.0)
+        less = of.constant(self.row, self.less) if isinstance(self.less, str) else self.less
+        return of.metric(self.row, self.metric) - less
 
     def what(self) -> str:
         return f"{self.metric}{f' less {self.less}' if self.less else ''}: {self.row}"

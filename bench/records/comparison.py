@@ -282,6 +282,25 @@ def metrics_of(rows: Iterable[Runs]) -> dict[str, dict[str, Any]]:
     return found
 
 
+BEFORE_CHANCE = {
+    **dict.fromkeys(("noise.choice", "noise.choice_prompt", "noise.choice_choices", "noise.choice_both"), 1 / 4),
+    **dict.fromkeys(("probe.letters", "probe.mean_letters", "probe.untrained_letters"), 1 / 2),
+    **dict.fromkeys(("spelling.characters", "spelling.characters_random"), 2 / 7),
+    **dict.fromkeys(("spelling.words",), 3 / 10),
+    **dict.fromkeys(("spelling.similarity", "spelling.orth", "spelling.sem"), 1 / 2),
+    **dict.fromkeys(("spelling.contains_char", "spelling.contains_word"), 1 / 2),
+    **{f"spelling.{name}": 1 / 4 for name in ("spell", "spell_inverse")},
+    **{f"spelling.{name}_{what}": 1 / 4 for name in ("ins", "del", "sub", "swap") for what in ("char", "word")},
+}
+"""What guessing comes to in records from before metrics said so."""
+
+
+def chance_of(metric: str, entry: Mapping[str, Any]) -> float | None:
+    """What guessing comes to in a metric (`TASK.METRIC`), of which `entry` is a record's; None where nothing says."""
+    said = entry.get("chance")
+    return BEFORE_CHANCE.get(metric) if said is None else float(said)
+
+
 def scores_of(metric: str, rows: Iterable[Runs]) -> dict[str, Scores]:
     """Sums of a metric (`TASK.METRIC`) by row, seed and document, for the rows that have it.
 

@@ -46,6 +46,23 @@ BPB = "bpb: bits per raw byte of the test split, summed over its documents (micr
 BPC = "bpc: the same bits per character"
 
 
+def at_chance(chances: Mapping[str, tuple[float, list[str], bool]]) -> list[str]:
+    """Of metrics, what guessing comes to, which rows are not told from it, and whether that is every row."""
+    return [
+        f"At chance in {metric} (guessing: {chance:.2f}), so that it says nothing of "
+        f"{'any row' if everybody else ', '.join(rows)}: the interval does not lie above it."
+        for metric, (chance, rows, everybody) in chances.items()
+        if rows
+    ]
+
+
+def untrained(metric: str, rows: list[str]) -> str:
+    return (
+        f"{metric} of {', '.join(rows)}: the same model before its training is not shown to do worse, so that nothing of "
+        "it is shown to be learnt: states pass on what a model reads."
+    )
+
+
 def what_was_run(records: list[Record]) -> list[str]:
     """Data, window, training, what was matched, and on what machine; the records are comparable."""
     if not records:

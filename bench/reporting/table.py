@@ -16,6 +16,7 @@ from bench.records.comparison import (
     Equal,
     Mark,
     Runs,
+    chance_of,
     check_comparable,
     control_of,
     is_control,
@@ -348,6 +349,8 @@ class Comparison:
             notes.append(footnotes.PAPER)
         for row in runs:
             notes += [f"{row.label}: {doubt}." for doubt in dict.fromkeys(row.values("cost.cutting.doubt"))]
+        notes += footnotes.at_chance(self._at_chance(chosen))
+        notes += [footnotes.untrained(metric, rows) for metric, rows in self._not_learnt(chosen).items()]
         notes += [footnotes.lossy(row) for row in runs if any(row.values("patcher.losses.changed_share"))]
         if leaky := [row.label for row in runs if row.leaky]:
             notes.append(f"Leaky: {', '.join(leaky)}. {footnotes.LEAKY}")
@@ -365,6 +368,34 @@ class Comparison:
             notes.append(f"Not audited: {', '.join(unaudited)}.")
         return notes
 
+
+    def _at_chance(self, chosen: list[_Maker]) -> dict[str, tuple[float, list[str], bool]]:
+        """Of the metrics shown with a known chance: it, the rows that are not told from it, and whether all are so."""
+        found = {}
+        for metric in dict.fromkeys(m.metric for m in chosen if m.metric is not None and m.against == "value"):
+            chance = chance_of(metric, self.metrics[metric])
+            if chance is None:
+                continue
+            has = [label for label in self.shown if label in self.scores(metric)]
+            at = [label for label in has if not self.bootstrap(metric).estimate(label).low > chance]
+            found[metric] = (chance, at, len(at) == len(has))
+        return found
+
+    def _not_learnt(self, chosen: list[_Maker]) -> dict[str, list[str]]:
+        """Of the metrics shown that untrained models were asked too, the rows that are not shown to be above them."""
+        found: dict[str, list[str]] = {}
+        for metric in dict.fromkeys(m.metric for m in chosen if m.metric is not None and m.against == "value"):
+            task, _, name = metric.partition(".")
+            twin = f"{task}.untrained_{name}"
+            if twin not in self.metrics:
+                continue
+            before = self.scores(twin)
+            for label, scores in self.scores(metric).items():
+                pair = {"trained": scores, "untrained": before[label]} if label in before else {}
+                gain = Bootstrap(pair, resamples=self.resamples).difference("trained", "untrained") if pair else None
+                if label in self.shown and gain is not None and not gain.low > 0:
+                    found.setdefault(metric, []).append(label)
+        return found
 
     def _worth_notes(self, equal: Equal) -> list[str]:
         """Which control says what which rows are worth."""

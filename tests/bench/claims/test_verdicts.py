@@ -158,9 +158,7 @@ def test_what_trainings_differ_by_is_taken_from_the_same_text_only(results: Path
 
 def test_rows_that_have_not_run_or_failed_say_how_to_run_them(results: Path) -> None:
     records.write(results, {**make_failed("hnet", message="the loss is NaN"), "suite": "quick"})
-    said = found(
-        results, {"C1": difference("token_lm"), "C2": difference("hnet"), "C3": difference("entropy", "none")}
-    )
+    said = found(results, {"C1": difference("token_lm"), "C2": difference("hnet"), "C3": difference("entropy", "none")})
     assert said["C1"].why == f"row token_lm of suite quick has not been run: `patchbench run quick --results {results}`"
     assert said["C2"].why.startswith(
         "row hnet of suite quick failed (Divergence at step 17: the loss is NaN): `patchbench run quick"

@@ -37,6 +37,7 @@ from bench.evaluation.tasks.items import (
 from bench.evaluation.tasks.operations import OPERATIONS, WORDS, misspelled
 from bench.evaluation.tasks.spelling import GROUPS, Spelling, keys, tuning_texts, words_of
 from bench.evaluation.tasks.words import clauses, common_words, share
+from bench.records.comparison import BEFORE_CHANCE
 from patchers.errors import BenchError
 
 CUTE = Path(__file__).resolve().parents[3].parent / "shared/data/benchmarks/cute.tar.xz"
@@ -409,3 +410,10 @@ def test_tuning_texts_hold_every_line_once() -> None:
         i.text(i.answer).rstrip("\n") for of_task in lines.values() for i in of_task
     )
     assert texts == tuning_texts(lines)
+
+
+def test_what_guessing_comes_to_is_what_old_records_are_taken_to_have() -> None:
+    result = Spelling(items=12, tune=0, written=0).run(Told(), given_texts())
+    for name, metric in result.metrics.items():
+        assert metric.chance == pytest.approx(BEFORE_CHANCE[f"spelling.{name}"], abs=1e-6), name
+    assert {name.partition(".")[2] for name in BEFORE_CHANCE if name.startswith("spelling.")} == set(result.metrics)

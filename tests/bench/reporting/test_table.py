@@ -18,6 +18,7 @@ from record_builder import make_failed, make_record, put
 from rich.console import Console
 
 from bench.evaluation.tasks import TaskNotPossible
+from bench.records.record import Record
 from bench.records.statistics import Bootstrap, Scores
 from bench.reporting.formats import Cell, Column, Row, Style, number, rich_table
 from bench.reporting.table import COLUMNS, DEFAULT, FORMATS, Table, build, render
@@ -698,3 +699,37 @@ def test_intervals_are_those_of_the_bootstrap() -> None:
     expected = Bootstrap({"a": Scores((0, 1, 2), both[:, :, 0], both[:, :, 1])}).estimate("a")
     cell = build(records).cell("a", "bpb")
     assert (cell.value, cell.low, cell.high) == (expected.value, expected.low, expected.high)
+
+
+def test_rows_that_are_at_chance_are_named() -> None:
+    def guessing(row: str, right: float, **more: Any) -> Record:
+        documents = [[f"{i:04}", float(i < 100 * right), 1] for i in range(100)]
+        metric = {"unit": "accuracy", "lower_is_better": False, "documents": documents, **more}
+        return make_record(row, changes={"tasks.noise": {"version": 1, "metrics": {"choice": metric}}})
+
+    one = [guessing("stride", 0.27), guessing("bpe", 0.6)]
+    [told] = [note for note in build(one, columns=["noise.choice"]).notes if "chance" in note]
+    assert told.startswith("At chance in noise.choice (guessing: 0.25), so that it says nothing of stride: ")
+    both = [guessing("stride", 0.5, chance=0.5), guessing("bpe", 0.45, chance=0.5)]
+    [told] = [note for note in build(both, columns=["noise.choice"]).notes if "chance" in note]
+    assert "(guessing: 0.50), so that it says nothing of any row" in told
+    none = [guessing("stride", 0.9), guessing("bpe", 0.8)]
+    assert not [note for note in build(none, columns=["noise.choice"]).notes if "chance" in note]
+
+
+def test_rows_whose_untrained_model_does_as_well_are_named() -> None:
+    def probed(row: str, trained: float, untrained: float) -> Record:
+        metrics = {
+            name: {
+                "unit": "accuracy",
+                "lower_is_better": False,
+                "documents": [[f"{i:04}", float(i < 100 * right), 1] for i in range(100)],
+            }
+            for name, right in (("letters", trained), ("untrained_letters", untrained))
+        }
+        return make_record(row, changes={"tasks.probe": {"version": 2, "metrics": metrics}})
+
+    rows = [probed("stride", 0.7, 0.9), probed("bpe", 0.9, 0.6)]
+    [told] = [note for note in build(rows, columns=["probe.letters"]).notes if "before its training" in note]
+    assert told.startswith("probe.letters of stride: the same model before its training is not shown to do worse")
+    assert not [n for n in build(rows, columns=["probe.untrained_letters"]).notes if "before its training" in n]
