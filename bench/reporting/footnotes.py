@@ -58,8 +58,8 @@ def at_chance(chances: Mapping[str, tuple[float, list[str], bool]]) -> list[str]
 
 def untrained(metric: str, rows: list[str]) -> str:
     return (
-        f"{metric} of {', '.join(rows)}: the same model before its training is not shown to do worse, so that nothing of "
-        "it is shown to be learnt: states pass on what a model reads."
+        f"{metric} of {', '.join(rows)}: the same model before its training is not shown to do worse, so that nothing "
+        "of it is shown to be learnt: states pass on what a model reads."
     )
 
 
