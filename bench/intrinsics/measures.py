@@ -17,7 +17,7 @@ from patchers import Starts
 from patchers.base import as_array
 
 ALPHA = 2.5
-"""The order of Rényi's entropy that goes best with translation quality (Zouhar et al. 2023, section 5)."""
+"""The order of Rényi's entropy that goes best with translation quality (Zouhar et al. 2023, abstract)."""
 
 
 def boundaries_of(starts: Starts, offsets: Places) -> Places:
@@ -32,7 +32,7 @@ class WordNumbers:
     """How patches lie to words."""
 
     fertility: float
-    """Patches that a word touches, the mean over words: 'fertility' of Rust et al. (2021), section 3.2. A patch that
+    """Patches that a word touches, the mean over words: 'fertility' of Rust et al. (2021). A patch that
     holds parts of two words counts for both."""
     whole: float
     """Share of the words that lie in one patch: 1 minus the 'proportion of continued words' there."""
@@ -70,7 +70,7 @@ def word_numbers(text: WordedText, boundaries: Places) -> WordNumbers | None:
 
 def morpheme_f1(words: Places, morphemes: Places, boundaries: Places) -> float | None:
     """F1 of the boundaries inside of `words` (words, 2) with those between morphemes: boundary precision and recall of
-    Virpioja et al. (2011), section 3.1, over all occurrences together. None where there is nothing to find."""
+    Virpioja et al. (2011), over all occurrences together. None where there is nothing to find."""
     if not len(morphemes):
         return None
     begins, ends = words.T
@@ -99,7 +99,7 @@ class VocabularyNumbers:
     shannon: float | None
     """H(p) / log |V|, V the distinct patches; None where there is only one."""
     renyi: float | None
-    """H_2.5(p) / log |V|: 'Rényi efficiency' of Zouhar et al. (2023), section 4."""
+    """H_2.5(p) / log |V|: 'Rényi efficiency' of Zouhar et al. (2023), with V as in their tokenization-scorer."""
 
 
 def vocabulary_numbers(data: bytes, starts: Starts) -> VocabularyNumbers:
@@ -137,7 +137,7 @@ class Parity:
 
     premiums: dict[str, float]
     """Of each language its patches over those of the reference: 'tokenization premium' of Petrov et al. (2023),
-    section 3, over all sentences together. The reference's own, 1, is not in it."""
+    over all sentences together. The reference's own, 1, is not in it."""
     mean: float
     worst: float
     worst_language: str

@@ -92,6 +92,22 @@ def test_efficiency_by_hand() -> None:
     assert found.renyi == pytest.approx(math.log2(2**-2.5 + 2 * 4**-2.5) / -1.5 / math.log2(3))
 
 
+@pytest.mark.parametrize(
+    ("tokens", "renyi", "shannon"),
+    [
+        ("pick @@ed pick @@l @@ed pick @@les", 0.8265064834225245, 0.9211854965885544),
+        ("pick @@e @@d pick @@l @@e @@d pick @@l @@e @@s", 0.9204840242168808, 0.9609557933859342),
+    ],
+)
+def test_efficiency_is_that_of_its_authors(tokens: str, renyi: float, shannon: float) -> None:
+    """The cases in the tests of tokenization-scorer, by the first author of Zouhar et al. (2023)."""
+    patches = [token.encode() for token in tokens.split()]
+    data = b"".join(patches)
+    starts = starts_at(len(data), *np.cumsum([0, *map(len, patches[:-1])]).tolist())
+    found = vocabulary_numbers(data, starts)
+    assert [found.renyi, found.shannon] == pytest.approx([renyi, shannon], rel=1e-12)
+
+
 def test_equal_shares_are_efficient_and_one_patch_has_no_efficiency() -> None:
     found = vocabulary_numbers(b"abcd" * 3, np.tile([True, False, True, False], 3))
     assert found.types == 2
