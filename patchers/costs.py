@@ -7,7 +7,9 @@ bounds what it can have done: at the rate of this machine's matrix products, not
 
 from __future__ import annotations
 
+import itertools
 import math
+import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -30,14 +32,29 @@ LOOKED_AT = 200_000
 
 
 def claimed(patcher: Patcher) -> float:
-    """`flops_per_byte`. Raises BenchError where that is no number that a cost can be."""
-    found = patcher.flops_per_byte()
-    if isinstance(found, bool) or not isinstance(found, int | float | np.number) or not 0 <= found < math.inf:
+    """`flops_per_byte`. Raises BenchError where that, or `training_flops`, is no number that a cost can be, or another
+    one at each call."""
+    found, again, fitting = patcher.flops_per_byte(), patcher.flops_per_byte(), patcher.training_flops()
+    if not _is_cost(found):
         raise BenchError(
             f"patcher '{patcher.name}' says that a byte costs {found!r} FLOPs: flops_per_byte() must give a finite "
             "number of at least 0, what segmenting one byte costs in a forward pass"
         )
+    if again != found:
+        raise BenchError(
+            f"patcher '{patcher.name}' says that a byte costs {found!r} FLOPs, and {again!r} FLOPs when it is asked "
+            "again: flops_per_byte() must give one number"
+        )
+    if not _is_cost(fitting):
+        raise BenchError(
+            f"patcher '{patcher.name}' says that fitting it has cost {fitting!r} FLOPs: training_flops() must give a "
+            "finite number of at least 0"
+        )
     return float(found)
+
+
+def _is_cost(value: object) -> bool:
+    return not isinstance(value, bool) and isinstance(value, int | float | np.number) and bool(0 <= value < math.inf)
 
 
 @dataclass(frozen=True)
@@ -91,9 +108,10 @@ def measured(patcher: Patcher, docs: Sequence[bytes]) -> Cost:
         some.append(doc[: LOOKED_AT - size])
         size += len(some[-1])
     patcher.segment_many(some[:1])  # what is compiled at the first call is no cost of a byte
-    begin = time.process_time()
-    counted = _counted(lambda: patcher.segment_many(some))
-    seconds = time.process_time() - begin
+    unseen = [_turned(doc) for doc in some]
+    begin = _processor_seconds()
+    counted = _counted(lambda: patcher.segment_many(unseen))
+    seconds = _processor_seconds() - begin
     a_byte = max(1, size)
     return Cost(
         claimed=says,
@@ -102,6 +120,21 @@ def measured(patcher: Patcher, docs: Sequence[bytes]) -> Cost:
         implied=seconds / a_byte * machine_rate(),
         plugin=code_identity(type(patcher)) is not None,
     )
+
+
+_turns = itertools.count(1)
+
+
+def _turned(doc: bytes) -> bytes:
+    """A document of the same bytes that the patcher has not seen: it may remember what it has cut."""
+    at = next(_turns) * 7919 % max(1, len(doc))
+    return doc[at:] + doc[:at]
+
+
+def _processor_seconds() -> float:
+    """Of this process, and of those that it has begun and that have ended."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
 
 
 def _counted(work: Callable[[], object]) -> float | None:

@@ -2,7 +2,8 @@
 
 Ours carry explicit versions. A plug-in of an installed package is known by the package's name and version; one in a
 file (or in a package that is installed for editing) by a hash of its module and of all modules that it imports from its
-own folder. The hash is of the syntax trees without docstrings: comments and formatting do not count.
+own folder, and of the files there that their source names. The hash is of the syntax trees without docstrings: comments
+and formatting do not count.
 """
 
 from __future__ import annotations
@@ -61,7 +62,30 @@ def _of_files(path: Path, modified: int) -> str:
         source = file.read_text(encoding="utf-8", errors="replace")
         found[name] = _normal(source)
         waiting += _neighbours(source, path.parent)
+        for named in _named_files(source, path.parent):
+            found.setdefault(named.relative_to(path.parent).as_posix(), _content(named))
     return _digest(found)
+
+
+def _named_files(source: str, folder: Path) -> Iterator[Path]:
+    """Files in the folder, other than Python's, that a text in the source names: lists and tables that it reads."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and 0 < len(node.value) < 200:
+            name = node.value.lstrip("/")
+            file = folder / name
+            if "\0" not in name and not name.endswith(".py") and file.is_file():
+                file = file.resolve()
+                if file.is_relative_to(folder):
+                    yield file
+
+
+def _content(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _neighbours(source: str, folder: Path) -> Iterator[Path]:

@@ -53,18 +53,31 @@ def load(folder: str | Path) -> Patcher:
     return get(read_header(folder)["name"]).load(folder)
 
 
+PLUGIN = "patchbench_plugin_"
+"""What names of modules begin with that are plug-in files."""
+
+
 def load_plugin(path: str | Path) -> types.ModuleType:
-    """Import a Python file that registers patchers; a file that is loaded already is not run again."""
+    """Import a Python file that registers patchers; a file that is loaded already is not run again.
+
+    Raises BenchError for what is no Python, and whatever the file itself raises.
+    """
     file = Path(os.path.expanduser(path))
     if not os.path.isfile(file):  # pathlib's own raises for a name that is too long
         raise BenchError(f"no plug-in file at {path}: give the path of a Python file that registers a patcher")
     file = file.resolve()
-    module_name = f"patchbench_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+    module_name = f"{PLUGIN}{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
     if module_name in sys.modules:
         return sys.modules[module_name]
     spec = importlib.util.spec_from_file_location(module_name, file)
     if spec is None or spec.loader is None:
         raise BenchError(f"{path} is no Python file: give the path of a .py file that registers a patcher")
+    try:
+        spec.loader.get_code(module_name)  # type: ignore[attr-defined]  # what has a source has it
+    except (SyntaxError, ValueError) as error:  # the latter for what is no text
+        line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        why = error.msg if isinstance(error, SyntaxError) else error
+        raise BenchError(f"plug-in {path}{line}: {type(error).__name__}: {why}") from error
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
     try:
@@ -77,7 +90,7 @@ def load_plugin(path: str | Path) -> types.ModuleType:
 
 def loaded_plugins() -> list[str]:
     """The files that `load_plugin` has imported, for another process to import."""
-    return [str(m.__file__) for name, m in sys.modules.items() if name.startswith("patchbench_plugin_")]
+    return [str(m.__file__) for name, m in sys.modules.items() if name.startswith(PLUGIN)]
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import itertools
 import os
 from collections.abc import Sequence
@@ -172,7 +173,67 @@ class LearnsByItself(Patcher):
         return _every(data, 4 if os.environ.get("BROKEN_PATCHERS_PARENT") == str(os.getpid()) else 5)
 
 
+_buffer = np.zeros(2**21, bool)
+
+
+@register("broken_buffer")
+class OneBuffer(Patcher):
+    """Gives the same memory each time: what it gave before is the cut of another document then."""
+
+    def segment(self, data: bytes) -> Starts:
+        starts = _buffer[: len(data)]
+        starts[:] = False
+        starts[1:] = _spaces(data)[:-1]
+        starts[:1] = True
+        return starts
+
+
+@functools.cache
+def _costly(data: bytes) -> None:
+    import torch
+
+    torch.ones(len(data), 16) @ torch.ones(16, 64)
+
+
+@register("broken_remembers")
+class Remembers(Negative):
+    """Computes with torch once a document: whoever counts when it has been cut before counts nothing."""
+
+    def segment(self, data: bytes) -> Starts:
+        _costly(data)
+        return _every(data, 4)
+
+    def flops_per_byte(self) -> float:
+        return 0.0
+
+
+@register("broken_fickle_cost")
+class FickleCost(Negative):
+    """Costs something where it is asked first, and nothing later."""
+
+    def flops_per_byte(self) -> float:
+        return 0.0 if next(_asked) % 2 else 1e4
+
+
+_asked = itertools.count()
+
+
+@register("broken_training_cost")
+class TrainingCost(Negative):
+    """Gives FLOPs back when it is fitted."""
+
+    def flops_per_byte(self) -> float:
+        return 0.0
+
+    def training_flops(self) -> float:
+        return -1e15
+
+
 CAUGHT = {
+    "broken_buffer": ("determinism", "an answer changed when other documents were cut"),
+    "broken_remembers": ("costs", "cost not verified: it claims 0 FLOPs a byte and torch counted"),
+    "broken_fickle_cost": ("costs", "FLOPs when it is asked again"),
+    "broken_training_cost": ("costs", "says that fitting it has cost -1000000000000000.0 FLOPs"),
     "broken_crowd": ("large batches", "depends on the batch: among 70 documents"),
     "broken_far": ("long documents", "in a document of 10000 bytes a later byte moves a start"),
     "broken_negative": ("costs", "must give a finite number of at least 0"),

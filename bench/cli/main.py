@@ -6,6 +6,7 @@ torch is imported by the command that needs it, so that `list` and `--help` answ
 
 import errno
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -26,6 +27,7 @@ from bench.cli.commands import (
     writing,
 )
 from bench.system.signals import EXIT_CODE, Stopped
+from patchers.registry import PLUGIN
 
 app = typer.Typer(
     name="patchbench",
@@ -76,13 +78,25 @@ def main(args: Sequence[str] | None = None) -> int:
         return _fail(f"{message} See {command} --help.")
     except typer.Abort:
         return _fail("stopped")
-    except OSError as error:  # of a name that was given, wherever it was looked at first
-        if error.errno != errno.ENAMETOOLONG:
+    except (Exception, SystemExit) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:  # wherever it was looked at first
+            return _fail(f"no file or folder can have the name {str(error.filename)[:80]}...; give a shorter one")
+        where = _in_plugin(error)
+        if where is None:
             raise
-        return _fail(f"no file or folder can have the name {str(error.filename)[:80]}...; give a shorter one")
+        return _fail(f"{where}: {type(error).__name__}: {error}")
     if code == 130:
         return _fail("stopped by the keyboard; the same command goes on from here", 130)
     return code if isinstance(code, int) else 0
+
+
+def _in_plugin(error: BaseException) -> str | None:
+    """The last line of a plug-in file that an exception came through; None where it is not a plug-in's."""
+    where = None
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if str(frame.f_globals.get("__name__", "")).startswith(PLUGIN):
+            where = f"plug-in {frame.f_code.co_filename}, line {line}, in {frame.f_code.co_name}"
+    return where
 
 
 def _fail(message: str, code: int = 2) -> int:

@@ -19,12 +19,22 @@ from bench.data.cut_corpus import batches, training_spans
 from bench.data.documents import beginning
 from bench.evaluation.pretrained import costs
 from bench.evaluation.pretrained.load import load as load_pretrained
-from bench.execution.run import COUNTED_BYTES, best_device, engine_of, peak_memory, reset_peak_memory
+from bench.evaluation.run_tasks import with_domains
+from bench.execution.run import COUNTED_BYTES, best_device, check_tasks, engine_of, peak_memory, reset_peak_memory
 from bench.execution.task_inputs import cut_of_pretrained
 from bench.suites.config import Suite
 from bench.system.memory import keep_memory
 from bench.training.matching import expected, prepare_matched
-from bench.training.prepare import Prepared, flops, make_model, paper_flops, parameters, shapes_of, training_flops
+from bench.training.prepare import (
+    Prepared,
+    check_disk,
+    flops,
+    make_model,
+    paper_flops,
+    parameters,
+    shapes_of,
+    training_flops,
+)
 
 CALIBRATION_SECONDS = 10.0
 """How long this machine is timed for: real training steps of each model, the first one left out."""
@@ -71,14 +81,18 @@ class Pace:
     memory: int
 
 
-def plan_rows(suite: Suite, cache: Path) -> list[RowPlan]:
+def plan_rows(suite: Suite, cache: Path, results: Path | None = None) -> list[RowPlan]:
     """Fit and calibrate the patchers, count, and time a few steps of each model; the weights are thrown away.
 
-    Raises BenchError where a row cannot be matched as the suite says.
+    Raises BenchError where a run would: texts that are missing or too few for a task, a row that cannot be matched as
+    the suite says, a model that does not fit into memory, or whose checkpoints do not fit on the disk of `results`.
     """
     keep_memory()
-    data = load(suite.data)
+    data = with_domains(load(suite.data), suite.eval)
+    check_tasks(suite, data)
     ready = [prepare_matched(suite, row, data, cache, lambda message: None) for row in suite.rows]
+    for prepared, _ in ready:
+        check_disk(prepared.row, prepared.patcher, results or cache)
     models = {_model_of(suite, prepared) for prepared, _ in ready}
     paces: dict[str, Pace] = {}
     rows = []

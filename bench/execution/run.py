@@ -40,6 +40,7 @@ from bench.training.prepare import (
     DESCRIBED_BYTES,
     Prepared,
     after_training,
+    check_disk,
     cost_of,
     flops,
     make_model,
@@ -135,6 +136,17 @@ def edited_rows(suite: Suite, results: Path, missing: list[Run]) -> list[str]:
     return sorted({r["row"] for r in found if r["row"] in plugged and without_code(r["config"]) == wanted[r["row"]]})
 
 
+def check_tasks(suite: Suite, data: Data) -> None:
+    """Raises BenchError for a task that the texts, or the files that it names, are not enough for."""
+    for task in suite.tasks:
+        try:
+            task.check(data)
+        except BenchError:
+            raise
+        except Exception as error:  # a plug-in may raise anything
+            raise BenchError(f"task {task.name} cannot check its texts: {type(error).__name__}: {error}") from error
+
+
 def failed_again(suite: Suite, results: Path) -> list[str]:
     """Mark the failed tasks of a suite's runs to be tried again; the runs that have some."""
     ids = [run.run_id for run in runs_of(suite, data_of(suite, results, Silent()))]
@@ -173,6 +185,12 @@ class Work:
         if run_id not in self.known:
             raise BenchError(f"no run {run_id} in suite {self.suite.name}; `patchbench status` lists what there is")
         return replace(self, runs=[run for run in self.runs if run.run_id == run_id])
+
+    def check(self) -> None:
+        """Raises BenchError for what would be found out only after the training: of a suite that has something to
+        train, once for all its runs."""
+        if self.missing:
+            check_tasks(self.suite, self.data)
 
     @property
     def missing(self) -> list[Run]:
@@ -240,6 +258,8 @@ def run_suite(suite: Suite, results: Path, listener: Listener | None = None, onl
     work = Work.of(suite, results, listener or Silent())
     if only is not None:
         work = work.of_one(only)
+    elif not distributed.are_there():  # whoever began the ranks has looked
+        work.check()
     held = [run for run in work.missing if not work.attempt(run)]  # first what nobody else is doing
     if held:  # then what others were doing and may not have finished
         work.listener.say(f"waiting for another process at {held[0].run_id}")
@@ -289,6 +309,7 @@ def _results_of(suite: Suite, run: Run, data: Data, results: Path, listener: Lis
         return _results_of_pretrained(suite, run, run.row, data, device, results, listener)
     prepared, goal = prepare_matched(suite, run.row, data, results / "cache", listener.say)
     row = prepared.row  # its bytes and sizes are now those that match
+    check_disk(row, prepared.patcher, results)
     cost = cost_of(prepared.scoring_patcher, data.test.texts)
     cuts = audit_cuts(prepared, data, results / "cache", run.seed)
     if cuts is not None and not cuts.passed:

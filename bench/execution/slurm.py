@@ -66,6 +66,7 @@ def run_in_slurm(
     Raises BenchError for what concerns all runs, and as `submit` does.
     """
     work = Work.of(suite, job.results, listener)
+    work.check()
     name = submit(job, work, at_a_time)
     if name is not None:
         tell(f"Slurm has the runs as job {name}, which goes on without this command; `scancel {name}` ends it")

@@ -69,6 +69,7 @@ def run_on_workers(job: Job, suite: Suite, workers: int, listener: Listener, bes
     Raises BenchError for what concerns all runs, once the workers have been stopped.
     """
     work = Work.of(suite, job.results, listener)
+    work.check()
     todo = deque(run.run_id for run in work.missing)
     held: deque[str] = deque()  # by processes of somebody else: waited for when all else is done
     count = min(workers, len(todo))
@@ -118,6 +119,7 @@ def run_on_ranks(job: Job, suite: Suite, listener: Listener, only: str | None = 
     work = work if only is None else work.of_one(only)
     if not work.missing:
         return work.outcome()
+    work.check()
     torchrun = [sys.executable, "-m", "bench.execution.torchrun_agent", "--standalone"]
     torchrun += [f"--nproc-per-node={suite.launch.devices}", f"--max-restarts={restarts}"]
     command = [*torchrun, "-m", "bench.execution.torchrun_entry", *job.arguments(only)]

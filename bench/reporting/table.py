@@ -4,7 +4,7 @@ Rows that leak are marked and never ranked; a run that failed, or whose audits f
 number. Bold is the best value, and every other one that its paired difference does not show to be worse.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import isnan
@@ -26,7 +26,7 @@ from bench.records.comparison import (
     task_failures,
     told_of,
 )
-from bench.records.record import Record, dig
+from bench.records.record import ORDER, Record, dig
 from bench.records.statistics import MARGIN, RESAMPLES, Bootstrap, Estimate, Scores, best_rows, verdict
 from bench.reporting import footnotes
 from bench.reporting.formats import FORMATS, Cell, Column, Row, Style, Table, render
@@ -117,6 +117,15 @@ def build(
     """
     compared = Comparison(records, rows, reference, resamples=resamples)
     return compared.table(columns or compared.with_numbers(preferred), sort, group=group)
+
+
+def check_columns(names: Iterable[str], tasks: Container[str]) -> None:
+    """Raises BenchError for a name that no record of these tasks can have anything for, whatever its runs find."""
+    for name in names:
+        first, dot, _ = name.partition(".")
+        if name not in COLUMNS and not (dot and (first in tasks or first in ORDER)):
+            there = f"{', '.join(COLUMNS)}, and TASK.METRIC of the suite's tasks"
+            raise BenchError(f"unknown column {name!r}{nearest(name, list(COLUMNS))}; there are: {there}")
 
 
 @dataclass(frozen=True)

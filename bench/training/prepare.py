@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from bench.data.fitted_patchers import CALIBRATION_BYTES, FIT_BYTES, Say, fit_ca
 from bench.data.packed_starts import count_in
 from bench.data.segment import cut_cached
 from bench.suites.config import Row, Suite
+from bench.system.files import CannotWrite
 from bench.system.memory import free_memory
 from models.byte_lm import ByteLM, ByteLMConfig
 from models.flops import (
@@ -40,6 +42,9 @@ from patchers.costs import claimed, measured
 
 TRAINED_BYTES = 16
 """Of a parameter in training: weight, gradient and Adam's two moments."""
+KEPT_BYTES = 28
+"""Of a parameter on the disk, at most: weight and moments twice, while a checkpoint takes another's place, and the
+weight of the trained model."""
 
 LOSSES_BYTES = 2**22
 """How much of the test split is asked what a tokenizer loses of it."""
@@ -167,6 +172,22 @@ def check_memory(row: Row, patcher: Patcher | None) -> None:
             f"row {row.label!r} has {count / 1e6:,.0f} M parameters, which take "
             f"{TRAINED_BYTES * count / 2**30:,.1f} GiB to train, and {free / 2**30:,.1f} GiB are free here: choose "
             "smaller sizes, or spread it with `launch: {devices: N, parallel: fsdp}`"
+        )
+
+
+def check_disk(row: Row, patcher: Patcher | None, folder: Path) -> None:
+    """Raises CannotWrite where the disk has no room for what a row's training leaves: a checkpoint, the one that takes
+    its place, and the trained weights."""
+    with torch.device("meta"):
+        count = sum(p.numel() for p in _module(row, patcher).parameters())
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if KEPT_BYTES * count > free:
+        raise CannotWrite(
+            f"row {row.label!r} has {count / 1e6:,.0f} M parameters, whose checkpoints take up to "
+            f"{KEPT_BYTES * count / 2**30:,.1f} GiB, and the disk of {folder} has {free / 2**30:,.1f} GiB free: make "
+            "room, choose another folder with --results, or smaller sizes"
         )
 
 

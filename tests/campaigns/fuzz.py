@@ -1,4 +1,4 @@
-"""Thousands of suite files and command lines that are wrong:
+"""Thousands of suite files, searches, plug-ins, data files and command lines that are wrong:
 PYTHONPATH=tests python -m campaigns.fuzz [--cases 20000] [--seed 0]
 
 Each is given to the command line in this process, as the console script does it. What must come out: exit code 0 with
@@ -37,6 +37,8 @@ from types import FrameType
 from typing import Any
 from unittest import mock
 
+import pyarrow
+import pyarrow.parquet
 import typer
 
 import bench.cli.main
@@ -44,7 +46,7 @@ from bench.cli import check
 from bench.data import config as reading
 from bench.data import store
 from bench.data.config import DataConfig
-from bench.execution import plan, run, workers
+from bench.execution import plan, run, tuning, workers
 from bench.execution.run import run_suite
 from bench.suites.catalog import shipped_suites
 from bench.suites.config import load_suite
@@ -70,6 +72,20 @@ rows:
   words: {patcher: {name: words, every: 2}}
   bytes: {model: byte_lm}
 """
+SEARCH = """\
+suite: tiny.yaml
+rows: [stride, bytes]
+rounds:
+  - {trials: 2, bytes: 1000}
+  - {exchange: [train], bytes: 1000}
+  - {best: 1, bytes: 2000}
+sensitivity: [0.5, 2]
+space:
+  train.lr: {low: 1e-3, high: 16e-3}
+  train.batch_bytes: [500, 1000]
+only:
+  stride: {local: [{options.local_width: 16, options.local_heads: 1}, {options.local_width: 32}]}
+"""
 ITEMS = '{"ctx": "One and", "endings": [" two", " three"], "label": 0}\n' * 3
 PLUGIN = """\
 import numpy as np
@@ -84,15 +100,21 @@ class Halves(Patcher):
 
 @dataclass(frozen=True)
 class Case:
-    """A command line, and the suite file `fuzzed.yaml` that it may name."""
+    """A command line, and the files `fuzzed.yaml` (a suite or a search), `fuzzed.py` (a plug-in) and `fuzzed.data` that
+    it may name."""
 
     args: tuple[str, ...]
     suite: bytes = b""
+    plugin: bytes = b""
+    data: bytes = b""
+
+    def files(self) -> dict[str, bytes]:
+        return {"fuzzed.yaml": self.suite, "fuzzed.py": self.plugin, "fuzzed.data": self.data}
 
     def told(self) -> str:
         text = f"patchbench {' '.join(shlex.quote(arg) for arg in self.args)}"
-        used = any("fuzzed.yaml" in arg for arg in self.args)
-        return ascii(text)[1:-1] + (f"\n    fuzzed.yaml: {self.suite!r}" if used else "")
+        used = {name: held[:3000] for name, held in self.files().items() if any(name in arg for arg in self.args)}
+        return ascii(text)[1:-1] + "".join(f"\n    {name}: {held!r}" for name, held in used.items())
 
 
 @dataclass(frozen=True)
@@ -115,7 +137,7 @@ class Sandbox:
         lines = (json.dumps({"text": f"{i} green bottles are standing on the wall, " * 3}) for i in range(60))
         self.files = {
             "tiny.yaml": TINY.encode(), "texts.jsonl": "\n".join(lines).encode(), "plug.py": PLUGIN.encode(),
-            "items.jsonl": ITEMS.encode(),
+            "items.jsonl": ITEMS.encode(), "search.yaml": SEARCH.encode(), "texts.parquet": _parquet(),
         }  # fmt: skip
         self.folder = folder
         self.clean()
@@ -128,7 +150,7 @@ class Sandbox:
     def clean(self) -> None:
         """Put the files back, and remove what cases have left."""
         for name in os.listdir(self.folder):
-            if name not in self.files and name not in ("results", "fuzzed.yaml"):
+            if name not in self.files and name != "results":
                 path = self.folder / name
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         for name, content in self.files.items():
@@ -138,6 +160,25 @@ class Sandbox:
         rng = random.Random(f"{seed}-{number}")
         if number % 2:
             return Case(mutations.command_line(rng, self.root, self.good))
+        kind = rng.randrange(8)
+        if kind == 0:
+            search = mutations.suite_file(rng, [SEARCH])
+            return Case(("tune", "fuzzed.yaml", *rng.choice(((), (), ("--show",), ("--rows", "stride")))), search)
+        if kind == 1:
+            # one process has each name once
+            source = PLUGIN.replace("fuzz-halves", f"fuzz-{seed}-{number}")
+            name = rng.choice((f"fuzz-{seed}-{number}", "fuzz-halves"))
+            calls: list[tuple[str, ...]] = [("check", name), ("segment", "-p", name, "some words"), ("plan", "tiny.yaml")]
+            call = rng.choice(calls)
+            more = rng.choice(((), ("--quick",))) if call[0] == "check" else ()
+            plugin = mutations.plugin_file(rng, source)
+            return Case((*call, *more, "--plugin", "fuzzed.py"), plugin=plugin)
+        if kind == 2:
+            data = mutations.data_file(rng, self.files["texts.parquet"], self.files["texts.jsonl"])
+            field = rng.choice(("data.field=text", "data.field=null", "data.field=x"))
+            readers: list[tuple[str, ...]] = [("data", "build", "tiny.yaml"), ("status", "tiny.yaml")]
+            suited = (*rng.choice(readers), "data.files=fuzzed.data", field)
+            return Case(rng.choice((suited, suited, ("segment", "-p", "words", "fuzzed.data"))), data=data)
         suite = mutations.suite_file(rng, self.texts)
         command = rng.choice(("plan", "plan", "plan", "table", "table", "fit", "run", "status", "data build")).split()
         changes = [mutations.override(rng) for _ in range(rng.choice((0, 0, 0, 1, 2)))]
@@ -146,7 +187,10 @@ class Sandbox:
     def run(self, case: Case) -> Outcome:
         """Run a case and judge what came out."""
         self.clean()
-        (self.folder / "fuzzed.yaml").write_bytes(case.suite)
+        for name, held in case.files().items():
+            (self.folder / name).write_bytes(held)
+        for name in [name for name in sys.modules if name.startswith("patchbench_plugin_fuzzed")]:
+            del sys.modules[name]
         out, err = (_stream(errors) for errors in ("strict", "backslashreplace"))
         began = time.process_time()
         code: int | None = None
@@ -186,10 +230,15 @@ class Sandbox:
 def _good_values(run_ids: Sequence[str]) -> dict[str, Sequence[str]]:
     """Values that are right, by the names of parameters of commands."""
     suites = ("tiny.yaml", "tiny", "quick", "standard", "fuzzed.yaml")
+    binaries = ("texts.parquet", "fuzzed.data", "texts.jsonl")
     checkpoints = [f"results/tiny/checkpoints/{run_id}" for run_id in run_ids or ("none",)]
     cutters = ("stride", "whitespace", "words:every=2", "lz", "bpe:encoding=gpt2", "entropy:threshold=2", "fuzz-halves")
     return {
-        "suite": suites, "overrides": ("train.lr=1e-3", "seeds=[0,1]", "rows.more.patcher=random", "data.test=0.3"),
+        "suite": suites, "small": (*suites, "study@2e6"), "large": suites, "search": ("search.yaml", "fuzzed.yaml"),
+        "overrides": (
+            *("train.lr=1e-3", "seeds=[0,1]", "rows.more.patcher=random", "data.test=0.3"),
+            *(f"data.files={name}" for name in binaries),
+        ),
         "results": ("results", "new"), "plugin": ("plug.py",), "workers": ("1", "2"), "only": run_ids or ("none",),
         "rows": ("stride", "bytes,stride"), "columns": ("bpb", "row,bpb,bpb.bpb.verdict", "flops.per_byte.latent"),
         "reference": ("stride", "bytes"), "sort": ("bpb", "-bpb"), "group": ("model", "patcher"),
@@ -199,9 +248,16 @@ def _good_values(run_ids: Sequence[str]) -> dict[str, Sequence[str]]:
         "folder": ("made", "."), "checkpoint": checkpoints, "prompt": ("One", ""), "prompt_file": ("items.jsonl", "-"),
         "max_bytes": ("0", "1", "5"), "until": ("a", " "), "temperature": ("0", "1"), "top_k": ("1", "5"),
         "top_p": ("0.5",), "seed": ("0", "7"), "picture": ("out.png",), "tasks": ("a,b", "hellaswag"),
-        "include_path": (".",), "limit": ("2",), "num_fewshot": ("0",), "files": ("items.jsonl", "texts.jsonl"),
+        "include_path": (".",), "limit": ("2",), "num_fewshot": ("0",), "files": ("items.jsonl", *binaries),
         "corpus": ("wiki-en",), "what": ("patchers", "suites"), "format": ("md", "latex", "csv", "html", "json"),
     }  # fmt: skip
+
+
+def _parquet() -> bytes:
+    texts = pyarrow.table({"text": [f"{i} green bottles are standing on the wall" for i in range(60)]})
+    made = io.BytesIO()
+    pyarrow.parquet.write_table(texts, made)
+    return made.getvalue()
 
 
 @contextlib.contextmanager
@@ -229,7 +285,8 @@ def harmless() -> Iterator[None]:
         for module, name, instead in (
             *((reading, "load", load_small), (check, "load", load_small), (plan, "load", load_small)),
             *((store, "load", load_stored), (check, "audit", lambda *_, **__: []), (check, "rate", lambda *_: 1.0)),
-            *((plan, "plan_rows", refuse), (run.Work, "attempt", refuse)),
+            *((plan, "plan_rows", refuse), (run.Work, "attempt", refuse), (tuning, "LOOKED_AT", 3)),
+            *((tuning, "prepare", refuse), (tuning, "prepare_matched", refuse)),
             *((workers, "run_on_ranks", refuse), (workers, "run_on_workers", refuse)),
         ):
             changes.enter_context(mock.patch.object(module, name, instead))

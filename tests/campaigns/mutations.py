@@ -211,6 +211,56 @@ _OF_BYTES: tuple[Callable[[random.Random, bytes], bytes], ...] = (
 )  # fmt: skip
 
 
+# --- plug-ins and data files
+
+
+_SOURCES = (
+    *("raise SystemExit(3)\n", "import no_such_module\n", "1 / 0\n", "\x00", "while 1\n", "x = '\n", "raise\n"),
+    *("@register('stride')\nclass Other(Patcher):\n    def segment(self, data):\n        return None\n",),
+    *("@register('fuzz abstract')\nclass Abstract(Patcher):\n    pass\n", "@register('')\nclass Nameless:\n    pass\n"),
+)
+_BODIES = (
+    *("None", "[True] * len(data)", "np.zeros(len(data), bool)", "np.ones(len(data))", "np.ones(3, bool)", "data"),
+    *("1 / 0", "np.ones((len(data), 2), bool)", "self.segment(data)", "exit(1)", "np.random.random(len(data)) < 0.5"),
+)
+
+
+def plugin_file(rng: random.Random, source: str) -> bytes:
+    """A plug-in whose segment is wrong, that does something when it is imported, or whose text is damaged."""
+    kind = rng.randrange(4)
+    if kind == 0:
+        head, _, _ = source.rpartition("return ")
+        source = f"{head}return {rng.choice(_BODIES)}\n"
+    elif kind == 1:
+        lines = source.splitlines(keepends=True)
+        lines.insert(rng.choice((0, 2, len(lines))), rng.choice(_SOURCES))
+        source = "".join(lines)
+    else:
+        source = rng.choice((_inserted, _truncated, _lines_mixed, _characters_lost, _nothing_left))(rng, source)
+    data = source.encode("utf-8", "surrogatepass")
+    return rng.choice(_OF_BYTES)(rng, data) if kind == 3 else data
+
+
+_HEADS = (
+    *(b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", b"PK\x03\x04\x14\x00", b"\x1f\x8b\x08\x00", b"%PDF-1.7\n%\xe2\xe3"),
+    *(b"ARROW1\x00\x00", b"\x7fELF\x02\x01\x01", b"SQLite format 3\x00", b"\x93NUMPY\x01\x00", b"BZh9", b"PAR1"),
+    b"\xfd7zXZ\x00",
+    *(b"(\xb5/\xfd", b"GIF89a", b"\xff\xd8\xff\xe0", b"OggS", b"7z\xbc\xaf'\x1c", b"\xef\xbb\xbf", b"\xff\xfe", b""),
+)
+
+
+def data_file(rng: random.Random, table: bytes, lines: bytes) -> bytes:
+    """A parquet file or JSON lines that are damaged, or what is no text at all."""
+    kind = rng.randrange(4)
+    if kind == 0:
+        return table[: rng.randrange(len(table))] if rng.random() < 0.4 else _bytes_flipped(rng, table)
+    if kind == 1:
+        return rng.choice(_OF_BYTES)(rng, lines)
+    if kind == 2:
+        return table if rng.random() < 0.3 else lines + rng.choice(_HEADS) + rng.randbytes(100)
+    return rng.choice(_HEADS) + rng.randbytes(rng.choice((0, 20, 3000)))
+
+
 # --- every key that there is
 
 

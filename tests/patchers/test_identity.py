@@ -69,3 +69,20 @@ def test_a_class_without_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     made = type("Typed", (), {"__module__": "typed_at_a_prompt"})
     monkeypatch.delitem(sys.modules, "typed_at_a_prompt", raising=False)
     assert code_identity(made) == "typed_at_a_prompt.Typed"
+
+
+def test_files_that_a_plugin_names_are_part_of_what_it_is(tmp_path: Path) -> None:
+    """It cuts by a list of words in a file beside it."""
+    from patchers.identity import _of_files
+
+    source = PLUGIN.format(name="identity-words") + "WORDS = open(__file__.rsplit('/', 1)[0] + '/words.txt').read()\n"
+    found = []
+    for folder, words in (("a", "the of"), ("b", "the of"), ("c", "the of and")):
+        path = tmp_path / folder / "mine.py"
+        path.parent.mkdir()
+        path.write_text(source.replace("/words.txt", "/lists/words.txt"))
+        (path.parent / "lists").mkdir()
+        (path.parent / "lists" / "words.txt").write_text(words)
+        (path.parent / "other.txt").write_text(folder)
+        found.append(_of_files(path, path.stat().st_mtime_ns))
+    assert found[0] == found[1] != found[2]

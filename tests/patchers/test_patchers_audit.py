@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -62,6 +64,10 @@ def failed(findings: list[Finding]) -> dict[str, str]:
         "broken_tired",
         "broken_long_alone",
         "broken_learns_by_itself",
+        "broken_buffer",
+        "broken_remembers",
+        "broken_fickle_cost",
+        "broken_training_cost",
     ],
 )
 def test_each_broken_patcher_is_caught_in_the_right_words(
@@ -81,6 +87,21 @@ def test_each_broken_patcher_is_caught_in_the_right_words(
         found = short
     assert check in found
     assert words in found[check]
+
+
+def test_work_in_another_process_is_seen() -> None:
+    """Its time is not this process's own."""
+
+    class Delegates(Patcher):
+        name = "delegates"
+
+        def segment(self, data: bytes) -> Starts:
+            subprocess.run([sys.executable, "-S", "-c", "sum(range(20_000_000))"], check=True)
+            return np.arange(len(data)) % 4 == 0
+
+    doubt = measured(Delegates(), [TEXT * (4000 // len(TEXT))] * 2).doubt
+    assert doubt is not None
+    assert "claims 0 FLOPs a byte and takes" in doubt
 
 
 def test_all_rules_are_looked_at_and_told_of(monkeypatch: pytest.MonkeyPatch) -> None:

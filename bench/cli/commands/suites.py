@@ -47,12 +47,13 @@ def run(
     from bench.execution.run import failed_again, run_suite
     from bench.execution.slurm import run_in_slurm
     from bench.execution.workers import Job, run_on_ranks, run_on_workers, workers_by_default
-    from bench.reporting.table import build, render
+    from bench.reporting.table import build, check_columns, render
     from bench.suites.config import load_suite
     from bench.system.progress import Display
     from bench.system.signals import heed_sigterm
 
     config = load_suite(suite, overrides or [], plugin or [])
+    check_columns(config.columns, {task.name for task in config.tasks})
     check_writable(results)
     heed_sigterm()
     if retry_tasks:
@@ -111,18 +112,27 @@ def status(
     print(f"\n{len(runs)} runs: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
 
 
-def plan(suite: SuiteArgument, overrides: Overrides = None, plugin: Plugins = None, as_json: AsJson = False) -> None:
+def plan(
+    suite: SuiteArgument,
+    overrides: Overrides = None,
+    results: Results = DEFAULT_RESULTS,
+    plugin: Plugins = None,
+    as_json: AsJson = False,
+) -> None:
     """Say what would be trained, what it costs, and what is made equal how closely; train nothing.
 
-    Patchers are fitted, and this machine is timed for ten seconds; nothing is kept.
+    Patchers are fitted, and this machine is timed for ten seconds; nothing is kept. What would keep `run` from its end
+    is said: texts that are missing or too few for a task, and no room for a model, or for its checkpoints in --results.
     """
     from bench.execution.plan import plan_pretrained, plan_rows, tables
+    from bench.reporting.table import check_columns
     from bench.suites.config import load_suite
 
     config = load_suite(suite, overrides or [], plugin or [])
+    check_columns(config.columns, {task.name for task in config.tasks})
     with tempfile.TemporaryDirectory() as cache:
         pretrained = plan_pretrained(config)
-        rows = plan_rows(config, Path(cache))
+        rows = plan_rows(config, Path(cache), results)
     if as_json:
         print(json.dumps([vars(row) for row in (*rows, *pretrained)], indent=1))
         return

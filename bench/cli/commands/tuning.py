@@ -34,7 +34,8 @@ def tune(
         shown.add_column(name, justify="left" if name in ("row", "stage") else "right")
     for row in names or tuning.search.rows:
         for stage in dict.fromkeys(t.stage for t in done if t.row == row):
-            ranked = tuning.ranking(row, stage)
+            of_stage = [(t.bpb, t) for t in done if (t.row, t.stage) == (row, stage) and t.bpb is not None]
+            ranked = [trial for _, trial in sorted(of_stage, key=lambda pair: pair[0])]
             if not ranked:
                 continue
             best, middle, worst = ranked[0], ranked[len(ranked) // 2], ranked[-1]

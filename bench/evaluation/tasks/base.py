@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from bench.data.config import Document
+from bench.data.config import Data, Document
 from bench.evaluation.byte_model import ByteModel
 from patchers.errors import BenchError
 from patchers.identity import code_identity
@@ -90,6 +90,10 @@ class Task(ABC):
     name: ClassVar[str] = ""
     version: ClassVar[int] = 1
     """Raised when the same model would get another number than before."""
+
+    def check(self, data: Data) -> None:  # noqa: B027 - most tasks can be asked of any text
+        """Raises BenchError where these texts, or the files that its options name, are not enough for the task. It is
+        asked before anything is trained, with the texts that `run` will get."""
 
     @abstractmethod
     def run(self, model: ByteModel, material: Material) -> TaskResult:

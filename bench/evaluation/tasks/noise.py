@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
+from bench.data.config import Data, Document
 from bench.evaluation.byte_model import ByteModel
 from bench.evaluation.multiple_choice import ChoiceSource, Item, corpus_items
 from bench.evaluation.noise import OPERATORS, PAPER, Operator
@@ -63,13 +64,11 @@ class Noise(Task):
     score: Score | None = None  # by default per_byte for choices that are read, gain for those that are made
     seed: Annotated[int, Field(ge=0)] = 0
 
+    def check(self, data: Data) -> None:
+        self._asked_of(data.test.documents)
+
     def run(self, model: ByteModel, material: Material) -> TaskResult:
-        # What cannot be done is said before anything is scored.
-        items = self._items(material) if "choice" in self.measures else []
-        texts = parted(material.test, self.first, self.second, self.documents)
-        if not texts:
-            least = 2 * LEAST
-            raise BenchError(f"noise needs test documents of about {least} characters or more; there is none")
+        items, texts = self._asked_of(material.test)
         asked = list(dict.fromkeys(self.measures))
         if "cut" in asked and model.cuts([encoded(texts[0].text)]) is None:
             asked.remove("cut")
@@ -94,10 +93,17 @@ class Noise(Task):
         """Of the operators asked for, those of the paper; all of them where none is."""
         return [OPERATORS[n] for n in [n for n in PAPER if n in self.operators] or self.operators]
 
-    def _items(self, material: Material) -> list[Item]:
-        if self.choices is not None:
-            return self.choices.read(self.items)
-        return corpus_items(material.test, self.items, self.seed)
+    def _asked_of(self, test: Sequence[Document]) -> tuple[list[Item], list[Parted]]:
+        """Items and texts. Raises BenchError where there are too few, before anything is scored."""
+        items: list[Item] = []
+        if "choice" in self.measures:
+            source = self.choices
+            items = corpus_items(test, self.items, self.seed) if source is None else source.read(self.items)
+        texts = parted(test, self.first, self.second, self.documents)
+        if not texts:
+            least = 2 * LEAST
+            raise BenchError(f"noise needs test documents of about {least} characters or more; there is none")
+        return items, texts
 
     def _notes(self, texts: list[Parted], items: list[Item]) -> dict[str, Any]:
         operators = [OPERATORS[name] for name in self.operators]

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from bench.data.config import Document
+from bench.data.config import Data, Document
 from bench.evaluation.byte_model import ByteModel
 from bench.evaluation.features import Features
 from bench.evaluation.tasks.base import Material, Metric, Task, TaskNotPossible, TaskResult
@@ -77,10 +77,13 @@ class Probe(Task):
     max_bytes: Annotated[int, Field(ge=1000)] = 100_000
     """Of text that is read: test documents, then calibration documents."""
 
+    def check(self, data: Data) -> None:
+        Words.of(data.test.documents, data.calibration.documents, self)
+
     def run(self, model: ByteModel, material: Material) -> TaskResult:
         if not model.has_features:
             raise TaskNotPossible("probe needs a model with states that can be read; this one has none")
-        words = Words.of(material, self)
+        words = Words.of(material.test, material.calibration, self)
         result = TaskResult({}, {"words": float(len(words.names))})
         asked = targets(words.names)
         self._without_model(words, asked, result)
@@ -190,9 +193,9 @@ class Words:
         return np.array([spot.end - spot.begin for spot in self.spots])
 
     @staticmethod
-    def of(material: Material, options: Probe) -> Words:
+    def of(test_texts: Sequence[Document], calibration: Sequence[Document], options: Probe) -> Words:
         """Raises BenchError where the texts hold too few words."""
-        texts = first_bytes([*material.test, *material.calibration], options.max_bytes)
+        texts = first_bytes([*test_texts, *calibration], options.max_bytes)
         found = {w: s for w, s in spots(texts, LENGTHS, options.places, AFTER).items() if len(s) >= 2}
         test = [w for w in found if share(w) < TEST_SHARE][: options.test_words]
         train = [w for w in found if share(w) >= TEST_SHARE][: options.train_words]

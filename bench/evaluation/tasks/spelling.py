@@ -11,6 +11,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
+from bench.data.config import Data, Document
 from bench.evaluation.byte_model import ByteModel
 from bench.evaluation.tasks.base import Material, Metric, Task, TaskResult
 from bench.evaluation.tasks.items import LENGTHS, TWINS, Item, Split, items, parsed, read_cute
@@ -57,13 +58,21 @@ class Spelling(Task):
     cute: str | None = None
     """A folder with CUTE's own 21 tsv files, which then are the test."""
 
-    def run(self, model: ByteModel, material: Material) -> TaskResult:
+    def check(self, data: Data) -> None:
+        self._asked_of(data.train.documents, data.test.documents)
+
+    def _asked_of(
+        self, train: Sequence[Document], test: Sequence[Document]
+    ) -> tuple[dict[tuple[str, bool], list[Item]], Split]:
+        """Items, and what is left to tune on. Raises BenchError where there is too little."""
         if self.cute is None:
-            split = Split.of(material.train, material.test)
-            asked = {key: items(key[0], split.test, self.items, key[1]) for key in keys()}
-        else:
-            asked = read_cute(Path(self.cute), self.items)
-            split = Split.of(material.train, material.test, words_of(asked))
+            split = Split.of(train, test)
+            return {key: items(key[0], split.test, self.items, key[1]) for key in keys()}, split
+        asked = read_cute(Path(self.cute), self.items)
+        return asked, Split.of(train, test, words_of(asked))
+
+    def run(self, model: ByteModel, material: Material) -> TaskResult:
+        asked, split = self._asked_of(material.train, material.test)
         solved = {task: items(task, split.tuning, self.tune_items) for task in OPERATIONS}
         if self.tune:
             model = material.tuned(tuning_texts(solved), self.tune)

@@ -371,3 +371,34 @@ def test_the_module_ends_with_the_commands_own_code(arguments: list[str], code: 
     """Slurm's tasks are this command, and are put back into the queue by its exit code."""
     command = [sys.executable, "-m", "bench.cli", *arguments]
     assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == code
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("def f(:\n", "line 1: SyntaxError: "),
+        ("x = '\x00'\n", "Error: "),
+        ("\n1 / 0\n", "line 2, in <module>: ZeroDivisionError: division by zero"),
+        ("raise SystemExit(3)\n", "line 1, in <module>: SystemExit: 3"),
+        ("import no_such_module\n", "line 1, in <module>: ModuleNotFoundError: No module named 'no_such_module'"),
+        (
+            "from patchers import Patcher, register\n@register('cli-raises')\nclass R(Patcher):\n"
+            "    def segment(self, data):\n        return data[len(data)]\n",
+            "line 5, in segment: IndexError: index out of range",
+        ),
+    ],
+)
+def test_a_fault_of_a_plugin_is_one_line_that_says_where(text: str, words: str, call: Called, tmp_path: Path) -> None:
+    path = tmp_path / "faulty.py"
+    path.write_text(text)
+    code, out, err = call("segment", "-p", "cli-raises", "some words", "--plugin", str(path))
+    assert (code, out) == (2, "")
+    assert err.startswith(f"patchbench: error: plug-in {path}")
+    assert words in err
+    assert err.count("\n") == 1
+
+
+def test_a_fault_of_our_own_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LISTS, "patchers", lambda: [][0])
+    with pytest.raises(IndexError):
+        main(["list", "patchers"])

@@ -13,7 +13,7 @@ from asking import Told, material
 
 from bench.data.config import Document
 from bench.evaluation.features import Features
-from bench.evaluation.tasks.base import TaskNotPossible, TaskResult
+from bench.evaluation.tasks.base import Material, TaskNotPossible, TaskResult
 from bench.evaluation.tasks.letters import COUNTED, Target, letter_counts, targets
 from bench.evaluation.tasks.probe import AFTER, TEST_SHARE, Probe, Words, others_letters, raw_bytes, unread, vectors
 from bench.evaluation.tasks.probing import Projection, Rows, asked, majority, probe
@@ -73,6 +73,10 @@ def noise(text: bytes) -> np.ndarray:
     return np.random.default_rng(len(text)).standard_normal(40)
 
 
+def words_of(given: Material, options: Probe) -> Words:
+    return Words.of(given.test, given.calibration, options)
+
+
 def run(see: Callable[[bytes], np.ndarray], options: Probe = SMALL, **model: object) -> TaskResult:
     seeing = Seeing(see=see, **model)  # type: ignore[arg-type]
     return options.run(seeing, material(TEXTS, untrained=lambda: Seeing(see=noise)))
@@ -95,7 +99,7 @@ def test_words_by_hand() -> None:
 
 
 def test_words_of_training_and_test_are_different_ones() -> None:
-    words = Words.of(material(TEXTS), SMALL)
+    words = words_of(material(TEXTS), SMALL)
     train = {words.names[w] for w in words.word if words.in_training[w]}
     test = {words.names[w] for w in words.word if not words.in_training[w]}
     assert not train & test
@@ -109,10 +113,10 @@ def test_words_of_training_and_test_are_different_ones() -> None:
 
 
 def test_calibration_texts_are_read_where_there_are_few_of_test() -> None:
-    whole = Words.of(material(TEXTS), SMALL)
-    parted = Words.of(material(TEXTS[:2], calibration=TEXTS[2:]), SMALL)
+    whole = words_of(material(TEXTS), SMALL)
+    parted = words_of(material(TEXTS[:2], calibration=TEXTS[2:]), SMALL)
     assert (whole.names, whole.texts) == (parted.names, parted.texts)
-    few = Words.of(material(TEXTS), Probe(max_bytes=8000)).texts
+    few = words_of(material(TEXTS), Probe(max_bytes=8000)).texts
     assert few == [d.data for d in TEXTS[: len(few)]]
     assert 7000 < sum(map(len, few)) <= 8000
 
@@ -140,7 +144,7 @@ def test_targets_by_hand() -> None:
 def test_vectors_of_a_word_by_hand() -> None:
     """In `The badi...` patches of three bytes end at 3, 6 and 9; the word's own bytes are 4..8."""
     told = Seeing(see=lambda text: np.array([len(text), 1.0]))
-    words = Words.of(material(TEXTS), SMALL)
+    words = words_of(material(TEXTS), SMALL)
     sizes: dict[Place, int] = {"patch": 3, "byte": 1}
     for place, size in sizes.items():
         last, mean, pieces = vectors(told.states(words.texts, place), words)

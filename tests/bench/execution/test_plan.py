@@ -163,7 +163,7 @@ def test_the_plan_as_tables(tmp_path: Path) -> None:
 def test_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     caches: list[Path] = []
 
-    def remembers(suite: Suite, cache: Path) -> list[RowPlan]:
+    def remembers(suite: Suite, cache: Path, results: Path) -> list[RowPlan]:
         caches.append(cache)
         assert load(suite.data)
         return [row("stride", 1)]

@@ -1,0 +1,86 @@
+"""Cuts that were used are cut again alone: a start that moved is found, and one patcher's calls may not change it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_suite import tiny_suite
+
+from bench import records
+from bench.data.config import Data, load
+from bench.data.cut_corpus import CutDocuments, Cuts
+from bench.evaluation.audit import Audit
+from bench.execution import run
+from bench.training.cut_audit import audit_cuts
+from bench.training.prepare import Prepared, prepare
+
+TIRED = """
+import numpy as np
+from patchers import Patcher, register
+
+calls = 0
+
+@register("cut-audit-tired")
+class Tired(Patcher):
+    def segment(self, data):
+        global calls
+        calls += 1
+        return np.arange(len(data)) % (4 if calls < 75 else 5) == 0
+"""
+
+
+def ready(tmp_path: Path) -> tuple[Prepared, Data]:
+    suite = tiny_suite(tmp_path, rows={"stride": {"patcher": "stride"}})
+    data = load(suite.data)
+    return prepare(suite, suite.rows[0], data, tmp_path / "cache", lambda message: None), data
+
+
+def moved(prepared: Prepared, document: int) -> Prepared:
+    """With one start of a training document in another place."""
+    corpus = prepared.train
+    starts = corpus.cuts.starts[: int(corpus.offsets[-1])].copy()
+    starts[int(corpus.offsets[document + 1]) - 1] ^= True
+    return replace(prepared, train=CutDocuments(corpus.data, corpus.offsets, Cuts(starts)))
+
+
+def test_cuts_as_they_are_pass(tmp_path: Path) -> None:
+    prepared, data = ready(tmp_path)
+    found = audit_cuts(prepared, data, tmp_path / "cache", 0)
+    assert found is not None
+    assert found.passed
+    assert found.values["documents"] >= 12 + 1
+    assert found.detail.endswith("cut again alone, were cut as they had been")
+
+
+def test_a_moved_start_of_the_longest_document_is_always_found(tmp_path: Path) -> None:
+    prepared, data = ready(tmp_path)
+    longest = int(np.diff(prepared.train.offsets).argmax())
+    for seed in range(5):
+        found = audit_cuts(moved(prepared, longest), data, tmp_path / "cache", seed)
+        assert found is not None
+        assert not found.passed
+        assert f"training document {longest} of" in found.detail
+        assert "differs in 1 places" in found.detail
+
+
+def test_a_moved_start_of_any_document_is_found_by_some_seed(tmp_path: Path) -> None:
+    prepared, data = ready(tmp_path)
+    broken = moved(prepared, int(np.diff(prepared.train.offsets).argmin()))
+    found = [audit_cuts(broken, data, tmp_path / "cache", seed) for seed in range(20)]
+    assert {one.passed for one in found if one is not None} == {True, False}
+
+
+def test_a_patcher_that_changes_with_its_calls_gets_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "audit", lambda model, texts: {"told": Audit(True, "not looked at", {})})
+    (tmp_path / "tired.py").write_text(TIRED)
+    rows: dict[str, Any] = {"tired": {"patcher": "cut-audit-tired", "calibrate": False}}
+    suite = tiny_suite(tmp_path, rows=rows, plugins=[str(tmp_path / "tired.py")])
+    (record,) = run.run_suite(suite, tmp_path / "r").records
+    assert (record["status"], record["error"]["kind"]) == ("failed", "AuditFailed")
+    assert "the cut that was used is not the one that cut-audit-tired gives now" in record["error"]["message"]
+    assert not list((tmp_path / "r" / "tiny").glob("checkpoints/*")), "nothing was trained"
+    assert records.load_all(tmp_path / "r", "tiny") == [record]
