@@ -65,10 +65,31 @@ def list_suites() -> list[dict[str, Any]]:
     return [{"name": name, "what": purpose(path)} for name, path in shipped_suites().items()]
 
 
+def list_claims() -> list[dict[str, Any]]:
+    from bench.claims.config import load_claims, shipped_claims
+
+    return [{"name": name, "what": load_claims(name).about} for name in shipped_claims()]
+
+
+def list_predicates() -> list[dict[str, Any]]:
+    from bench.claims import predicates
+
+    return [
+        {
+            "name": name,
+            "what": (cls.__doc__ or "").strip().splitlines()[0],
+            "options": {f.name: _default(f) for f in dataclasses.fields(cls)},
+        }
+        for name, cls in ((name, predicates.get(name)) for name in predicates.names())
+    ]
+
+
 LISTS = {
     "patchers": list_patchers,
     "models": list_models,
     "tasks": list_tasks,
     "corpora": list_corpora,
     "suites": list_suites,
+    "claims": list_claims,
+    "predicates": list_predicates,
 }

@@ -1,4 +1,4 @@
-"""The command `list`: patchers, models, tasks, corpora and suites."""
+"""The command `list`: patchers, models, tasks, corpora, suites, claims and predicates."""
 
 import json
 from enum import StrEnum
@@ -22,10 +22,12 @@ class Listed(StrEnum):
     tasks = "tasks"
     corpora = "corpora"
     suites = "suites"
+    claims = "claims"
+    predicates = "predicates"
 
 
 def list_(what: Listed, as_json: AsJson = False, plugin: Plugins = None) -> None:
-    """List patchers, models, tasks, corpora or suites."""
+    """List patchers, models, tasks, corpora, suites, claims or predicates."""
     load_plugins(plugin)
     rows = LISTS[what.value]()
     if as_json:
