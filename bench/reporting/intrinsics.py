@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from bench.intrinsics.measure import Intrinsics, Numbers
 from bench.reporting.formats import Cell, Column, Row, Style, Table, render
 from patchers.errors import BenchError
 from patchers.named import nearest
+
+KEPT = "intrinsics.json"
+"""What the tables of a suite are called in its folder of results, where its report finds them."""
+TITLES = ("Cuts alone", "Agreement of cuts", "Languages")
+"""Of the tables in a report."""
 
 Value = float | int | str | None
 COLUMNS: dict[str, tuple[str, Style, Callable[[Numbers], Value]]] = {
@@ -90,6 +97,29 @@ def rendered(made: Sequence[Table], format: str) -> str:
     """All tables as one text: a JSON array, or one below the other."""
     texts = [render(table, format) for table in made]
     return f"[{','.join(texts)}]" if format == "json" else "\n\n".join(texts)
+
+
+def kept(made: Sequence[Table]) -> str:
+    """The tables as JSON that `read` takes back, for the report of the suite."""
+    return json.dumps([dataclasses.asdict(table) for table in made], ensure_ascii=False, indent=1)
+
+
+def read(path: Path) -> list[Table]:
+    """What `kept` wrote; none where there is no such file. Raises BenchError for a file that is damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return [
+            Table(
+                tuple(Column(**column) for column in table["columns"]),
+                tuple(Row(**{**row, "cells": tuple(Cell(**cell) for cell in row["cells"])}) for row in table["rows"]),
+                tuple(table["notes"]),
+            )
+            for table in found
+        ]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise BenchError(f"cannot read {path}: {error}; `patchbench intrinsics SUITE` makes it again") from error
 
 
 def numbers_table(found: Intrinsics, columns: Sequence[str] = ()) -> Table:

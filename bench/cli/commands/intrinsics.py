@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from bench.cli.commands.cutting import FITTED_ON, PATCHER, PATCHER_HELP
-from bench.cli.commands.options import DEFAULT_RESULTS, Overrides, Plugins, Results, check_writable, load_plugins
+from bench.cli.commands.options import DEFAULT_RESULTS, Overrides, Plugins, Results, check_writable, load_plugins, write
 from bench.cli.commands.reports import Format
 from patchers.errors import BenchError
 
@@ -45,7 +45,7 @@ def intrinsics(
     """Compare patchers by their cuts alone, in seconds: patches, words, efficiency, noise, languages; train no model.
 
     What learns is fitted on the training split (without a suite on its first two megabytes), and kept in the cache of
-    the results folder; what is cut is of the test split.
+    the results folder; what is cut is of the test split. The report of a suite has the tables that were made last.
     """
     from bench.cli.contenders import for_a_look, of_names, of_suite
     from bench.data.config import DataConfig, load
@@ -53,7 +53,7 @@ def intrinsics(
     from bench.intrinsics.aligned import read_aligned
     from bench.intrinsics.measure import measure
     from bench.intrinsics.words import read_morphemes
-    from bench.reporting.intrinsics import agreement_table, check_columns, rendered, tables
+    from bench.reporting.intrinsics import KEPT, agreement_table, check_columns, kept, rendered, tables
     from bench.system.progress import Display
 
     load_plugins(plugin)
@@ -64,7 +64,7 @@ def intrinsics(
     chosen = [name.strip() for name in columns.split(",") if name.strip()]
     check_columns(chosen)
     check_writable(results)
-    cache = results / "cache"
+    cache, own = results / "cache", ""
     with Display() as display:
         display.say("reading the text")
         if suite is None:
@@ -80,14 +80,19 @@ def intrinsics(
                 contenders = of_names(patcher, data, bytes_per_patch, cache, display.say)
             else:
                 contenders = of_suite(config, data, cache, display.say)
+                own = config.name
         docs = beginning(data.test.texts, max_bytes)
         found = measure(contenders.patchers, docs, f"the test split of {data.name}", known, texts, display.say)
-    print(rendered(tables(found, chosen, contenders.in_models, contenders.twice), format.value))
+    made = tables(found, chosen, contenders.in_models, contenders.twice)
+    print(rendered(made, format.value))
+    if own:
+        check_writable(results / own)
+        write(results / own / KEPT, kept(made))
     if output is not None:
-        from bench.reporting.plots.heat_map import heat_map
+        from bench.reporting.plots.heat_map import AGREEMENT, heat_map
         from bench.reporting.plots.style import styled
         from bench.reporting.plots.style import write as write_picture
 
         with styled():
-            write_picture(heat_map(agreement_table(found), "Where two patchers cut alike"), output)
+            write_picture(heat_map(agreement_table(found), AGREEMENT), output)
         print(f"wrote {output}", file=sys.stderr)

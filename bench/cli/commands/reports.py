@@ -123,13 +123,15 @@ def report(
     """
     from bench.claims.config import load_claims
     from bench.claims.verdicts import judge
+    from bench.reporting.intrinsics import KEPT, read
     from bench.reporting.report import page
 
     chosen = [select(results, name, everything=everything) for name in _wanted(results, suite)]
     loaded = load_claims(claims)
     findings = judge(loaded, results)
     has_verdicts = any(one.said != "no records" for one in findings)
-    write(output, page(chosen, reference, verdicts=(loaded, findings) if has_verdicts else None))
+    cuts = {selection.suite: read(results / selection.suite / KEPT) for selection in chosen}
+    write(output, page(chosen, reference, verdicts=(loaded, findings) if has_verdicts else None, cuts=cuts))
 
 
 def _wanted(results: Path, suites: list[str] | None) -> list[str]:

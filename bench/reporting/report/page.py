@@ -6,7 +6,7 @@ import base64
 import gzip
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
 from string import Template
@@ -18,9 +18,11 @@ from bench.claims.verdicts import Finding
 from bench.records.record import Record, content
 from bench.records.selection import Selection
 from bench.records.statistics import RESAMPLES
+from bench.reporting import intrinsics
 from bench.reporting.formats import Table, hypertext
 from bench.reporting.plots import style
 from bench.reporting.plots.catalog import KINDS, drawn
+from bench.reporting.plots.heat_map import AGREEMENT, heat_map
 from bench.reporting.report import claims
 from bench.reporting.report.summary import headline, key_facts
 from bench.reporting.report.tables import tables
@@ -41,8 +43,11 @@ def page(
     reference: str | None = None,
     resamples: int = RESAMPLES,
     verdicts: tuple[Claims, Sequence[Finding]] | None = None,
+    cuts: Mapping[str, Sequence[Table]] | None = None,
 ) -> str:
     """The whole document, with a section of verdicts where there are any. The same records give the same bytes.
+
+    `cuts`: by suite the tables of `patchbench intrinsics`, which stand beside those of its records.
 
     Raises BenchError where rows of a suite cannot be compared, and where there is no matplotlib.
     """
@@ -54,7 +59,7 @@ def page(
         "script": "\n".join(_asset(name) for name in SCRIPTS),
         "navigation": " ".join(f'<a href="#{escape(name)}">{escape(name)}</a>' for name in (*names, *claimed)),
         "claims": "" if verdicts is None else claims.section(*verdicts),
-        "suites": "\n".join(_suite(selection, reference, resamples) for selection in chosen),
+        "suites": "\n".join(_suite(s, reference, resamples, (cuts or {}).get(s.suite, ())) for s in chosen),
         "data": _json({"runs": _runs(chosen), "suites": [_viewed(selection) for selection in chosen]}),
         "records": "\n".join(_packed(record) for selection in chosen for record in selection.records),
         "footer": escape(_footer(chosen)),
@@ -69,7 +74,7 @@ def _asset(name: str) -> str:
 # --- a suite
 
 
-def _suite(selection: Selection, reference: str | None, resamples: int) -> str:
+def _suite(selection: Selection, reference: str | None, resamples: int, cuts: Sequence[Table]) -> str:
     compared = Comparison(selection.records, selection.rows, reference, resamples=resamples)
     name = escape(selection.suite)
     return "\n".join(
@@ -79,8 +84,8 @@ def _suite(selection: Selection, reference: str | None, resamples: int) -> str:
             f'<p class="lead">{_said(selection.about)}</p>' if selection.about else "",
             f'<p class="headline">{headline(compared)}</p>',
             f'<p class="key">{escape(key_facts(compared))}</p>',
-            _tables(selection, compared),
-            _plots(selection, compared),
+            _tables(selection, compared, cuts),
+            _plots(selection, compared, cuts),
             "</section>",
         ]
     )
@@ -91,9 +96,9 @@ def _said(text: str) -> str:
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
-def _tables(selection: Selection, compared: Comparison) -> str:
+def _tables(selection: Selection, compared: Comparison, cuts: Sequence[Table]) -> str:
     """A tab for each; without a script they stand below each other."""
-    made = tables(compared)
+    made = tables(compared) | dict(zip(intrinsics.TITLES, cuts, strict=False))
     tabs, panels = [], []
     for number, (title, table) in enumerate(made.items()):
         panel = f"{escape(selection.suite)}-table-{number}"
@@ -115,7 +120,7 @@ def _panel(panel: str, title: str, table: Table, notes: tuple[str, ...]) -> str:
     )
 
 
-def _plots(selection: Selection, compared: Comparison) -> str:
+def _plots(selection: Selection, compared: Comparison, cuts: Sequence[Table]) -> str:
     figures = []
     for kind in KINDS:
         # Texts stay texts: they can be read aloud, searched, and take a tenth of the room.
@@ -124,13 +129,22 @@ def _plots(selection: Selection, compared: Comparison) -> str:
         if figure is None:
             continue
         picture = themed(style.as_svg(figure, **salt), f"{selection.suite}-{kind}")
-        about = f"{KINDS[kind].title}: {KINDS[kind].what}"
-        figures.append(
-            f'<figure class="card"><div class="wide" tabindex="0" role="img" aria-label="{escape(about)}">'
-            f"{picture}</div>"
-            f"<figcaption>{escape(KINDS[kind].caption)}</figcaption></figure>"
-        )
+        figures.append(_figure(picture, f"{KINDS[kind].title}: {KINDS[kind].what}", KINDS[kind].caption))
+    for table in cuts[1:2]:
+        salt = {"svg.fonttype": "none", "svg.hashsalt": f"patchbench {selection.suite} agreement"}
+        with style.styled(**salt):
+            figure = heat_map(table, AGREEMENT)
+        picture = themed(style.as_svg(figure, **salt), f"{selection.suite}-agreement")
+        figures.append(_figure(picture, f"{AGREEMENT}: F1 of the boundaries of each two patchers", table.notes[0]))
     return f'<div class="plots">{"".join(figures)}</div>'
+
+
+def _figure(picture: str, about: str, caption: str) -> str:
+    return (
+        f'<figure class="card"><div class="wide" tabindex="0" role="img" aria-label="{escape(about)}">'
+        f"{picture}</div>"
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
 
 
 def themed(svg: str, name: str) -> str:

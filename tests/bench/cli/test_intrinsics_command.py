@@ -14,6 +14,7 @@ from tokenizer_files import by_hand_tokenizer
 
 import patchers
 from bench.cli.main import main
+from bench.reporting.intrinsics import read
 
 NTREX = Path(__file__).resolve().parents[4] / "shared" / "data" / "benchmarks" / "ntrex-24.tar.xz"
 Called = Callable[..., tuple[int, str, str]]
@@ -53,6 +54,7 @@ def test_the_patchers_of_a_suite_on_its_text(call: Called, tmp_path: Path) -> No
     assert any("Cut alike: same as tokens." in note for note in numbers["notes"])
     assert any("alone: routed." in note for note in numbers["notes"])
     assert agreement["rows"][0]["cells"]["stride"] == 1.0
+    assert len(read(tmp_path / "results" / "tiny" / "intrinsics.json")) == 2
     again = json.loads(call(suite, "--format", "json", "--columns", "fertility,fit_seconds")[1])[0]
     assert again["rows"][1]["cells"]["fit_seconds"] is None, "it was in the cache"
     assert again["rows"][1]["cells"]["fertility"] == numbers["rows"][1]["cells"]["fertility"]

@@ -16,15 +16,19 @@ from report_records import ROWS, TEXTS, made_page, selection
 
 from bench import records
 from bench.cli import main as cli
+from bench.intrinsics.aligned import AlignedTexts
+from bench.intrinsics.measure import Contender, measure
 from bench.records.selection import Selection
 from bench.records.statistics import Estimate
+from bench.reporting import intrinsics
 from bench.reporting.plots import style as plot_style
 from bench.reporting.plots.catalog import drawn
-from bench.reporting.report.page import VARIABLES, themed
+from bench.reporting.report.page import VARIABLES, page, themed
 from bench.reporting.report.summary import headline
 from bench.reporting.report.tables import tables
 from bench.reporting.report.viewing import texts
 from bench.reporting.table import Comparison
+from patchers import BenchError, create
 
 VOID = {"meta", "link", "br", "input", "path", "use", "rect"}
 
@@ -146,6 +150,26 @@ def test_thirty_runs_take_less_than_five_megabytes() -> None:
     chosen = selection(seeds=6, documents=505)
     assert len(chosen.records) >= 30
     assert len(made_page([chosen]).encode()) < 5_000_000
+
+
+def test_the_cuts_of_a_suite_stand_beside_its_records(tmp_path: Path) -> None:
+    """Tables of `patchbench intrinsics`, as they were kept, and their heat map."""
+    contenders = [Contender(name, create(name)) for name in ("stride", "whitespace")]
+    languages = AlignedTexts({"eng": (b"one two",), "deu": (b"eins zwei",)}, "eng")
+    kept = tmp_path / "intrinsics.json"
+    assert intrinsics.read(kept) == []
+    tables = intrinsics.tables(measure(contenders, [b"some text of two words"], "texts", aligned=languages))
+    kept.write_text(intrinsics.kept(tables), encoding="utf-8")
+    assert intrinsics.read(kept) == tables
+    chosen = selection("standard")
+    made = page([chosen], resamples=100, cuts={"standard": intrinsics.read(kept), "other": tables})
+    for said in (*intrinsics.TITLES, "standard-agreement", "Gini", "Petrov"):
+        assert said in made
+        assert said not in made_page([chosen])
+    Page(made)
+    kept.write_text("[{]")
+    with pytest.raises(BenchError, match=r"cannot read .*intrinsics.json: .*; `patchbench intrinsics SUITE` makes it"):
+        intrinsics.read(kept)
 
 
 def test_several_suites_are_sections_of_one_page() -> None:
