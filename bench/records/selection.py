@@ -78,7 +78,7 @@ class _Present:
 
     @classmethod
     def of(cls, suite: Suite, about: str) -> _Present:
-        configs = {row.label: suite.run_config(row.label) for row in suite.rows}
+        configs = {label: suite.run_config(label) for label in suite.labels}
         tasks = {task.name: task.identity() for task in suite.tasks}
         return cls(suite.name, about, configs, tasks, suite.columns)
 

@@ -98,7 +98,7 @@ class Display(AbstractContextManager["Display"]):
         if record["status"] != "ok":
             self.line(f"{self.title} failed: {record['error']['kind']}: {record['error']['message']}")
             return
-        seconds = record["cost"]["train_seconds"] + record["cost"]["score_seconds"]
+        seconds = record["cost"].get("train_seconds", 0.0) + record["cost"]["score_seconds"]
         metrics = (
             (name, metric["documents"])
             for task in record["tasks"].values()

@@ -26,6 +26,7 @@ from bench.execution.plan import plan_pretrained
 from bench.execution.run import Silent, data_of, run_suite, runs_of
 from bench.execution.status import status
 from bench.records.record import Record
+from bench.records.selection import select
 from bench.reporting.table import Comparison, build, render
 from bench.suites.config import Suite, load_suite
 from patchers.errors import BenchError
@@ -104,6 +105,7 @@ def test_trained_and_pretrained_rows_side_by_side(tmp_path: Path, rows: Rows) ->
 
     again = run_suite(suite, results).records
     assert again == found
+    assert select(results, str(tmp_path / "tiny.yaml"), ["seeds=[0,1]"]).rows == ("trained", "gpt2", "byte-llama")
     assert all(one.state == "done" for one in status(suite, results))
 
 
@@ -227,6 +229,23 @@ def test_the_plan_counts_them(tmp_path: Path, folders: dict[str, str], capsys: p
     assert "pretrained rows, scored as they are" in capsys.readouterr().out
     assert main(["plan", str(path), "--json"]) == 0
     assert [row["label"] for row in json.loads(capsys.readouterr().out)] == ["gpt2"]
+
+
+def test_the_commands_take_such_rows(
+    tmp_path: Path, folders: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(write_suite(tmp_path, {"gpt2": {"model": {"hf": folders["gpt2"]}}}))
+    results = ["--results", str(tmp_path / "results")]
+    assert main(["run", path, *results]) == 0
+    captured = capsys.readouterr()
+    assert "pretrained" in captured.out
+    assert "[1/1] gpt2-s0-" in captured.err
+    assert main(["run", path, *results]) == 0
+    assert "nothing to do: all 1 runs are done" in capsys.readouterr().err
+    assert main(["status", path, *results]) == 0
+    assert "1 runs: 1 done" in capsys.readouterr().out
+    assert main(["report", path, *results, "-o", str(tmp_path / "page.html")]) == 0
+    assert 'class="pretrained"' in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 def told(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
