@@ -6,12 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import nct, norm
+from scipy.stats import t as student
 from simulated_rows import World
 
 from bench.claims.numbers import Measured
 from bench.claims.power import Question, power
 from bench.claims.predicates import Difference
 from bench.claims.verdicts import ALPHA, Said, decided, examine, holm
+from bench.records.statistics import SeedSpread
 
 BETTER = Difference("a", "b", suite="any", at_most=-0.01)
 """a is better than b by the margin."""
@@ -140,6 +143,27 @@ def test_usual_samples_foretell_power_on_average(documents: int, seeds: int, oth
         said.append(power(Question(one.measured, -0.01, ALPHA), seeds=seeds, repetitions=300))
     truth = share(WORLD, "supported", 600, documents, seeds, others, 1000)
     assert np.mean(said) == pytest.approx(truth, abs=0.1)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 10])
+def test_power_is_that_of_the_t_test_where_seeds_alone_differ(seeds: int) -> None:
+    """An oracle: the distribution of t where the truth is off (noncentral t)."""
+    values = np.array([0.0, 0.01, 0.02]) - 0.04
+    alike = Measured((0, 1, 2), values, np.tile(values, (10, 1)), np.zeros((3, 50)))
+    away = (-0.01 - alike.value) / (0.01 / np.sqrt(seeds))
+    expected = nct.sf(student.ppf(1 - ALPHA / 2, seeds - 1), seeds - 1, away)
+    got = power(Question(alike, -0.01, ALPHA), seeds=seeds, repetitions=20_000)
+    assert got == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.parametrize("times", [1.0, 40.0])
+def test_power_is_that_of_the_normal_where_documents_alone_differ(times: float) -> None:
+    """Of one seed whose spread is known to be none; few documents are drawn, and of many the sum is."""
+    influences = np.random.default_rng(0).normal(0, 0.01, (1, 400)) / 20
+    sure = Measured((0,), np.array([-0.02]), np.zeros((10, 1)), influences, SeedSpread(0.0, 8.0))
+    away = 0.01 / np.sqrt((influences**2).sum() / times)
+    got = power(Question(sure, -0.02 + 0.01 / np.sqrt(times), ALPHA), times=times, repetitions=20_000)
+    assert got == pytest.approx(norm.sf(1.96 - away / np.sqrt(times)), abs=0.02)
 
 
 def test_power_rises_with_documents_and_seeds(pilot: Measured) -> None:
