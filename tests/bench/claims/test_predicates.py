@@ -75,7 +75,7 @@ def test_a_difference_beyond_another_metric_is_a_difference_of_differences() -> 
 
 
 def test_texts_that_differ_are_drawn_apart() -> None:
-    """The variance of a difference between rows on other documents is the sum of both, also where all sums are alike."""
+    """The variance of a difference between rows on other documents is that of both, also where sums are alike."""
     rows = {"a": noisy(2.0, 1, 400), "b": noisy(2.0, 1, 400)}
     together = SimulatedSource(rows)
     apart = SimulatedSource(rows, names={"b": tuple(f"other {i}" for i in range(400))})
