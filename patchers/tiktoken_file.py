@@ -16,6 +16,11 @@ from patchers.vocabularies.alignment import Ints
 from patchers.vocabularies.encodings import CL100K_PATTERN, GPT2_PATTERN, O200K_PATTERN, Encoder
 from patchers.vocabularies.from_file import FilePatcher
 
+HIGHEST_RANK = 2**24
+"""Far above any vocabulary; ids are places in a list."""
+PROBE = b"A word, l\xc3\xa9tters 12 3.\t \r\n\n  \0 \xe6\x9d\xb1_\xf0\x9f\x99\x82"
+"""Letters, digits, signs and white space, so that a pattern that leaves some of them out is found at once."""
+
 PATTERNS = {"gpt2": GPT2_PATTERN, "cl100k_base": CL100K_PATTERN, "o200k_base": O200K_PATTERN}
 
 
@@ -48,6 +53,8 @@ class TiktokenFile(FilePatcher):
             raise self._unusable(f"{len(missing)} of the 256 single bytes have no rank, the first is {missing[0]:#04x}")
         if min(ranks.values()) < 0 or len(set(ranks.values())) < len(ranks):
             raise self._unusable("a rank is below 0 or there twice")
+        if max(ranks.values()) >= HIGHEST_RANK:
+            raise self._unusable(f"a rank is {max(ranks.values())}, and ranks are below {HIGHEST_RANK}")
         try:
             pattern = PATTERNS.get(self.pattern, self.pattern)
             encoding = tiktoken.Encoding("yours", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
@@ -55,7 +62,19 @@ class TiktokenFile(FilePatcher):
             raise BenchError(
                 f"pattern {self.pattern!r} is neither of {', '.join(PATTERNS)} nor a regular expression: {error}"
             ) from error
-        return Encoder(encoding, ranks)
+        encoder = Encoder(encoding, ranks)
+        try:
+            encoder.encode(PROBE)
+        except BenchError as error:
+            raise BenchError(f"pattern {self.pattern!r} is of no use: {error}") from error
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # of tiktoken's Rust, which no module exports
+                raise
+            raise BenchError(
+                f"pattern {self.pattern!r} matches where there is nothing, which tiktoken cannot take: let every "
+                "alternative match a character at least"
+            ) from error
+        return encoder
 
     def segment(self, data: bytes) -> Starts:
         return self.encode(data)[1]

@@ -160,8 +160,9 @@ class ByteAligned:
         return Losses(sum(map(len, docs)), {kind: Loss(size, *examples[kind]) for kind, size in sizes.items()})
 
     def _lost(self, aligned: Aligned) -> Iterator[tuple[int, bytes, bytes | None, bool]]:
-        """What `_spell` spells in bytes: its place, the text, what the tokens there say (None: nothing), and whether
-        one of them is unknown."""
+        """What tokens do not give back: its place, the text, what the tokens there say (None: nothing), and whether one
+        of them is unknown. It is what `_spell` spells in bytes, but for tokens that say their text where a token_lm
+        could not tell them from others (a space before a text that begins with one)."""
         data, n = aligned.data, len(aligned.data)
         standing = aligned.sizes != 0
         ids, at, sizes = (each[standing].tolist() for each in (aligned.ids, aligned.at, aligned.sizes))
@@ -178,7 +179,11 @@ class ByteAligned:
                 yield at[k], text, None, False
             elif exact < 0:
                 said = [self.spelled[i] for i in ids[k : last + 1]]
-                yield at[k], text, b"".join(token or b"" for token in said), None in said
+                joined = b"".join(token or b"" for token in said)
+                # The space of a mark at the beginning is the text's own where a token before it stands for no byte.
+                is_own = at[k] > 0 or not standing[0] or not self.marks[ids[k]]
+                if joined != text or None in said or not is_own:
+                    yield at[k], text, joined, None in said
             elif exact < len(text):
                 yield at[k] + exact, text[exact:], None, False
             k = last + 1

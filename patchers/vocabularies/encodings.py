@@ -71,7 +71,10 @@ class Encoder:
         self._single = np.array([ranks[bytes([b])] for b in range(256)], dtype=np.int32)
 
     def encode(self, data: bytes) -> tuple[NDArray[np.int32], Starts]:
-        """Token ids, int32 (P,), and starts, bool (len(data),): one start a token."""
+        """Token ids, int32 (P,), and starts, bool (len(data),): one start a token.
+
+        Raises BenchError where the pattern that cuts text into words leaves some of it out.
+        """
         try:
             parts = [self._text(data.decode())]
         except UnicodeDecodeError:
@@ -82,7 +85,12 @@ class Encoder:
         ids = parts[0] if len(parts) == 1 else np.concatenate(parts)
         starts = np.zeros(len(data), dtype=bool)
         ends = np.cumsum(self._lengths[ids])
-        assert (ends[-1] if len(ends) else 0) == len(data), "tokens do not cover the document"
+        covered = int(ends[-1]) if len(ends) else 0
+        if covered != len(data):
+            raise BenchError(
+                f"the pattern that cuts text into words leaves out {len(data) - covered} of {len(data)} bytes; let its "
+                r"last alternative match whatever is left, as |[\s\S]"
+            )
         starts[:1] = True
         starts[ends[:-1]] = True
         return ids, starts

@@ -281,6 +281,20 @@ def test_a_tokenizer_with_all_bytes_loses_nothing_of_ordinary_text(name: str) ->
     assert patcher_of(name).losses([]).lossless
 
 
+@pytest.mark.parametrize("text", [b" the hero", b"  the", b" the \xff"])
+def test_a_text_that_begins_with_a_space_is_given_back(text: bytes) -> None:
+    """Such a tokenizer puts one more space before it: nothing is lost. `check` said that ' he' becomes ' he'."""
+    merges = [("h", "e"), ("\u2581", "t"), ("\u2581t", "he"), ("\u2581", "\u2581")]
+    pieces = ["<unk>", *(f"<0x{b:02X}>" for b in range(256)), *"\u2581thero", *map("".join, merges)]
+    vocab = {piece: i for i, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges, unk_token="<unk>", byte_fallback=True))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    patcher = HuggingFaceTokenizer(file=str(saved(tokenizer, "prepends.json")))
+    losses = patcher.losses([text])
+    assert losses.lossless, losses.words()
+    assert patcher._aligned.decode(patcher.encode(text)[0]) == text
+
+
 def test_bytes_that_are_not_utf8_are_lost_where_there_is_no_token_for_them() -> None:
     losses = patcher_of("unigram").losses([b"the\xff"])
     assert {kind: loss.size for kind, loss in losses.kinds.items()} == {"bytes that are not UTF-8": 1}
@@ -395,6 +409,13 @@ def test_the_pattern_cuts_words(tmp_path: Path) -> None:
     assert letters.fingerprint() != TiktokenFile(ranks=ranks).fingerprint()
     with pytest.raises(BenchError, match=r"pattern '\(' is neither of gpt2, cl100k_base, o200k_base nor a regular"):
         TiktokenFile(ranks=ranks, pattern="(")
+    with pytest.raises(BenchError, match=r"pattern '\[a-z\]\+' is of no use: .* leaves out \d+ of \d+ bytes"):
+        TiktokenFile(ranks=ranks, pattern="[a-z]+")
+    with pytest.raises(BenchError, match=r"pattern '\[a-z\]\*' matches where there is nothing"):
+        TiktokenFile(ranks=ranks, pattern="[a-z]*")
+    rare = TiktokenFile(ranks=ranks, pattern=r"[^\x01]+")
+    with pytest.raises(BenchError, match=r"leaves out 1 of 3 bytes; let its last alternative match whatever is left"):
+        rare.segment(b"a\x01b")
 
 
 @pytest.mark.parametrize(
@@ -404,6 +425,7 @@ def test_the_pattern_cuts_words(tmp_path: Path) -> None:
         (b"YQ== 0 1\n", "a line is not a token in base64 and its rank"),
         (b"YQ== x\n", "a line is not a token in base64 and its rank"),
         (b"".join(base64.b64encode(bytes([b])) + b" 7\n" for b in range(256)), "a rank is below 0 or there twice"),
+        (b"".join(base64.b64encode(bytes([b])) + b" %d\n" % (2**33 - b) for b in range(256)), "ranks are below"),
     ],
 )
 def test_ranks_that_are_none(lines: bytes, words: str, tmp_path: Path) -> None:
