@@ -168,12 +168,15 @@ class Numbers:
         self._known = self.source.scores(list(self.terms))
         seeds = self._shared_seeds()
         documents, filled = self._fill(seeds)
+        fewest = min(len(names) for _, names in self._known.values())
         self.terms = filled
         end = 1 + self.resamples
         out = []
         for stream, values in enumerate(of(self)):
             values = np.broadcast_to(values, (end + documents + len(filled), len(seeds)))
             moved = (values[end : end + documents] - values[0]) / WEIGHT
+            if fewest < 2:  # of other documents one says nothing, however many another metric has
+                moved = moved[:0]
             steps = values[end + documents :, 0] - values[0, 0]
             spread = self._spread_of_seeds(steps) if len(seeds) == 1 else None
             out.append(Measured(seeds, values[0], values[1:end], moved.T, spread, stream))

@@ -161,10 +161,15 @@ def _missing(needed: Sequence[Examined]) -> str:
 
 
 def examine(predicate: Predicate, source: Source, resamples: int = RESAMPLES) -> tuple[list[Examined], Estimate | None]:
-    """A predicate's conditions with what the numbers say of them, and a place where it gives one."""
+    """A predicate's conditions with what the numbers say of them, and a place where it gives one.
+
+    Raises BenchError for a predicate none of whose conditions has a bound: there would be nothing to decide.
+    """
     numbers = Numbers(source, predicate.suite, resamples)
     measured = numbers.measure(lambda of: [condition.value for condition in predicate.conditions(of)])
     conditions = predicate.conditions(numbers)
+    if all(one.at_least is None and one.at_most is None for one in conditions):
+        raise BenchError(f"predicate '{predicate.name}' gives none of its conditions a bound; give at_least or at_most")
     tested = [
         Examined(condition.what, condition.at_least, condition.at_most, predicate.style, one)
         for condition, one in zip(conditions, measured, strict=True)

@@ -10,7 +10,7 @@ from scipy.stats import norm
 from scipy.stats import t as student
 from simulated_rows import SimulatedSource
 
-from bench.claims import Numbers, Quantity, get, names, register_predicate
+from bench.claims import Condition, Numbers, Predicate, Quantity, get, names, register_predicate
 from bench.claims.numbers import Spread
 from bench.claims.predicates import Contrast, Crossing, Difference, Exponent, Ratio, Slope
 from bench.claims.verdicts import decided, examine
@@ -269,3 +269,30 @@ def test_a_plug_in_is_one_function() -> None:
     assert tested.measured.value == pytest.approx(2.5)
     with pytest.raises(BenchError, match=r"unknown predicate 'diference', did you mean 'difference'\?"):
         get("diference")
+
+
+def test_a_metric_of_one_document_has_no_interval_beside_another_metric() -> None:
+    """Two metrics of one document each, or one of one and one of many: documents must not count as known exactly."""
+
+    class Two(SimulatedSource):
+        def scores(self, terms):  # type: ignore[no-untyped-def]
+            found = {t: self.rows[f"{t.row} {t.metric}"] for t in terms}
+            return {t: (s, tuple(f"{t.metric} {i}" for i in range(s.totals.shape[1]))) for t, s in found.items()}
+
+    values = {"a code": (5.0, 5.1), "a home": (2.0, 2.1), "b code": (4.0, 4.1), "b home": (1.5, 1.6)}
+    for sizes in ((100.0,), (100.0, 300.0)):
+        rows = {name: scores(*bpb, sizes=sizes if "home" in name else (100.0,)) for name, bpb in values.items()}
+        [tested], _ = examine(Difference("a", "b", "code", "home", suite="s", at_least=0), Two(rows))
+        assert tested.measured.value == pytest.approx(0.5)
+        assert np.isnan([tested.estimate.low, tested.estimate.high]).all()
+        assert decided([tested])[0] == 1
+
+
+def test_a_plug_in_without_a_bound_is_refused() -> None:
+    @register_predicate("of-no-use")
+    class Unbounded(Predicate):
+        def conditions(self, of: Numbers) -> list[Condition]:
+            return [Condition("a", of.metric("a"))]
+
+    with pytest.raises(BenchError, match="predicate 'of-no-use' gives none of its conditions a bound"):
+        examine(Unbounded(suite="s"), SimulatedSource({"a": scores(2.0)}))
