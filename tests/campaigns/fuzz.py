@@ -168,7 +168,8 @@ class Sandbox:
             # one process has each name once
             source = PLUGIN.replace("fuzz-halves", f"fuzz-{seed}-{number}")
             name = rng.choice((f"fuzz-{seed}-{number}", "fuzz-halves"))
-            calls: list[tuple[str, ...]] = [("check", name), ("segment", "-p", name, "some words"), ("plan", "tiny.yaml")]
+            segment = ("segment", "-p", name, "some words")
+            calls: list[tuple[str, ...]] = [("check", name), segment, ("plan", "tiny.yaml")]
             call = rng.choice(calls)
             more = rng.choice(((), ("--quick",))) if call[0] == "check" else ()
             plugin = mutations.plugin_file(rng, source)
