@@ -30,17 +30,20 @@ from bench.data.config import SPLITS, Corpus, Data, DataConfig, Document
 from bench.data.documents import FlatTexts, Part
 from bench.data.spool import Spool
 from bench.system.files import (
+    CannotWrite,
     Damaged,
     MappedFile,
     SummedFile,
     Sums,
     locked,
     read_header,
+    remove,
     sync_folder,
     warn,
     write_header,
     writing,
 )
+from patchers.errors import BenchError
 
 FORMAT = 1
 FILES = ("data", "ends", "digests", "titles", "title_ends")
@@ -122,7 +125,13 @@ def load(config: DataConfig, cache: Path, say: Say) -> Data:
                 warn(f"{error}; building it again")
                 with writing(folder):
                     shutil.rmtree(folder)
-        build(config, folder, say)
+        try:
+            build(config, folder, say)
+        except (CannotWrite, Damaged):  # what has been read is there for the next time
+            raise
+        except BenchError:  # of a source that is no text, to which nobody will come back
+            remove(folder.with_name(f"{folder.name}.part"))
+            raise
     return opened(config, folder)
 
 

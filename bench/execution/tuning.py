@@ -107,10 +107,25 @@ def load_search(path: Path) -> Search:
         if len(given) != 1 or (index == 0) != (given == {"trials"}):
             wanted = "`trials`" if index == 0 else "`best` or `exchange`"
             raise (tree.at("rounds") / index).error(f"the {'first' if index == 0 else 'later'} rounds say {wanted}")
+    for name, space in (("space", search.space), *((f"only.{row}", own) for row, own in search.only.items())):
+        for key, value in space.items():
+            if not _is_choice(value):
+                raise tree.at(*name.split(".", 1), key).error(
+                    f"wanted {{low: A, high: B}} with 0 < A < B, or a list of values, got {value!r}"
+                )
     for row in search.only:
         if row not in search.rows:
             raise tree.at("only", row).error(f"no row of this search{nearest(row, list(search.rows))}")
     return search
+
+
+def _is_choice(value: Any) -> bool:
+    """Whether a value of a space can be drawn; null stands for none."""
+    if isinstance(value, Mapping):
+        ends = [value.get("low"), value.get("high")]
+        numbers = all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends)
+        return set(value) == {"low", "high"} and numbers and 0 < float(ends[0]) < float(ends[1]) < math.inf
+    return value is None or (isinstance(value, list) and bool(value))
 
 
 def draws(space: Mapping[str, Any], seed: int, row: str) -> Iterator[Values]:

@@ -2,9 +2,10 @@
 PYTHONPATH=tests python -m campaigns.fault_campaign [--seed 0] [-o FOLDER]
 
 Runs of a tiny suite are killed (`kill -9`) in every phase, run out of disk in every phase, find one bit of each kind of
-file flipped, and share a results folder with others. After each the same command is run again and its records, less
-what a clock says, and its weights are compared with those of a run that nothing disturbed. `report.md` and
-`report.json` go to FOLDER; exit code 1 where something was lost, believed, or left lying about.
+file flipped, or their source in another form, their plug-in edited after they were killed, and share a results folder
+with others; a search (`tune`) is killed in the midst of its trials. After each the same command is run again and its
+records, less what a clock says, and its weights are compared with those of a run that nothing disturbed. `report.md`
+and `report.json` go to FOLDER; exit code 1 where something was lost, believed, or left lying about.
 
 Moments are drawn from --seed, within how long each phase takes on this machine, or among its operations on files. The
 campaign may be stopped: the same command goes on from the report, which is written after each case.
@@ -14,7 +15,9 @@ from __future__ import annotations
 
 import argparse
 import functools
+import gzip
 import hashlib
+import io
 import json
 import os
 import random
@@ -33,6 +36,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import torch
 from tiny_suite import TRAIN, write_suite, write_texts
 
@@ -49,8 +54,35 @@ ROWS: dict[str, dict[str, Any]] = {
     "tokens": {"model": "token_lm", "patcher": {"name": "bpe", "vocab": 300}, "calibrate": False},
     "stride": {"patcher": "stride"},
 }
-BY_CLOCK = ("seconds", "bytes_per_second", "busy_share", "peak_memory_bytes")
+BY_CLOCK = ("seconds", "bytes_per_second", "busy_share", "peak_memory_bytes", "seconds_per_megabyte")
 """Endings of the keys of a record's cost that no two runs have in common."""
+PLUGIN = """
+import numpy as np
+from patchers import Patcher, register
+
+@register("faults-every")
+class Every(Patcher):
+    def segment(self, data):
+        return np.arange(len(data)) % {size} == 0
+"""
+SEARCH: dict[str, Any] = {
+    "suite": "tiny.yaml",
+    "rows": ["stride"],
+    "rounds": [{"trials": 3, "bytes": 4000}, {"best": 1, "bytes": 8000}],
+    "sensitivity": [0.5],
+    "space": {"train.lr": {"low": 1e-3, "high": 1e-2}, "train.weight_decay": [0.01, 0.1]},
+}
+SOURCES: dict[str, Callable[[bytes], bytes]] = {
+    "half of a parquet file": lambda text: as_parquet()[: len(as_parquet()) // 2],
+    "a parquet file with a byte changed in its footer": lambda text: as_parquet()[:-20] + b"\xff" + as_parquet()[-19:],
+    "an Arrow file that ends early": lambda text: b"ARROW1\0\0" + text[:200],
+    "a picture": lambda text: b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(range(256)) * 4,
+    "a program": lambda text: b"\x7fELF\x02\x01\x01" + bytes(200) + text,
+    "gzip of half a stream": lambda text: gzip.compress(text)[:300],
+    "text with zeros in it": lambda text: text[:300] + bytes(50) + text[350:],
+    "nothing": lambda text: b"",
+}
+"""What the first of the source's files is found to be, given what it was."""
 DISK = 8 * 2**20
 LEFT = (".part", ".tmp", ".training.")
 """What names of files of unfinished work have in them."""
@@ -113,9 +145,9 @@ class Campaign:
 
     # --- running
 
-    def run(self, results: Path, fault: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    def run(self, results: Path, fault: dict[str, Any], *command: str) -> subprocess.CompletedProcess[str]:
         """The command, with the accident."""
-        return forked(self.arguments(results), self.reported(fault), self.folder)
+        return forked(self.arguments(results, *command), self.reported(fault), self.folder)
 
     def start(self, results: Path, fault: dict[str, Any], *others: str, cores: int = 1) -> subprocess.Popen[str]:
         """The same by an interpreter of its own; `others` are further arguments."""
@@ -129,8 +161,8 @@ class Campaign:
         pipe = subprocess.PIPE
         return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
 
-    def arguments(self, results: Path) -> list[str]:
-        return ["run", "tiny.yaml", "--results", str(results)]
+    def arguments(self, results: Path, *command: str) -> list[str]:
+        return [*(command or ("run", "tiny.yaml")), "--results", str(results)]
 
     def reported(self, fault: dict[str, Any]) -> dict[str, Any]:
         (self.folder / "report").unlink(missing_ok=True)
@@ -261,6 +293,75 @@ class Campaign:
         """The same of what a killed run goes on from."""
         self.flip(case, self.killed_in(phase), name)
 
+    def other_source(self, case: Case, what: str) -> None:
+        """Of a suite that has been run, a file of the source is found in another form, and put back."""
+        path = self.folder / "0.jsonl"
+        text = path.read_bytes()
+        with self.results() as results:
+            shutil.copytree(self.undisturbed, results, dirs_exist_ok=True)
+            before = hashes(results / "tiny")
+            try:
+                path.write_bytes(SOURCES[what](text))
+                told = self.run(results, {})
+            finally:
+                path.write_bytes(text)
+            lines = told.stderr.splitlines()
+            case.hit = lines[-1] if lines else "no word"
+            if told.returncode != 2 or len(lines) != 1 or path.name not in told.stderr:
+                case.wrong.append(f"exit code {told.returncode} and {len(lines)} lines: {told.stderr[-300:]}")
+            if hashes(results / "tiny") != before:
+                case.wrong.append("records or models have changed")
+            case.wrong += self.again(results)
+
+    @functools.cache  # noqa: B019 - there is one campaign
+    def with_plugin(self, size: int) -> dict[str, str]:
+        """What a run of this version of the plug-in comes to undisturbed."""
+        (self.folder / "every.py").write_text(PLUGIN.format(size=size))
+        with self.results() as results:
+            told = self.run(results, {}, "run", "edited.yaml")
+            assert told.returncode == 0, told.stderr
+            return outcome(results)
+
+    def edit(self, case: Case, phase: str) -> None:
+        """Killed in a phase; the plug-in is edited, run, edited back, and run: each version has its own numbers."""
+        wanted = {size: self.with_plugin(size) for size in (3, 5)}
+        command, path = ("run", "edited.yaml"), self.folder / "every.py"
+        with self.results() as results:
+            path.write_text(PLUGIN.format(size=3))
+            self.run(results, {"phase": phase, "nth": 1, "operation": self.random.randint(1, 3)}, *command)
+            hit = next((line for line in self.report() if "killed in" in line), None)
+            case.hit = "it ended before" if hit is None else f"{hit['killed in']}, {hit['why']}"
+            done = outcome(results)
+            for size, more in ((5, done), (3, {})):
+                path.write_text(PLUGIN.format(size=size))
+                told = self.run(results, {}, *command)
+                if told.returncode:
+                    case.wrong.append(f"exit code {told.returncode}: {told.stderr[-300:]}")
+                found = outcome(results)
+                expected = wanted[size] | more if size == 5 else wanted[3] | wanted[5]
+                case.wrong += [f"{name} differs" for name in expected if found.get(name) != expected[name]]
+                case.wrong += [f"{name} is one too many" for name in found.keys() - expected.keys()]
+            case.wrong += [f"left: {p.name}" for p in results.rglob("*") if any(mark in p.name for mark in LEFT)]
+
+    @functools.cached_property
+    def searched(self) -> list[Any]:
+        with self.results() as results:
+            told = self.run(results, {}, "tune", "search.yaml")
+            assert told.returncode == 0, told.stderr
+            return trials(results)
+
+    def kill_search(self, case: Case, nth: int) -> None:
+        wanted = self.searched
+        with self.results() as results:
+            moment = {"phase": "training", "nth": nth, "after": self.random.random() / 20}
+            self.run(results, moment, "tune", "search.yaml")
+            hit = next((line for line in self.report() if "killed in" in line), None)
+            case.hit = "it ended before" if hit is None else f"training {nth}, {len(trials(results))} trials were there"
+            told = self.run(results, {}, "tune", "search.yaml")
+            if told.returncode:
+                case.wrong.append(f"exit code {told.returncode}: {told.stderr[-300:]}")
+            case.wrong += ["its trials differ"] if trials(results) != wanted else []
+
     def together(self, case: Case, count: int) -> None:
         """Processes that are begun at once with the same command."""
         with self.results() as results:
@@ -304,6 +405,12 @@ class Campaign:
             for nth, leave in ((1, 0), (2, 0), (1, 10_000)):
                 if any((line["phase"], line["nth"]) == (phase, nth) for line in self.phases):
                     add("full disk", f"{phase} {nth}, {leave:,} bytes left", self.full_disk, phase, nth, leave)
+        for what in SOURCES:
+            add("other source", what, self.other_source, what)
+        for phase in PHASES:
+            add("edited plug-in", f"after a kill in {phase}", self.edit, phase)
+        for nth in (1, 2, 4):
+            add("kill -9", f"tune, trial {nth}", self.kill_search, nth)
         for victim in ("parent", "child"):
             add("kill -9", f"processes that cut, the {victim}", self.kill_cutting, victim)
         for victim in ("parent", "child"):
@@ -316,8 +423,26 @@ class Campaign:
 def make_suite(folder: Path) -> Path:
     for number in range(4):
         write_texts(folder, 30, seed=number).rename(folder / f"{number}.jsonl")
+    (folder / "search.yaml").write_text(json.dumps(SEARCH))
     source = {"files": ["?.jsonl"], "field": "text", "calibration": 0.2, "test": 0.2}
-    return write_suite(folder, ROWS, data=source, train={**TRAIN, "checkpoint_seconds": 0.01})
+    train = {**TRAIN, "checkpoint_seconds": 0.01}
+    every: dict[str, dict[str, Any]] = {"every": {"patcher": "faults-every", "calibrate": False}}
+    edited = write_suite(folder, every, data=source, train=train, plugins=["every.py"])
+    edited.rename(folder / "edited.yaml")
+    return write_suite(folder, ROWS, data=source, train=train)
+
+
+def as_parquet() -> bytes:
+    made = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table({"text": [f"line {i} of a table" for i in range(40)]}), made)
+    return made.getvalue()
+
+
+def trials(results: Path) -> list[Any]:
+    """What a search has found, without what the clock says."""
+    path = results / "tuning" / "search.jsonl"
+    held = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return sorted(({k: v for k, v in one.items() if k != "seconds"} for one in held), key=json.dumps)
 
 
 def outcome(results: Path) -> dict[str, str]:
@@ -326,7 +451,7 @@ def outcome(results: Path) -> dict[str, str]:
     for path in sorted(results.glob("*/runs/*.json")):
         record = records.read(path)
         if "cost" in record:
-            record["cost"] = {k: v for k, v in record["cost"].items() if not k.endswith(BY_CLOCK)}
+            record["cost"] = timeless(record["cost"])
         found[path.name] = records.digest(record)
     for path in sorted(results.glob("*/checkpoints/*/model.safetensors")):
         digest = hashlib.sha256()
@@ -334,6 +459,12 @@ def outcome(results: Path) -> dict[str, str]:
             digest.update(name.encode() + held.numpy().tobytes())
         found[f"weights of {path.parent.name}"] = digest.hexdigest()
     return found
+
+
+def timeless(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {k: timeless(v) for k, v in value.items() if not k.endswith(BY_CLOCK)}
 
 
 # --- processes

@@ -1,5 +1,5 @@
 """Thousands of suite files, searches, plug-ins, data files and command lines that are wrong:
-PYTHONPATH=tests python -m campaigns.fuzz [--cases 20000] [--seed 0]
+PYTHONPATH=tests python -m campaigns.fuzz [--cases 20000] [--seed 0] [--seconds S]
 
 Each is given to the command line in this process, as the console script does it. What must come out: exit code 0 with
 nothing to complain about, or 2 with one line on standard error and nothing on standard output (1 from `check`, `run`
@@ -373,6 +373,7 @@ def _limit_memory() -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=20_000)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="end after so long, whatever is left")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, help="the number of one case, which is run and told in full")
     parser.add_argument("--trained", action="store_true", help="with a suite that has been run, and its models")
@@ -384,6 +385,8 @@ def main() -> int:
         for number in range(asked.cases) if asked.only is None else [asked.only]:
             case, at = box.case(asked.seed, number), time.process_time()
             outcome = box.run(case)
+            if time.perf_counter() - began > asked.seconds:
+                break
             slowest = max(slowest, (time.process_time() - at, number))
             codes[outcome.code] += 1
             if asked.only is not None:
@@ -392,7 +395,7 @@ def main() -> int:
                 if outcome.wrong not in failed:
                     print(f"case {number}: {outcome.wrong}", flush=True)
                 failed.setdefault(outcome.wrong, []).append(number)
-            if number % 1000 == 999:
+            if number % 250 == 249:
                 print(f"{number + 1} cases in {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
         for wrong, numbers in failed.items():
             case = box.smallest(box.case(asked.seed, numbers[0]), wrong)

@@ -66,12 +66,19 @@ def test_a_stride_starts_where_the_quotient_changes(stride: float) -> None:
     assert patchers.create("stride", stride=stride).segment(bytes(n)).tolist() == expected
 
 
+def like_space(b: int) -> bool:
+    return not (0x30 <= b <= 0x39 or 0x41 <= b <= 0x5A or 0x61 <= b <= 0x7A or 0x80 <= b <= 0xBF)
+
+
+def test_whitespace_knows_each_byte() -> None:
+    for byte in range(256):
+        starts = patchers.create("whitespace").segment(bytes([ord("x"), byte, ord("x")]))
+        assert starts.tolist() == [True, False, like_space(byte)], hex(byte)
+
+
 @settings(derandomize=True, database=None)
 @given(anything)
 def test_whitespace_follows_its_sentence(data: bytes) -> None:
-    def like_space(b: int) -> bool:
-        return not (0x30 <= b <= 0x39 or 0x41 <= b <= 0x5A or 0x61 <= b <= 0x7A or 0x80 <= b <= 0xBF)
-
     expected = [
         t == 0 or (like_space(data[t - 1]) and not (t >= 2 and like_space(data[t - 2]))) for t in range(len(data))
     ]

@@ -257,3 +257,11 @@ def test_other_bad_sources(tmp_path: Path, texts: list[str]) -> None:
     for message, values in invalid:
         with pytest.raises(BenchError, match=message):
             DataConfig(**values)
+
+
+def test_a_split_has_its_beginning_and_not_its_end() -> None:
+    """Shares are of [0, 1): a document in the place where one split ends is of the next."""
+    config = DataConfig(corpus="wiki-en", test=0.25, calibration=0.5)
+    assert [config.split_of(place) for place in (0.0, 0.24, 0.25, 0.74, 0.75, 0.99)] == [
+        *("test", "test", "calibration", "calibration", "train", "train"),
+    ]

@@ -257,3 +257,11 @@ def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(CannotWrite, match="No space left on device; make room"):
             store.load(asked, tmp_path / "cache", silent)
     assert same(data.load(asked), store.load(asked, tmp_path / "cache", silent))
+
+
+def test_of_a_source_that_is_no_text_nothing_is_left(tmp_path: Path) -> None:
+    (tmp_path / "texts.jsonl").write_bytes(b'{"text": "some words"}\n' * 50 + b"\x89PNG\r\n")
+    config = DataConfig(files=(str(tmp_path / "texts.jsonl"),), field="text")
+    with pytest.raises(BenchError, match=r"texts\.jsonl"):
+        store.load(config, tmp_path / "cache", lambda message: None)
+    assert [path.name for path in (tmp_path / "cache").rglob("*") if path.suffix != ".lock"] == ["corpora"]

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from tiny_suite import write_suite
 
+from bench.cli.main import main
 from bench.evaluation.byte_model import CutModel
-from bench.execution.tuning import Tuning, as_yaml, best_values, draws, load_search
+from bench.execution.tuning import Trial, Tuning, as_yaml, best_values, draws, load_search
 from bench.suites.config import load_suite
 from patchers import BenchError
 
@@ -128,3 +129,25 @@ def test_a_later_round_says_one_thing(tmp_path: Path, wrong: dict[str, Any]) -> 
     path = write_search(tmp_path, rounds=[{"trials": 2, "bytes": 4000}, wrong])
     with pytest.raises(BenchError, match="the later rounds say `best` or `exchange`"):
         load_search(path)
+
+
+@pytest.mark.parametrize(
+    "value", [{"low": 1}, {"low": 2, "high": 1}, {"low": 0, "high": 1}, {"low": "a", "high": 1}, {}, [], 5, "x", True]
+)
+def test_a_space_that_nothing_can_be_drawn_from_is_said(tmp_path: Path, value: Any) -> None:
+    for changes in ({"space": {"train.lr": value}}, {"only": {"stride": {"train.lr": value}}}):
+        with pytest.raises(BenchError, match=r"train\.lr.*wanted \{low: A, high: B\} with 0 < A < B, or a list of"):
+            load_search(write_search(tmp_path, **changes))
+
+
+def test_the_table_of_a_search_shows_each_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_search(tmp_path)
+    log = tmp_path / "results" / "tuning" / "search.jsonl"
+    log.parent.mkdir(parents=True)
+    values = {"train.lr": 0.002}
+    done = [Trial("stride", stage, n, values, 4000, bpb, 1e5, 1.0) for stage, n, bpb in (("0", 0, 3.5), ("0", 1, 3.25))]
+    log.write_text("".join(json.dumps(vars(trial)) + "\n" for trial in done))
+    assert main(["tune", str(path), "--results", str(tmp_path / "results"), "--show"]) == 0
+    out = capsys.readouterr().out
+    assert "3.2500" in out
+    assert "3.5000" in out

@@ -6,6 +6,7 @@ from math import isnan, nan
 import numpy as np
 import pytest
 
+from bench.records import statistics
 from bench.records.statistics import (
     Bootstrap,
     Estimate,
@@ -414,3 +415,13 @@ def test_why_seeds_are_not_resampled() -> None:
     assert 0.73 < np.mean((low <= 0) & (high >= 0)) < 0.79
     half = student_quantiles(np.array([0.975]), 2) * seeds.std(axis=1, ddof=1) / np.sqrt(3)
     assert 0.94 < np.mean(np.abs(seeds.mean(axis=1)) <= half) < 0.96
+
+
+def test_a_sample_of_documents_is_less_spread_than_what_it_is_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bessel: the variance of n documents is n / (n - 1) times that of their resamples; with two, twice."""
+    monkeypatch.setattr(statistics, "freedom_of", lambda influences: statistics.MANY)  # so that tails are the normal's
+    resampled = np.random.default_rng(0).normal(2.0, 0.1, (20_000, 1))
+    for documents in (2, 3, 10):
+        draws = statistics.crossed_draws(resampled, np.array([2.0]), np.ones((1, documents)))
+        wanted = 0.1 * np.sqrt(documents / (documents - 1))
+        assert float(draws.std()) == pytest.approx(wanted, rel=0.03)
