@@ -283,7 +283,7 @@ def test_controls_that_are_fair_to_models_over_bytes() -> None:
 def test_what_states_before_the_last_patch_have_read() -> None:
     """In `The badi...` patches of three bytes end at 3, 6 and 9; a word at bytes 4..8 has two bytes read at 6."""
     told = Seeing(see=lambda text: np.array([len(text), 1.0]))
-    words = Words.of(material(TEXTS), SMALL)
+    words = words_of(material(TEXTS), SMALL)
     states, read = unread(told.states(words.texts, "patch"), words)
     for row, spot in enumerate(words.spots):
         before = (spot.end - 1) // 3 * 3
