@@ -160,6 +160,14 @@ def test_a_bos_that_is_no_token(saved: Path) -> None:
         load(locate(PretrainedConfig(str(saved), bos="<bos>", byte_offset=3)), 64, CPU)
 
 
+def test_a_bos_that_a_tokenizer_would_take_for_its_unknown_token(folder: Path) -> None:
+    tiny.save_tokenizer(folder, tiny.bpe(), bos_token=tiny.END, unk_token=tiny.END)
+    with pytest.raises(BenchError, match="its tokenizer knows no token '<bos>'; wanted auto, none or a token"):
+        load(locate(PretrainedConfig(str(folder), bos="<bos>")), 64, CPU)
+    named = load(locate(PretrainedConfig(str(folder), bos=tiny.END)), 64, CPU)
+    assert named.vocabulary.bos == load(locate(PretrainedConfig(str(folder))), 64, CPU).vocabulary.bos
+
+
 def test_a_tokenizer_that_is_cut_off_or_padded_by_its_file(folder: Path) -> None:
     """A tokenizer.json may say that texts are truncated to a length: documents are not."""
     tokenizer = tiny.bpe()
