@@ -22,6 +22,8 @@ from patchers.vocabularies.tokens import pack
 
 AT_ONCE = 2**22
 """Bytes of texts that a library is given in one call, so that its answers for a corpus are not all in memory."""
+TOGETHER = 64
+"""Bytes of neighbouring stretches that are looked at together, to tell what became of them."""
 PROBES = 40
 _INVALID = re.compile("([\udc80-\udcff]+)")
 Ints = NDArray[np.int32]
@@ -152,7 +154,7 @@ class ByteAligned:
                     add(kind_of(open_text, open_token, False), open_text, open_token)
                     open_text, open_token = b"", b""
                 kind = kind_of(open_text + text, None if token is None else open_token + token, unknown)
-                if token is not None and not unknown and kind == OTHER:
+                if token is not None and not unknown and kind == OTHER and len(open_text) < TOGETHER:
                     open_text, open_token, end = open_text + text, open_token + token, at + len(text)
                 elif text:
                     add(kind, open_text + text, None if token is None or unknown else open_token + token)
