@@ -8,7 +8,8 @@ Over a list of claims there would be false verdicts by and by. Holm's procedure 
 verdict in the list to 5 %: the smallest p-value must be below 5 % over the number of claims, the next below 5 % over
 one fewer, and so on until one is not. The verdict is what holds with it; the one without it stands beside.
 
-A claim whose records are missing has no verdict, and is not in the list that is corrected for.
+A claim whose records are missing has no verdict. Neither it, nor one that cannot be decided however it came out (it
+rests on one seed, and nothing says what another would give), is in the list that is corrected for.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from patchers.errors import BenchError
 Said = Literal["supported", "refuted", "undecided", "no records"]
 SAID: tuple[Said, ...] = get_args(Said)
 ALPHA = 1 - LEVEL
+ONE_SEED = "it rests on one seed, and no rows with several say what another training would give: run two more"
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,11 @@ class Examined:
         found = {} if self.at_least is None else {self.at_least: self._below(self.at_least)}
         return found | ({} if self.at_most is None else {self.at_most: self._above(self.at_most)})
 
+    @property
+    def decidable(self) -> bool:
+        """Whether it has an interval that knows of documents and of trainings."""
+        return self.measured.seeds_are_known and not np.isnan(self.estimate.low)
+
     def _above(self, bound: float) -> float:
         return self._p(self.measured.draws <= bound)
 
@@ -73,9 +80,9 @@ class Examined:
         return self._p(self.measured.draws >= bound)
 
     def _p(self, against: np.ndarray) -> float:
-        known = ~np.isnan(self.measured.draws)
-        if not self.measured.seeds_are_known or not known.any():
+        if not self.decidable:
             return 1.0
+        known = ~np.isnan(self.measured.draws)
         return min(1.0, 2 * float(against[known].mean()))
 
 
@@ -100,6 +107,11 @@ class Finding:
     """Why there is no verdict."""
     need: Need | None = None
     """Of one that is undecided."""
+
+    @property
+    def decidable(self) -> bool:
+        """Whether it could have come out as supported or refuted."""
+        return self.said != "no records" and all(one.decidable for one in self.tested if one.supported)
 
     @property
     def deciding(self) -> Examined | None:
@@ -191,11 +203,11 @@ def decided(tested: Sequence[Examined]) -> tuple[float, Said]:
 
 def corrected(findings: Sequence[Finding]) -> list[Finding]:
     """The findings with Holm's procedure over those that have records, and what the undecided would need."""
-    places = [place for place, one in enumerate(findings) if one.said != "no records"]
+    places = [place for place, one in enumerate(findings) if one.decidable]
     out = list(findings)
     for place, p in zip(places, holm([findings[place].p for place in places]), strict=True):
         out[place] = replace(out[place], p_in_list=p, said=out[place].alone if p <= ALPHA else "undecided")
-    undecided = sum(one.said == "undecided" for one in out)
+    undecided = sum(out[place].said == "undecided" for place in places)
     return [_with_need(one, undecided) if one.said == "undecided" else one for one in out]
 
 
@@ -213,10 +225,10 @@ def _with_need(finding: Finding, undecided: int) -> Finding:
     if finding.why:
         return finding
     bounded = [one for one in finding.tested if one.supported]
-    if not all(one.measured.seeds_are_known for one in bounded):
+    if not finding.decidable:
+        known = all(one.measured.seeds_are_known for one in bounded)
         return replace(
-            finding,
-            why="it rests on one seed, and no rows with several say what another training would give: run two more",
+            finding, why="it rests on one document, which has no interval: score more" if known else ONE_SEED
         )
     alpha = ALPHA / undecided
     if all(one.within for one in bounded):
@@ -228,6 +240,4 @@ def _with_need(finding: Finding, undecided: int) -> Finding:
         assert most is not None
         bound = min(most.refuted, key=lambda bound: most.refuted[bound])
         questions = [Question(most.measured, bound, alpha / len(bounded))]
-    if any(np.isnan(one.measured.estimate.low) for one in bounded):
-        return replace(finding, why="it rests on one document, which has no interval: score more")
     return replace(finding, need=need(questions) if questions else None)

@@ -46,15 +46,15 @@ def verdicts_table(claims: Claims, findings: Sequence[Finding]) -> Table:
 
 
 def _notes(claims: Claims, findings: Sequence[Finding]) -> Iterable[str]:
-    tested = [one for one in findings if one.said != "no records"]
+    tested = [one for one in findings if one.decidable]
     yield (
         "Supported: the interval lies within the margin, which was fixed beforehand; refuted: beyond it; undecided: "
         "the margin is inside. [95 %]: documents and seeds, paired. Of other scales nothing is said."
     )
     if tested:
         yield (
-            f"Verdict: with Holm's correction over the {len(tested)} claims that have records, so that the chance of "
-            "any false verdict in the list is 5 % at most; uncorrected: each claim alone at 5 %."
+            f"Verdict: with Holm's correction over the {len(tested)} claims that records can decide, so that the chance "
+            "of any false verdict in the list is 5 % at most; uncorrected: each claim alone at 5 %."
         )
     if any(one.need for one in findings):
         yield (

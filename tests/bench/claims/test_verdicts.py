@@ -113,6 +113,15 @@ def test_claims_without_records_are_not_corrected_for(results: Path) -> None:
     assert one.p_in_list == one.p
 
 
+def test_claims_that_nothing_could_decide_are_not_corrected_for(results: Path) -> None:
+    for row in ("entropy", "stride"):
+        records.write(results, make_record(row, 0, bpb=BPB[row], changes={"suite": "channels"}))
+    blind = {f"D{i}": {**difference("entropy"), "suite": "channels"} for i in range(50)}
+    found_here = found(results, {"C1": difference("entropy"), **blind})
+    assert found_here["C1"].p_in_list == found_here["C1"].p
+    assert found_here["D0"].said == "undecided"
+
+
 def test_nothing_is_said_without_a_signal(results: Path) -> None:
     level = {"name": "level", "suite": "quick", "row": "entropy", "at_most": 2.0}
     said = found(
