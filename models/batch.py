@@ -14,14 +14,14 @@ BOS = 256
 """Input symbol of position 0: no byte has been read yet."""
 
 
-def bucket(n: int, multiple: int = 1) -> int:
-    """The next of a few sizes that is at least n: steps of a sixteenth of a power of two, and a multiple of `multiple`.
+def padded(n: int) -> int:
+    """The next of a few sizes that is at least n and at least 8: steps of a sixteenth of a power of two.
 
     Batches fill up to a limit, so their sizes differ a little each time; matrix kernels are prepared and kept for each
-    size that they meet, which would cost memory and time without end.
+    size that they meet, which would cost memory and time without end. (A graph is compiled anew for sizes of 0 and 1.)
     """
     step = 1 << max(0, (n - 1).bit_length() - 5)
-    return -(-(-(-n // step) * step) // multiple) * multiple
+    return max(8, -(-n // step) * step)
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,7 @@ class Windows:
     """(P,) int64: the token at each start, for models over tokens."""
 
     def to(self, device: torch.device | str) -> Windows:
-        moved = {k: v.to(device, non_blocking=True) for k, v in vars(self).items() if v is not None}
-        return Windows(**moved)
+        return Windows(**{k: v.to(device) for k, v in vars(self).items() if v is not None})
 
     @property
     def lengths(self) -> Tensor:
@@ -91,7 +90,7 @@ class Patches:
     """(W + 1,): patches of window w are first[w]..first[w + 1] - 1."""
 
     count: int
-    """How many patches tensors have room for: `first[-1]` and a few that are empty (`bucket`)."""
+    """How many patches tensors have room for: `first[-1]` and a few that are empty (`padded`)."""
 
     @staticmethod
     def of(starts: Tensor, offsets: Tensor, late: bool = False) -> Patches:
@@ -101,7 +100,7 @@ class Patches:
         patch that is complete by `starts[:p]`.
         """
         total = starts.cumsum(0)
-        count = bucket(int(total[-1]))
+        count = padded(int(total[-1]))
         first = torch.cat((total.new_zeros(1), total[offsets[1:] - 1]))
         read = total - 1
         member = read + (~starts).long()

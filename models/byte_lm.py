@@ -1,6 +1,6 @@
 """A byte-level transformer without patches: the `byte_lm` baseline, and the entropy model of learned patchers.
 
-Legend: T byte positions of all windows in one flat vector, W windows, D width, V outputs a position.
+Legend: n bytes of all windows in one flat vector, W windows, D width, V outputs a position.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.batch import BOS, Windows, bucket
+from models.batch import BOS, Windows
 from models.harness import Prediction
 from models.hash_embeddings import NgramEmbedding
-from models.layers import Block, Linear, LocalMask, RMSNorm, Rope, wide
+from models.layers import Block, Linear, RMSNorm, Rope, wide
+from models.plan import BytePlan, byte_plan
 from models.states import Place, States
 
 
@@ -49,35 +50,33 @@ class ByteLM(nn.Module):
         self.norm = RMSNorm(c.width)
         self.head = Linear(c.width, n_out)
 
+    def plan(self, batch: Windows) -> BytePlan:
+        return BytePlan(**byte_plan(batch.to("cpu"), self.ngrams))
+
     def logits(self, data: Tensor, offsets: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """data (T,) integer bytes, offsets (W + 1,): window w is data[offsets[w]:offsets[w + 1]] -> logits (T, V) in
+        """data (n,) integer bytes, offsets (W + 1,): window w is data[offsets[w]:offsets[w + 1]] -> logits (n, V) in
         `dtype`."""
-        return self.head(self._states(data, offsets, dtype))[: len(data)]
+        none = torch.zeros(len(data), dtype=torch.bool)
+        return self.head(self._states(Windows(data, offsets, none, none), dtype)[0])
 
     def hidden(self, batch: Windows, dtype: torch.dtype = torch.float32) -> States:
-        states = self._states(batch.data, batch.offsets, dtype)[: len(batch.data)]
-        return States(torch.zeros_like(batch.starts), states, None)
+        return States(torch.zeros_like(batch.starts), self._states(batch, dtype)[0], None)
 
-    def _states(self, data: Tensor, offsets: Tensor, dtype: torch.dtype) -> Tensor:
-        """(T or more, D): what the head reads, with a few rows of padding at the end (`bucket`)."""
+    def _states(self, batch: Windows | BytePlan, dtype: torch.dtype) -> tuple[Tensor, BytePlan]:
+        """(n, D): what the head reads."""
+        plan = batch if isinstance(batch, BytePlan) else self.plan(batch).to(self.byte.device)
         c = self.config
-        none = torch.zeros(len(data), dtype=torch.bool, device=data.device)
-        batch = Windows(data.long(), offsets, none, none)
-        positions = batch.positions()
-        x = F.embedding(batch.previous(), self.byte).to(dtype)
-        if self.ngrams is not None:
-            x = x + self.ngrams(batch.data, positions, dtype)
-        spare = bucket(len(x), c.window) - len(x)
-        x = F.pad(x, (0, 0, 0, spare))
-        rope = Rope(c.width // c.heads, F.pad(positions, (0, spare)), dtype)
-        mask = LocalMask(F.pad(batch.window_of(), (0, spare), value=-1), c.window, dtype)
+        x = F.embedding(plan.previous, self.byte).to(dtype)
+        if self.ngrams is not None and plan.grams is not None:
+            x = x + self.ngrams(plan.grams, dtype)
+        rope = Rope(c.width // c.heads, plan.windows.position, dtype)
         for block in self.blocks:
-            x = block(x, rope, mask)
-        return self.norm(x)
+            x = block(x, rope, plan.windows.segments, (c.window - 1, 0))
+        return self.norm(x[: len(plan.data)]), plan
 
-    def forward(self, batch: Windows, dtype: torch.dtype = torch.float32) -> Prediction:
-        logits = self.logits(batch.data, batch.offsets, dtype)
-        return Prediction(F.cross_entropy(wide(logits), batch.data, reduction="none"))
+    def forward(self, batch: Windows | BytePlan, dtype: torch.dtype = torch.float32) -> Prediction:
+        states, plan = self._states(batch, dtype)
+        return Prediction(F.cross_entropy(wide(self.head(states)), plan.data, reduction="none"))
 
 
 __all__ = ["BOS", "ByteLM", "ByteLMConfig"]

@@ -1,23 +1,23 @@
 """The BLT-style model that all segmenters feed: local byte encoder, latent transformer, local byte decoder.
 
-Legend: T byte positions of all windows in one flat vector, P patches, D local width, K slots a patch, L latent
-width, V head width.
+Legend: T byte positions of all windows in one flat vector and some of padding, n bytes of windows, P patches and some
+of padding, D local width, K slots a patch, L latent width, V head width.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.batch import Patches, Windows, bucket
+from models.batch import Windows
 from models.hash_embeddings import NgramEmbedding, PatchStateEmbedding
-from models.layers import Block, Linear, LocalMask, RMSNorm, Rope, wide
-from models.packing import PackedTransformer
-from models.pooling import PatchQueries, PatchReader, last_of, pool
+from models.layers import Block, Linear, RMSNorm, Rope, Transformer, wide
+from models.plan import Cut, HarnessPlan, Told, byte_plan
+from models.pooling import PatchQueries, PatchReader, pool
 from models.router import CosineRouter, Routing, smooth
 from models.states import Place, States
 
@@ -95,17 +95,17 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Encoded:
-    """The local encoder's outcome, with a few rows of padding at the end (`bucket`)."""
+    """The local encoder's outcome."""
 
     x: Tensor
-    """(T or more, D)."""
+    """(T, D)."""
 
     starts: Tensor
-    """(T,) bool, true at the beginning of every window."""
+    """(n,) bool, true at the beginning of every window."""
 
     routing: Routing | None
     rope: Rope
-    mask: LocalMask
+    plan: HarnessPlan
 
 
 @dataclass(frozen=True)
@@ -113,18 +113,20 @@ class Decoded:
     """What the model has before its head."""
 
     x: Tensor
-    """(T or more, D): decoder states."""
+    """(T, D): decoder states."""
 
     latent: Tensor
-    """(P or more, L): latent outputs, smoothed where a router asks for it."""
+    """(P, L): latent outputs, smoothed where a router asks for it."""
 
     read: Tensor
-    """(T or more,): the patch whose output each position reads."""
+    """(T,): the patch whose output each position reads."""
 
     gate: Tensor | None
-    """(T or more, 1): what a router multiplies it by, 1 with a gradient."""
+    """(T, 1): what a router multiplies it by, 1 with a gradient."""
 
     routing: Routing | None
+    starts: Tensor
+    """(n,) bool, as `Encoded` has it."""
 
 
 class Harness(nn.Module):
@@ -153,7 +155,7 @@ class Harness(nn.Module):
             self.queries = PatchQueries(d, c.n_slots, c.local_heads)
             width = c.n_slots * d
         self.to_latent = nn.Identity() if width == c.latent_width else Linear(width, c.latent_width)
-        self.latent = PackedTransformer(c.latent_width, c.latent_layers, c.latent_heads, c.latent_hidden)
+        self.latent = Transformer(c.latent_width, c.latent_layers, c.latent_heads, c.latent_hidden)
         read_width = d if c.inject == "add" else c.n_slots * d
         self.from_latent = nn.Identity() if read_width == c.latent_width else Linear(c.latent_width, read_width)
         if c.inject == "cross_attention":
@@ -163,151 +165,153 @@ class Harness(nn.Module):
         self.head = Linear(d, 512 if price else 256)
         self.latent_head = Linear(c.latent_width, 512 if price else 256) if c.latent_logits else None
 
-    def embed(self, batch: Windows, starts: Tensor | None, dtype: torch.dtype) -> Tensor:
-        """(T, D): the byte before each position, the grams that end there, and what is known of the cut, if it is."""
-        positions = batch.positions()
-        x = F.embedding(batch.previous(), self.byte).to(dtype)
-        if self.ngrams is not None:
-            x = x + self.ngrams(batch.data, positions, dtype)
-        return x if starts is None else self.tell(x, batch, starts, dtype)
+    def plan(self, batch: Windows) -> HarnessPlan:
+        """All that follows from documents and cuts; what a router's cut will tell is left open (`_after`)."""
+        batch = batch.to("cpu")
+        parts = byte_plan(batch, self.ngrams)
+        starts, flag = batch.starts.index_fill(0, batch.offsets[:-1], True), None
+        if self.price is not None:
+            flag = batch.ends.long() if self.price == "end" else starts.long()
+        plan = HarnessPlan(**parts, starts=starts, flag=flag, told=None, cut=None)
+        return plan if self.router is not None else self._after(plan, starts)
 
-    def tell(self, x: Tensor, batch: Windows, starts: Tensor, dtype: torch.dtype) -> Tensor:
-        """x (T or more, D) with what the local model is told of the cut starts (T,), if anything."""
-        if self.patch_state is None:
-            return x
-        known = self.patch_state(batch.data, starts, batch.positions(), dtype)
-        return x + F.pad(known, (0, 0, 0, len(x) - len(known)))
+    def _after(self, plan: HarnessPlan, starts: Tensor) -> HarnessPlan:
+        """With what follows from starts (n,), a plan on the CPU."""
+        c, told, room = self.config, None, len(plan.previous)
+        if self.patch_state is not None:
+            positions = plan.windows.position[: len(starts)]
+            told = self.patch_state.told(plan.data, starts, positions, room)
+        placed = self.placed(starts, plan.offsets)
+        return replace(plan, told=told, cut=Cut.of(placed, plan.offsets, room, c.n_slots, late=self.price == "start"))
+
+    @torch.compiler.disable
+    def _routed(self, plan: HarnessPlan, starts: Tensor) -> HarnessPlan:
+        """`_after` where the cut is known in the midst of the model: the host must wait for it."""
+        return self._after(plan.to(torch.device("cpu")), starts.cpu()).to(starts.device)
+
+    def embed(self, plan: HarnessPlan, dtype: torch.dtype) -> Tensor:
+        """(T, D): the byte before each position, the grams that end there, and what is known of the cut, if it is."""
+        x = F.embedding(plan.previous, self.byte).to(dtype)
+        if self.ngrams is not None and plan.grams is not None:
+            x = x + self.ngrams(plan.grams, dtype)
+        return self.tell(x, plan.told, dtype)
+
+    def tell(self, x: Tensor, told: Told | None, dtype: torch.dtype) -> Tensor:
+        """x (T, D) with what the local model is told of the cut, if anything."""
+        return x if told is None or self.patch_state is None else x + self.patch_state(told, dtype)
 
     def placed(self, starts: Tensor, offsets: Tensor) -> Tensor:
-        """(T,) bool: the starts that latent steps follow, of a cut starts (T,) that is true where windows begin."""
+        """(n,) bool: the starts that latent steps follow, of a cut starts (n,) that is true where windows begin."""
         if self.config.latent_patches == "cut":
             return starts
         return torch.zeros_like(starts).index_fill(0, offsets[:-1], True)
 
-    def encode(self, batch: Windows, dtype: torch.dtype) -> Encoded:
+    def encode(self, batch: Windows | HarnessPlan, dtype: torch.dtype) -> Encoded:
         """The local encoder, and the cut: the given one, or the router's."""
-        begins = torch.zeros(len(batch.data), dtype=torch.bool, device=batch.data.device)
-        begins[batch.offsets[:-1]] = True
-        starts = batch.starts | begins
+        plan = batch if isinstance(batch, HarnessPlan) else self.plan(batch).to(self.byte.device)
         c = self.config
-        x = self.embed(batch, starts if self.router is None else None, dtype)
-        x, spare = _pad(x, bucket(len(batch.data), c.local_window))
-        rope = Rope(c.local_width // c.local_heads, F.pad(batch.positions(), (0, spare)), dtype)
-        mask = LocalMask(F.pad(batch.window_of(), (0, spare), value=-1), c.local_window, dtype)
+        x = self.embed(plan, dtype)
+        rope = Rope(c.local_width // c.local_heads, plan.windows.position, dtype)
         for block in self.encoder:
-            x = block(x, rope, mask)
-        routing = None
-        if self.router is not None:
-            routing = self.router(x[: len(begins)], begins)
-            starts = routing.starts
-            # the cut is known only now, so what it tells is added here instead of to the encoder's input
-            x = self.tell(x, batch, starts, dtype)
-        return Encoded(x, starts, routing, rope, mask)
+            x = block(x, rope, plan.windows.segments, (c.local_window - 1, 0))
+        if self.router is None:
+            return Encoded(x, plan.starts, None, rope, plan)
+        routing = self.router(x[: len(plan.data)], plan.windows.position[: len(plan.data)] == 0)
+        # the cut is known only now, so what it tells is added here instead of to the encoder's input
+        plan = self._routed(plan, routing.starts)
+        return Encoded(self.tell(x, plan.told, dtype), routing.starts, routing, rope, plan)
 
-    def cut(self, batch: Windows, dtype: torch.dtype) -> Tensor:
-        """(T,) bool: where patches start; the router's answer where there is one."""
+    def cut(self, batch: Windows | HarnessPlan, dtype: torch.dtype) -> Tensor:
+        """(n,) bool: where patches start; the router's answer where there is one."""
         return self.encode(batch, dtype).starts
 
-    def states(self, batch: Windows, dtype: torch.dtype, mute_latent: bool = False) -> Decoded:
+    def states(self, batch: Windows | HarnessPlan, dtype: torch.dtype, mute_latent: bool = False) -> Decoded:
         """The whole model but its head.
 
         `mute_latent` puts BOS's latent output in the place of every other.
         """
         c = self.config
         encoded = self.encode(batch, dtype)
-        x, routing = encoded.x, encoded.routing
-        spare = len(x) - len(batch.data)
-        patches = Patches.of(self.placed(encoded.starts, batch.offsets), batch.offsets, late=self.price == "start")
-        member = F.pad(patches.member, (0, spare), value=patches.count)
-        read = F.pad(patches.read, (0, spare))
+        x, routing, plan = encoded.x, encoded.routing, encoded.plan
+        cut = plan.cut
+        assert cut is not None
         if c.pool == "cross_attention":
-            pooled = self.queries(x, member, patches.count).flatten(1)
+            pooled = self.queries(x, cut.members).flatten(1)
         else:
-            pooled = pool(x, member, patches.count, c.pool)
-        latent = self.latent(self.to_latent(pooled), patches.first.diff())
+            pooled = pool(x, cut.members, c.pool)
+        latent = self.latent(self.to_latent(pooled), cut.latent)
         if mute_latent:
-            bos = patches.first[:-1].repeat_interleave(patches.first.diff())
-            latent = latent.index_select(0, F.pad(bos, (0, patches.count - len(bos))))
+            latent = latent.index_select(0, cut.bos)
         gate = None
         if routing is not None:
-            latent = smooth(latent, routing.probability.index_select(0, last_of(patches.member, patches.count)))
-            gate = F.pad(routing.gate, (0, spare)).to(dtype)[:, None]
+            latent = smooth(latent, routing.probability.index_select(0, cut.members.last))
+            gate = F.pad(routing.gate, (0, len(x) - len(plan.data))).to(dtype)[:, None]
         given = self.from_latent(latent)
         if c.inject == "add":
-            x = x + _gated(given.index_select(0, read), gate)
-        slots = given.view(patches.count, c.n_slots, c.local_width) if c.inject == "cross_attention" else None
+            x = x + _gated(given.index_select(0, cut.read), gate)
         for layer, block in enumerate(self.decoder):
-            if slots is not None:
-                x = x + _gated(self.readers[layer](x, slots, read), gate)
-            x = block(x, encoded.rope, encoded.mask)
-        return Decoded(x, latent, read, gate, routing)
+            if c.inject == "cross_attention":
+                slots = given.view(-1, c.n_slots, c.local_width)
+                x = x + _gated(self.readers[layer](x, slots, cut), gate)
+            x = block(x, encoded.rope, plan.windows.segments, (c.local_window - 1, 0))
+        return Decoded(x, latent, cut.read, gate, routing, encoded.starts)
 
-    def logits(self, batch: Windows, dtype: torch.dtype = torch.float32, mute_latent: bool = False) -> Tensor:
-        """(T, V) in `dtype`: V = 256 bytes, or 512 = 256 bytes without the boundary flag, then 256 with it."""
-        return self.read_out(self.states(batch, dtype, mute_latent), batch)
+    def logits(
+        self, batch: Windows | HarnessPlan, dtype: torch.dtype = torch.float32, mute_latent: bool = False
+    ) -> Tensor:
+        """(n, V) in `dtype`: V = 256 bytes, or 512 = 256 bytes without the boundary flag, then 256 with it."""
+        return self.read_out(self.states(batch, dtype, mute_latent))
 
-    def read_out(self, decoded: Decoded, batch: Windows) -> Tensor:
+    def read_out(self, decoded: Decoded) -> Tensor:
         logits = self.head(self.norm(decoded.x))
         if self.latent_head is not None:
             logits = logits + _gated(self.latent_head(decoded.latent).index_select(0, decoded.read), decoded.gate)
-        return logits[: len(batch.data)]
+        return logits[: len(decoded.starts)]
 
     def hidden(self, batch: Windows, dtype: torch.dtype = torch.float32) -> States:
         decoded = self.states(batch, dtype)
-        if decoded.routing is not None:
-            starts = decoded.routing.starts
-        else:
-            starts = batch.starts.index_fill(0, batch.offsets[:-1], True)
-        ended = Patches.of(self.placed(starts, batch.offsets), batch.offsets).read[starts]
+        starts = decoded.starts
+        ended = decoded.read[: len(starts)][starts]
         return States(starts, self.norm(decoded.x)[: len(starts)], decoded.latent.index_select(0, ended))
 
     def forward(
         self,
-        batch: Windows,
+        batch: Windows | HarnessPlan,
         dtype: torch.dtype = torch.float32,
         mute_latent: bool = False,
         share: Tensor | None = None,
     ) -> Prediction:
         """`share` is what `CosineRouter.ratio_loss` needs where windows are a part of a batch."""
-        decoded = self.states(batch, dtype, mute_latent)
-        logits = self.read_out(decoded, batch)
-        if self.price is not None:
-            return priced(logits, batch, self.price)
-        nats = F.cross_entropy(wide(logits), batch.data, reduction="none")
+        plan = batch if isinstance(batch, HarnessPlan) else self.plan(batch).to(self.byte.device)
+        decoded = self.states(plan, dtype, mute_latent)
+        logits = self.read_out(decoded)
+        if plan.flag is not None:
+            return priced(logits, plan.data, plan.flag)
+        nats = F.cross_entropy(wide(logits), plan.data, reduction="none")
         if self.router is None or decoded.routing is None:
             return Prediction(nats)
         return Prediction(nats, loss=self.router.ratio_loss(decoded.routing, share))
 
 
-def priced(logits: Tensor, batch: Windows, price: Price) -> Prediction:
-    """Cost of byte and boundary together under logits (T, 512).
+def priced(logits: Tensor, data: Tensor, flag: Tensor) -> Prediction:
+    """Cost of byte and boundary together under logits (n, 512), bytes and flags (n,).
 
     `price: end` predicts byte p with "its patch ends here"; at the end of a document nothing tells whether it does,
     so the flag there is summed out, which is still a bound. `price: start` predicts byte p with "it starts a patch";
     at the beginning of a window it always does.
     """
     log_p = F.log_softmax(wide(logits), -1)
-    without = log_p.gather(1, batch.data[:, None])[:, 0]
-    with_flag = log_p.gather(1, batch.data[:, None] + 256)[:, 0]
-    joint, either = flagged(without, with_flag, batch, price)
+    without = log_p.gather(1, data[:, None])[:, 0]
+    with_flag = log_p.gather(1, data[:, None] + 256)[:, 0]
+    joint, either = flagged(without, with_flag, flag)
     return Prediction(-joint, either - joint)
 
 
-def flagged(without: Tensor, with_flag: Tensor, batch: Windows, price: Price) -> tuple[Tensor, Tensor]:
-    """ln p (T,) of each byte with the flag that it has, and of the byte alone, from those without and with a flag."""
-    flag = batch.ends.long() if price == "end" else batch.starts.long()
-    if price == "start":
-        flag = flag.clone()
-        flag[batch.offsets[:-1]] = 1
+def flagged(without: Tensor, with_flag: Tensor, flag: Tensor) -> tuple[Tensor, Tensor]:
+    """ln p (n,) of each byte with the flag that it has, and of the byte alone, from those without and with a flag."""
     either = torch.logaddexp(without, with_flag)
     return torch.where(flag == 1, with_flag, torch.where(flag == 0, without, either)), either
 
 
 def _gated(x: Tensor, gate: Tensor | None) -> Tensor:
     return x if gate is None else x * gate
-
-
-def _pad(x: Tensor, size: int) -> tuple[Tensor, int]:
-    """x (T, D) with zero rows up to `size`, and how many."""
-    spare = size - len(x)
-    return F.pad(x, (0, 0, 0, spare)), spare

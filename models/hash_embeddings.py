@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.plan import Told
+
 _MULTIPLIER = 6_364_136_223_846_793_005  # Knuth's MMIX; odd, so that no power of it loses the low bits
 _MASK = (1 << 63) - 1
 
@@ -99,6 +101,10 @@ class KeptGradients:
 
 def look_up(table: Tensor, rows: Tensor, skip: int | None = None) -> Tensor:
     """table (N, D), rows (T, G) -> (T, D): the sum of the rows of each position, without row `skip`."""
+    if table.device.type != "cpu" or torch.compiler.is_compiling():
+        if rows.shape[1] == 1 and skip is None:
+            return F.embedding(rows[:, 0], table)
+        return F.embedding_bag(rows, table, mode="sum", padding_idx=skip)
     found: Tensor = _Lookup.apply(table, rows, skip)
     return found
 
@@ -117,10 +123,16 @@ class NgramEmbedding(nn.Module):
         self.rows = prime_below(rows)
         self.table = nn.Parameter(torch.zeros(len(self.sizes) * self.rows + 1, width))
 
-    def forward(self, data: Tensor, positions: Tensor, dtype: torch.dtype) -> Tensor:
-        """data (T,), positions (T,) -> (T, D)."""
-        rows = gram_rows(data, positions, self.sizes, self.rows)
-        return look_up(self.table, rows, len(self.sizes) * self.rows).to(dtype)
+        self.nothing = len(self.sizes) * self.rows
+        """The row of grams that do not fit."""
+
+    def rows_of(self, data: Tensor, positions: Tensor) -> Tensor:
+        """data (T,), positions (T,) -> (T, G)."""
+        return gram_rows(data, positions, self.sizes, self.rows)
+
+    def forward(self, rows: Tensor, dtype: torch.dtype) -> Tensor:
+        """rows (T, G) -> (T, D)."""
+        return look_up(self.table, rows, self.nothing).to(dtype)
 
 
 def open_patch_lengths(starts: Tensor, positions: Tensor) -> Tensor:
@@ -198,17 +210,28 @@ class PatchStateEmbedding(nn.Module):
             self.large_tables = ("patch",)
             self.patch = nn.Parameter(torch.zeros(self.rows, width))
 
-    def forward(self, data: Tensor, starts: Tensor, positions: Tensor, dtype: torch.dtype) -> Tensor:
-        """data, starts, positions (T,) -> (T, D).
+    def told(self, data: Tensor, starts: Tensor, positions: Tensor, room: int) -> Told:
+        """data, starts, positions (n,) of windows -> what is looked up, for `room` positions.
 
-        `starts[p]` itself is read only if the model knows it before it predicts byte p.
+        `starts[p]` itself is in it only if the model knows it before it predicts byte p.
         """
-        if self.rows is None or self.patch is None:
+        row = None
+        if self.rows is None:
             length = open_patch_lengths(starts, positions)
-            x = F.embedding(length.clamp(max=self.max_length), self.length)
         else:
             length, row = open_patch_rows(data, starts, positions, self.rows)
-            x = F.embedding(length.clamp(max=self.max_length), self.length) + look_up(self.patch, row[:, None])
-        if self.knows_flag:
-            x = x + F.embedding(starts.long(), self.flag)
+        spare = (0, room - len(data))
+        return Told(
+            F.pad(length.clamp(max=self.max_length), spare),
+            None if row is None else F.pad(row, spare),
+            F.pad(starts.long(), spare) if self.knows_flag else None,
+        )
+
+    def forward(self, told: Told, dtype: torch.dtype) -> Tensor:
+        """-> (T, D)."""
+        x = F.embedding(told.length, self.length)
+        if told.row is not None and self.patch is not None:
+            x = x + look_up(self.patch, told.row[:, None])
+        if told.flag is not None:
+            x = x + F.embedding(told.flag, self.flag)
         return x.to(dtype)

@@ -12,14 +12,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.batch import Windows, bucket
+from models.batch import Windows, padded
 from models.harness import Prediction
-from models.layers import Linear, wide
-from models.packing import PackedTransformer
+from models.layers import Linear, Transformer, wide
+from models.plan import Sequences, TokenPlan
 from models.states import Place, States
 
 SCORED_AT_ONCE = 1024
 """Tokens whose logits are in memory together, where no gradient is wanted."""
+
+LARGE = 16384
+"""From so many tokens on the logits of all places at once would be the largest tensor of a training."""
+
+CHUNKED = nn.LinearCrossEntropyOptions()
+"""In training: torch's own chunks, which make the logits of some tokens at a time, and again on the way back."""
 
 
 @dataclass(frozen=True)
@@ -44,49 +50,53 @@ class TokenLM(nn.Module):
         self.config, self.vocab_size = config, vocab_size
         self.lookup_std = {"token": config.token_std}
         self.token = nn.Parameter(torch.empty(vocab_size + 1, config.width))
-        self.latent = PackedTransformer(config.width, config.layers, config.heads, config.hidden)
+        self.latent = Transformer(config.width, config.layers, config.heads, config.hidden)
         self.head = Linear(config.width, vocab_size)
 
-    def forward(self, batch: Windows, dtype: torch.dtype = torch.float32) -> Prediction:
-        """A token's nats stand at its first byte, 0 at its others; `batch.ids` has the token of every start.
+    def plan(self, batch: Windows) -> TokenPlan:
+        """Without `batch.ids`, the token of every start, there is none."""
+        assert batch.ids is not None, "a model over tokens needs token ids"
+        batch = batch.to("cpu")
+        assert batch.ids is not None
+        at = batch.starts.nonzero()[:, 0]
+        counts = torch.bincount(batch.window_of()[at], minlength=len(batch.lengths))
+        room = padded(len(batch.ids) + 1)
+        before = F.pad(batch.ids, (1, room - len(batch.ids) - 1))
+        tokens = Sequences.of(counts, room)
+        before[tokens.segments.cu[:-1].clamp(max=room - 1).long()] = self.vocab_size
+        return TokenPlan(len(batch.data), batch.ids, at, before, tokens)
+
+    def forward(self, batch: Windows | TokenPlan, dtype: torch.dtype = torch.float32) -> Prediction:
+        """A token's nats stand at its first byte, 0 at its others.
 
         A token that begins in a window belongs to it whole; bytes of a window that lie before its first token were
         predicted in the window where that token began.
         """
-        assert batch.ids is not None, "a model over tokens needs token ids"
-        if len(batch.ids) == 0:  # windows in the midst of one long token
-            return Prediction(self._nothing(batch, dtype))
-        states = self._states(batch, batch.ids, dtype)
-        # scored in float64, a batch of logits over a whole vocabulary would be the largest tensor there is
-        at_once = len(states) if torch.is_grad_enabled() else SCORED_AT_ONCE
-        nats = torch.cat(
-            [
-                F.cross_entropy(wide(self.head(some)), ids, reduction="none")
-                for some, ids in zip(states.split(at_once), batch.ids.split(at_once), strict=True)
-            ]
-        )
-        at = batch.starts.nonzero()[:, 0]
-        return Prediction(nats.new_zeros(len(batch.data)).index_copy(0, at, nats))
-
-    def _nothing(self, batch: Windows, dtype: torch.dtype) -> Tensor:
-        """Zeros (T,) that depend on every weight, so that of the ranks of a training none has less to exchange."""
-        start = torch.full((1,), self.vocab_size, device=batch.data.device)
-        state = self.latent(F.embedding(start, self.token).to(dtype), torch.ones_like(start))
-        return 0 * self.head(state).sum().float() * batch.data
+        plan = self._planned(batch)
+        states = self._states(plan, dtype)[: len(plan.ids)]
+        if torch.is_grad_enabled() and self.vocab_size < LARGE:
+            nats = F.cross_entropy(wide(self.head(states)), plan.ids, reduction="none")
+        elif torch.is_grad_enabled():
+            nats = F.linear_cross_entropy(
+                states, self.head.weight.to(dtype), plan.ids, reduction="none", options=CHUNKED
+            ).float()
+        else:
+            nats = torch.cat(
+                [
+                    F.cross_entropy(wide(self.head(some)), ids, reduction="none")
+                    for some, ids in zip(states.split(SCORED_AT_ONCE), plan.ids.split(SCORED_AT_ONCE), strict=True)
+                ]
+            )
+        return Prediction(nats.new_zeros(plan.size).index_copy(0, plan.at, nats))
 
     def hidden(self, batch: Windows, dtype: torch.dtype = torch.float32) -> States:
         """The state at the first byte of a token has read the token before it."""
-        assert batch.ids is not None, "a model over tokens needs token ids"
-        none = self.head.weight.new_zeros((0, self.config.width))
-        return States(batch.starts, None, self._states(batch, batch.ids, dtype) if len(batch.ids) else none)
+        plan = self._planned(batch)
+        return States(batch.starts, None, self._states(plan, dtype)[: len(plan.ids)])
 
-    def _states(self, batch: Windows, ids: Tensor, dtype: torch.dtype) -> Tensor:
+    def _planned(self, batch: Windows | TokenPlan) -> TokenPlan:
+        return batch if isinstance(batch, TokenPlan) else self.plan(batch).to(self.token.device)
+
+    def _states(self, plan: TokenPlan, dtype: torch.dtype) -> Tensor:
         """(P, D): position i of a window has read its tokens before i."""
-        at = batch.starts.nonzero()[:, 0]
-        counts = torch.bincount(batch.window_of()[at], minlength=len(batch.offsets) - 1)
-        counts = counts[counts > 0]
-        first = counts.cumsum(0) - counts
-        before = ids.roll(1)
-        before[first] = self.vocab_size
-        before = F.pad(before, (0, bucket(len(before)) - len(before)))
-        return self.latent(F.embedding(before, self.token).to(dtype), counts)[: len(ids)]
+        return self.latent(F.embedding(plan.previous, self.token).to(dtype), plan.tokens)

@@ -19,6 +19,7 @@ from models.byte_lm import ByteLM
 from models.decoding.generate import Limits
 from models.decoding.sampling import Sampling
 from models.harness import Harness
+from models.plan import Sequences
 from models.router import CosineRouter
 from models.token_lm import TokenLM
 from patchers import Patcher
@@ -66,7 +67,8 @@ def uncached(module: nn.Module, patcher: Patcher | None, prompt: bytes, size: in
                 data += bytes([int(logits.argmax())])
             elif isinstance(module, TokenLM):
                 before = torch.tensor([module.vocab_size, *ids])
-                states = module.latent(torch.nn.functional.embedding(before, module.token), torch.tensor([len(before)]))
+                tokens = Sequences.of(torch.tensor([len(before)]), len(before))
+                states = module.latent(torch.nn.functional.embedding(before, module.token), tokens)
                 ids.append(int(module.head(states)[-1].argmax()))
                 assert patcher is not None
                 data += patcher.tokens()[ids[-1]]  # type: ignore[attr-defined]

@@ -154,7 +154,7 @@ def _pace(suite: Suite, model: nn.Module, prepared: Prepared, budget: float) -> 
     began = time.perf_counter()
     for picked in batches(spans, config.batch_bytes, 1 << 60, seed=0):
         at = time.perf_counter()
-        engine.step(prepared.train, picked, 0.0)
+        engine.step(engine.make(prepared.train, picked), 0.0).item()
         rates.append((time.perf_counter() - at) / int((picked[:, 1] - picked[:, 0]).sum()))
         if len(rates) > 1 and time.perf_counter() - began > budget:
             break

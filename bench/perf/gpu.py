@@ -1,9 +1,16 @@
 """How much of a device's product rate training reaches: python -m bench.perf.gpu [--suite gpu] [--row stride]
-[--turns 10] [--side 8192] [--set train.batch_bytes=262144]
+[--turns 10] [--side 8192] [--set train.batch_bytes=262144], or all that a first visit to a GPU should find out:
+python -m bench.perf.gpu --all [--minutes 10] [-o FILE.json]
 
 products: square products in the dtype of training, the rate that the others are measured against
 latent: the latent transformer forward and backward, on the patches of one part of a real batch
 step: whole training steps, with the time in which their windows are gathered
+
+--all writes one JSON: the tests for CUDA; of each row of the suite the FLOPs a second, and their share of the products'
+(`mfu`), with our own operator for attention, with torch's variable-length attention, and compiled; and whether a
+training that is stopped twice ends with the same bits. What there is no time for is named. --dry-run goes the same way
+on the CPU with models made small, and runs each row at its full size on meta tensors, which have no values, so that
+time on a GPU is not spent on typing errors.
 
 FLOPs are those that a record counts: padding, softmax and pointwise work are none. The device is the GPU where there is
 one. Medians over turns, after a turn that is not counted.
@@ -12,11 +19,18 @@ one. Medians over turns, after a turn that is not counted.
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import hashlib
 import json
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -24,11 +38,12 @@ import torch
 from bench.data.config import load
 from bench.data.cut_corpus import batches, training_spans
 from bench.execution.run import best_device, engine_of
-from bench.suites.config import load_suite
-from bench.training.loop import DTYPES
+from bench.suites.config import Row, Suite, load_suite
+from bench.training import prepare as prepare_module
+from bench.training.loop import DTYPES, Progress, train
 from bench.training.parallel import shares
-from bench.training.prepare import flops, make_model, prepare
-from models.batch import Patches
+from bench.training.prepare import Prepared, flops, make_model, prepare
+from models import attention
 from models.flops import block_flops, seen_keys
 from models.harness import Harness
 from patchers.errors import BenchError
@@ -61,14 +76,16 @@ def measure(
     assert isinstance(model, Harness)
     c = model.config
 
-    batch = corpus.windows(shares(picked, 1, suite.launch.micro_bytes)[0][0]).to(device)
-    starts = batch.starts.index_fill(0, batch.offsets[:-1], True)
-    patches = Patches.of(starts, batch.offsets).first.diff()
-    count, pairs = int(patches.sum()), seen_keys(patches.cpu().numpy())
+    batch = corpus.windows(shares(picked, 1, suite.launch.micro_bytes)[0][0])
+    cut = model.plan(batch).cut
+    assert cut is not None
+    patches, count = cut.latent.segments.cu.diff(), len(cut.bos)
+    pairs = seen_keys(patches.numpy())
+    sequences = cut.latent.to(device)
     x = torch.randn(count, c.latent_width, device=device, dtype=dtype, requires_grad=True)
 
     def latent() -> None:
-        model.latent(x, patches).sum().backward()
+        model.latent(x, sequences).sum().backward()
         model.zero_grad()
         x.grad = None
 
@@ -85,7 +102,7 @@ def measure(
         "latent": seconds(latent, turns, device),
     }
     engine = engine_of(suite)(model, config, device)
-    took["step"] = seconds(lambda: engine.step(corpus, picked, 1e-4), turns, device)
+    took["step"] = seconds(lambda: engine.step(engine.make(corpus, picked), 1e-4).item(), turns, device)
     rate = {name: work[name] / took[name] for name in work}
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
@@ -97,6 +114,140 @@ def measure(
     }
 
 
+# --- all at once
+
+
+MODES: dict[str, dict[str, bool]] = {
+    "own operator": {"varlen": False, "compile": False},
+    "varlen": {"varlen": True, "compile": False},
+    "compiled": {"varlen": True, "compile": True},
+}
+SMALL = {
+    "harness": {"local_width": 32, "latent_width": 64, "latent_heads": 2, "latent_layers": 2, "local_heads": 2},
+    "token_lm": {"width": 32, "heads": 2, "layers": 1},
+    "byte_lm": {"width": 32, "heads": 2, "layers": 1},
+}
+"""Sizes of a dry run."""
+
+
+class Visit:
+    """What is found out, part by part, while there is time."""
+
+    def __init__(self, minutes: float) -> None:
+        self.until = time.perf_counter() + 60 * minutes
+        self.found: dict[str, Any] = {"left out": []}
+
+    def part(self, name: str, seconds: float, work: Callable[[], Any]) -> None:
+        """Do a part that takes about so long; its failure is written down, and the others go on."""
+        if time.perf_counter() + seconds > self.until:
+            self.found["left out"].append(name)
+            return
+        began = time.perf_counter()
+        try:
+            self.found[name] = work()
+        except Exception as error:  # noqa: BLE001 - whatever a device that nobody has tried comes up with
+            self.found[name] = {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"}
+        self.found.setdefault("seconds", {})[name] = round(time.perf_counter() - began, 1)
+
+
+def cuda_tests() -> dict[str, Any]:
+    """The project's own tests that want a GPU, where the repository is the folder that the command runs in."""
+    command = [sys.executable, "-m", "pytest", "-q", "-k", "cuda", "tests/bench/execution/test_gpu.py"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    return {"exit code": done.returncode, "said": done.stdout[-1500:]}
+
+
+def rate_of(suite: Suite, row: Row, prepared: Prepared, mode: dict[str, bool], turns: int, small: bool) -> float:
+    """Training FLOPs a second."""
+    device = best_device()
+    config = dataclasses.replace(row.train, compile=mode["compile"] and not small)
+    corpus = prepared.train
+    picked = next(batches(training_spans(corpus.offsets, config.window), config.batch_bytes, 1 << 60, seed=0))
+    model = make_model(row, prepared.patcher, 0).train().to(device)
+    engine = engine_of(suite)(model, config, device)
+    made = engine.make(corpus, picked)
+    with patch.object(attention, "HALF", attention.HALF if mode["varlen"] else ()):
+        took = seconds(lambda: engine.step(made, 1e-4).item(), turns, device)
+    per_byte = flops(prepared)
+    return 3 * (per_byte["total"] - per_byte["patcher"]) * float((picked[:, 1] - picked[:, 0]).sum()) / took
+
+
+def on_meta(row: Row, prepared: Prepared, suite: Suite) -> dict[str, Any]:
+    """A step of a row at its full size as a GPU would take it, on tensors without values."""
+    with torch.device("meta"), patch.object(prepare_module, "initialise", lambda model, seed: None):
+        model = make_model(row, prepared.patcher, 0).train()
+    spans = training_spans(prepared.train.offsets, row.train.window)
+    picked = next(batches(spans, row.train.batch_bytes, 1 << 60, seed=0))
+    part = shares(picked, 1, suite.launch.micro_bytes)[0][0]
+    plan: Any = model.plan(prepared.train.windows(part))  # type: ignore[operator]
+    prediction = model(plan.to(torch.device("meta")), torch.bfloat16)
+    prediction.nats.sum().backward()
+    return {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "gradients": sum(p.grad is not None for p in model.parameters()),
+        "bytes": len(prediction.nats),
+    }
+
+
+def stopped_twice(suite: Suite, row: Row, prepared: Prepared) -> dict[str, Any]:
+    """Whether a training of ten steps that is stopped at the third and the seventh ends with the same bits."""
+    device = best_device()
+    config = dataclasses.replace(
+        row.train, bytes=10 * row.train.batch_bytes, deterministic=True, compile=False, checkpoint_seconds=1e-9
+    )
+
+    def trained(folder: Path, stops: Sequence[int]) -> tuple[str, float]:
+        for stop in (*stops, 0):
+            model = make_model(row, prepared.patcher, 0)
+
+            def report(progress: Progress, total: int, stop: int = stop) -> None:
+                if progress.step == stop:
+                    raise InterruptedError
+
+            began = time.perf_counter()
+            with suppress(InterruptedError):
+                train(model, prepared.train, config, 0, device, folder / "training", report, engine_of(suite))
+        digest = hashlib.sha256()
+        for tensor in model.state_dict().values():
+            digest.update(tensor.cpu().numpy().tobytes())
+        return digest.hexdigest()[:16], time.perf_counter() - began
+
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
+        whole, stopped = trained(Path(one), ()), trained(Path(other), (3, 7))
+    return {"same bits": whole[0] == stopped[0], "undisturbed": whole[0], "stopped": stopped[0]}
+
+
+def everything(suite_name: str, overrides: Sequence[str], minutes: float, turns: int, side: int, dry: bool) -> Any:
+    visit, device = Visit(minutes), best_device()
+    suite = load_suite(suite_name, overrides)
+    visit.found |= {"device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu", "dry run": dry}
+    data = load(suite.data)
+
+    def products() -> float:
+        square = torch.randn(side, side, device=device, dtype=torch.bfloat16)
+        out = torch.empty_like(square)
+        return 2.0 * side**3 / seconds(lambda: torch.mm(square, square, out=out), turns, device)
+
+    visit.part("tests for CUDA", 240, lambda: "skipped: a dry run" if dry else cuda_tests())
+    visit.part("products_flops_per_second", 5, products)
+    with tempfile.TemporaryDirectory() as cache:
+        for number, row in enumerate(suite.rows):
+            prepared = prepare(suite, row, data, Path(cache), lambda message: None)
+            if dry:
+                visit.part(f"{row.label}: on meta tensors", 20, lambda r=row, p=prepared: on_meta(r, p, suite))
+                row = dataclasses.replace(row, sizes=dataclasses.replace(row.sizes, **SMALL[row.model]))
+                prepared = dataclasses.replace(prepared, row=row)
+            for mode, how in MODES.items():
+                name = f"{row.label}: {mode}"
+                visit.part(name, 40, lambda r=row, p=prepared, how=how: rate_of(suite, r, p, how, turns, dry))
+                rate, peak = visit.found.get(name), visit.found.get("products_flops_per_second")
+                if isinstance(rate, float) and isinstance(peak, float):
+                    visit.found[name] = {"flops_per_second": rate, "mfu": rate / peak}
+            if number == 0:
+                visit.part("stopped twice", 60, lambda r=row, p=prepared: stopped_twice(suite, r, p))
+    return visit.found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suite", default="gpu")
@@ -106,7 +257,18 @@ def main() -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override, as of patchbench run"
     )
+    parser.add_argument("--all", action="store_true", help="everything that a first visit should find out")
+    parser.add_argument("--dry-run", action="store_true", help="--all on the CPU, models made small")
+    parser.add_argument("--minutes", type=float, default=10.0, help="that --all may take")
+    parser.add_argument("-o", "--output", type=Path, help="where --all writes its JSON; by default to the terminal")
     arguments = parser.parse_args()
+    if arguments.all:
+        given = arguments.suite, arguments.set, arguments.minutes, arguments.turns, arguments.side, arguments.dry_run
+        text = json.dumps(everything(*given), indent=1)
+        if arguments.output is not None:
+            arguments.output.write_text(text + "\n", encoding="utf-8")
+        print(text)
+        return
     print(json.dumps(measure(arguments.suite, arguments.row, arguments.turns, arguments.side, arguments.set), indent=1))
 
 

@@ -1,233 +1,258 @@
-"""Speed of a training step, as ratios measured in one run: python -m bench.perf.step [--suite quick] [--row stride]
-[--set train.batch_bytes=16384]
+"""Speed of a training step, as ratios measured in one run: python -m bench.perf.step [--turns 15]
 
-(a) the step against the same model run plainly: float32, and norms, rotations, SwiGLU, attention, pooling, reading
-    and lookups as torch composes them, AdamW and clipping as they come; and against that with our optimizer;
-(b) its model FLOP/s against those of a dense GPT made of the same blocks at the latent width, on as many positions;
-(e) the share of a training's time outside forward, backward and optimizer;
-(f) padding of latent positions.
+Three workloads that stand here, so that no suite's config changes what is measured: documents of 485 bytes, full
+windows of 8 kB, and documents as they come under the entropy patcher's cut at 4.5 bytes a patch. Of each
 
-The contenders take turns, a step each, so that a busy machine slows all of them; medians over the turns are compared,
-and the quartiles of the paired ratio are given with them.
+products:  seconds of a step over seconds of its matrix products alone, run again at the same sizes;
+dense_gpt: FLOPs a second of the step over those of a dense GPT of the latent model's blocks on as many positions, which
+           has the faster of our attention and torch's;
+rows:      the fastest over the slowest of three cuts with the same number of patches (even, at random, in clusters);
+loader:    seconds of training over seconds of the same steps on batches that are there already.
+
+The contenders take turns, a step each, so that a busy machine slows all of them; medians over the turns are compared.
+Seconds are CPU time for the first three, since they are one thread's work, and those of the clock for the loader.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import math
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import Literal
-from unittest.mock import patch
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
-from bench.data.config import load
-from bench.data.cut_corpus import batches, training_spans
-from bench.suites.config import load_suite
+import patchers
+from bench.data.config import DataConfig, load
+from bench.data.cut_corpus import CutDocuments, Cuts, batches, training_spans
+from bench.suites.config import TrainConfig
 from bench.system.memory import keep_memory
-from bench.training import loop as training
-from bench.training.loop import DTYPES, make_optimizer, train, train_step
-from bench.training.prepare import flops, make_model, prepare
-from models import hash_embeddings, layers, packing, pooling
-from models.batch import bucket
-from models.flops import Shapes, block_flops, seen_keys
-from models.harness import Harness
-from models.hash_embeddings import KeptGradients
+from bench.training.loop import DTYPES, Alone, train
+from models.flops import Shapes, block_flops, harness_flops, seen_keys
+from models.harness import Harness, HarnessConfig
 from models.initialization import initialise
-from models.packing import PackedTransformer, pack, spans_of
+from models.layers import Attention, Linear, Transformer
+from models.plan import Sequences
 
-Dtype = Literal["auto", "bfloat16", "float32"]
+SIZES = HarnessConfig(
+    local_width=64, local_heads=2, encoder_layers=1, decoder_layers=2, local_window=64, latent_width=192,
+    latent_heads=4, latent_layers=8, ngrams=(3, 4, 5, 6), ngram_rows=32768, patch_rows=32768, boundary_inputs="none",
+)  # fmt: skip
+CPU = torch.device("cpu")
+PATCH = 4.5
 
-ROW_LENGTH = 256
-"""Positions of a sequence of the dense GPT: as many as a window has patches of four bytes."""
+
+@dataclass(frozen=True)
+class Workload:
+    length: int | None
+    """Bytes of each document; None for documents as they are."""
+
+    window: int
+    batch_bytes: int
+    entropy: bool = False
+
+    @property
+    def config(self) -> TrainConfig:
+        return TrainConfig(bytes=1 << 40, batch_bytes=self.batch_bytes, window=self.window, compile=False)
 
 
-@contextlib.contextmanager
-def plainly() -> Iterator[None]:
-    """Norms, rotations, SwiGLU, attention, pooling, reading and lookups as one would first write them."""
+WORKLOADS = {
+    "documents of 485 bytes": Workload(485, 1024, 4096),
+    "windows of 8 kB": Workload(8192, 8192, 8192),
+    "entropy at 4.5": Workload(None, 2048, 4096, entropy=True),
+}
 
-    def norm(self: layers.RMSNorm, x: Tensor) -> Tensor:
-        return F.rms_norm(x, x.shape[-1:], self.weight.to(x.dtype), self.eps)
 
-    def swiglu(self: layers.SwiGLU, x: Tensor) -> Tensor:
-        gate, up = self.gate_up(x).chunk(2, -1)
-        return self.down(F.silu(gate) * up)
+def documents(workload: Workload, size: int) -> list[bytes]:
+    """About `size` bytes of wiki-en."""
+    texts = list(load(DataConfig(corpus="wiki-en")).train.texts)
+    whole = b"\n".join(texts)[:size]
+    if workload.length is not None:
+        return [whole[at : at + workload.length] for at in range(0, len(whole) - workload.length + 1, workload.length)]
+    return whole.split(b"\n")
 
-    def rotate(self: layers.Rope, x: Tensor) -> Tensor:
-        a, b = x.chunk(2, -1)
-        return x * self.cos + torch.cat((b, a), -1) * self.sin
 
-    def attend(self: layers.Attention, x: Tensor, rope: layers.Rope, mask: layers.LocalMask | layers.RowMask) -> Tensor:
-        qk, v = self.qkv(x).view(len(x), 3 * self.heads, -1).split((2 * self.heads, self.heads), 1)
-        q, k = rope.rotate(qk).split(self.heads, 1)
-        return self.out(mask.attention(q, k, v))
+def even(length: int, count: int) -> np.ndarray:
+    starts = np.zeros(length, bool)
+    starts[(np.arange(count) * length / count).astype(int)] = True
+    return starts
 
-    def pool(self: pooling.PatchQueries, x: Tensor, member: Tensor, count: int) -> Tensor:
-        t, d = x.shape
-        e = d // self.heads
-        slots = self.expand(pooling.segment_max(x, member, count)).view(count, self.slots, d)
-        query = self.query(self.query_norm(slots)).view(count, self.slots * d)
-        key, value = self.key_value(self.key_norm(x)).view(t, 2, 1, self.heads, e).unbind(1)
-        mine = query.index_select(0, member.clamp(max=count - 1)).view(t, self.slots, self.heads, e)
-        flat = ((mine * key).sum(-1).float() * e**-0.5).view(t, -1)
-        peak = pooling.segment_max(flat.detach(), member, count).index_select(0, member.clamp(max=count - 1))
-        weight = (flat - peak).clamp(max=0).exp()
-        sums = pooling.segment_sum(weight, member, count).clamp(min=1e-30)
-        mixed = (weight.to(x.dtype).view(t, self.slots, self.heads, 1) * value).view(t, -1)
-        mixed = pooling.segment_sum(mixed, member, count).view(count, self.slots, self.heads, e)
-        mixed = mixed / sums.to(x.dtype).view(count, self.slots, self.heads, 1)
-        return slots + self.out(mixed.reshape(count, self.slots, d))
 
-    def read(self: pooling.PatchReader, x: Tensor, slots: Tensor, index: Tensor) -> Tensor:
-        (t, d), (p, k, _) = x.shape, slots.shape
-        e = d // self.heads
-        query = self.query(self.query_norm(x)).view(t, 1, self.heads, e)
-        both = self.key_value(self.slot_norm(slots)).view(p, k * 2 * d).index_select(0, index)
-        key, value = both.view(t, k, 2, self.heads, e).unbind(2)
-        weight = torch.softmax((query * key).sum(-1) * e**-0.5, 1)
-        return self.out((weight.unsqueeze(-1) * value).sum(1).reshape(t, d))
+def rows_of(docs: Sequence[bytes], workload: Workload) -> dict[str, CutDocuments]:
+    """The same documents under cuts with the same number of patches in each; the workload's own is the first."""
+    if workload.entropy:
+        patcher = patchers.create("entropy", model="ngram").fit(docs).calibrate(docs, PATCH)
+        first = patcher.segment_many(docs)
+    else:
+        first = [even(len(doc), max(1, round(len(doc) / PATCH))) for doc in docs]
+    counts = [int(starts.sum()) for starts in first]
+    rng = np.random.default_rng(0)
 
-    def look_up(table: Tensor, rows: Tensor, skip: int | None = None) -> Tensor:
-        if skip is None:
-            return F.embedding(rows[:, 0], table)
-        return F.embedding_bag(rows, table, mode="sum", padding_idx=skip)
+    def of(make: Callable[[int, int], np.ndarray]) -> list[np.ndarray]:
+        return [make(len(doc), count) for doc, count in zip(docs, counts, strict=True)]
 
-    with (
-        patch.object(layers.RMSNorm, "forward", norm),
-        patch.object(layers.SwiGLU, "forward", swiglu),
-        patch.object(layers.Rope, "rotate", rotate),
-        patch.object(layers.Attention, "forward", attend),
-        patch.object(pooling.PatchQueries, "forward", pool),
-        patch.object(pooling.PatchReader, "forward", read),
-        patch.object(hash_embeddings, "look_up", look_up),
-        patch.object(packing, "spans_of", lambda lengths: None),
-        patch.object(training, "_clip", lambda model, limit: nn.utils.clip_grad_norm_(model.parameters(), limit)),
-    ):
-        yield
+    def at_random(length: int, count: int) -> np.ndarray:
+        starts = np.zeros(length, bool)
+        starts[[0, *(1 + rng.permutation(length - 1)[: count - 1])]] = True
+        return starts
+
+    def clustered(length: int, count: int) -> np.ndarray:
+        """Every other stretch of 64 bytes has three quarters of the patches."""
+        weight = np.where(np.arange(length) // 64 % 2, 3.0, 1.0)
+        weight[0] = 1e9
+        starts = np.zeros(length, bool)
+        starts[rng.choice(length, count, replace=False, p=weight / weight.sum())] = True
+        return starts
+
+    cuts = {"own": first, "at random": of(at_random), "in clusters": of(clustered)}
+    return {name: CutDocuments.of(docs, Cuts(np.concatenate(starts))) for name, starts in cuts.items()}
+
+
+class Products:
+    """The matrix products of some work, by their sizes, to be run again."""
+
+    NAMES = ("aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm", "aten::baddbmm_")
+
+    def __init__(self, work: Callable[[], object], dtype: torch.dtype) -> None:
+        with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen:
+            work()
+        self.pairs: list[tuple[Tensor, Tensor]] = []
+        made: dict[tuple[int, ...], Tensor] = {}
+        for event in seen.events():
+            if event.name in self.NAMES:
+                shapes = [tuple(shape) for shape in event.input_shapes if len(shape) > 1][-2:]
+                a, b = (made.setdefault(shape, torch.randn(shape, dtype=dtype)) for shape in shapes)
+                self.pairs.append((a, b))
+
+    def run(self) -> None:
+        for a, b in self.pairs:
+            torch.matmul(a, b)
+
+
+class TorchAttention(nn.Module):
+    """`Attention` by torch's `scaled_dot_product_attention`, over sequences of one length."""
+
+    def __init__(self, own: Attention, length: int) -> None:
+        super().__init__()
+        self.own, self.length = own, length
+
+    def forward(self, x: Tensor, rope: Any, seen: Any, window: Any) -> Tensor:
+        h, width = self.own.heads, x.shape[1]
+        heads = self.own.qkv(x).view(len(x), 3 * h, -1).transpose(0, 1)
+        q, k, v = heads.split(h)
+        each = (y.reshape(h, -1, self.length, width // h).transpose(0, 1) for y in (rope.rotate(q), rope.rotate(k), v))
+        mixed = F.scaled_dot_product_attention(*each, is_causal=True)
+        return self.own.out(mixed.transpose(1, 2).reshape(len(x), width))
 
 
 class DenseGPT(nn.Module):
-    """The latent transformer alone, over every position of its input, in the harness's dtype."""
+    """The latent transformer alone, over every position of its input."""
 
-    def __init__(self, width: int, depth: int, heads: int, dtype: torch.dtype) -> None:
+    def __init__(self, sizes: HarnessConfig, sequences: Sequences, length: int, torchs: bool) -> None:
         super().__init__()
-        self.dtype = dtype
-        self.byte = nn.Parameter(torch.empty(257, width))
+        self.sequences = sequences
+        self.byte = nn.Parameter(torch.empty(257, sizes.latent_width))
         self.lookup_std = {"byte": 0.5}
-        self.latent = PackedTransformer(width, depth, heads)
-        self.head = layers.Linear(width, 256)
+        self.latent = Transformer(sizes.latent_width, sizes.latent_layers, sizes.latent_heads)
+        self.head = Linear(sizes.latent_width, 256)
+        initialise(self, 0)
+        if torchs:
+            for block in self.latent.blocks:
+                block.attention = TorchAttention(block.attention, length)
 
-    def loss(self, data: Tensor, lengths: Tensor) -> Tensor:
-        x = F.embedding(data, self.byte).to(self.dtype)
-        return F.cross_entropy(self.head(self.latent(x, lengths)).float(), data)
+    def forward(self, data: Tensor, dtype: torch.dtype) -> Any:
+        x = F.embedding(data, self.byte).to(dtype)
+        nats = F.cross_entropy(self.head(self.latent(x, self.sequences)).float(), data, reduction="none")
+        return argparse.Namespace(nats=nats, loss=None)
 
 
-def turns(contenders: dict[str, Callable[[], None]], count: int) -> dict[str, np.ndarray]:
-    """Seconds of each contender in each turn, after one unmeasured turn."""
+def turns(contenders: dict[str, Callable[[], object]], count: int, clock: Callable[[], float]) -> dict[str, float]:
+    """Median seconds of each contender, after one unmeasured turn."""
     out: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(count + 1):
         for name, step in contenders.items():
-            began = time.perf_counter()
+            began = clock()
             step()
             if turn:
-                out[name].append(time.perf_counter() - began)
-    return {name: np.array(seconds) for name, seconds in out.items()}
+                out[name].append(clock() - began)
+    return {name: float(np.median(seconds)) for name, seconds in out.items()}
 
 
-def measure(suite_name: str, label: str, count: int, overrides: Sequence[str] = ()) -> dict[str, float]:
-    keep_memory()
-    suite = load_suite(suite_name, overrides)
-    row = suite.row(label)
-    data = load(suite.data)
-    with tempfile.TemporaryDirectory() as cache:
-        prepared = prepare(suite, row, data, Path(cache), lambda message: None)
-    corpus, config = prepared.train, row.train
-    batch = corpus.windows(next(batches(training_spans(corpus.offsets, config.window), config.batch_bytes, 1 << 60, 0)))
-    cpu = torch.device("cpu")
+def measure(workload: Workload, count: int, sizes: HarnessConfig = SIZES, size: int = 400_000) -> dict[str, float]:
+    torch.set_num_threads(1)
+    docs, config = documents(workload, size), workload.config
+    rows, dtype = rows_of(docs, workload), DTYPES[config.dtype]
 
-    def stepper(dtype: Dtype, plain: Literal["all", "model"] | None) -> Callable[[], None]:
-        model = make_model(row, prepared.patcher, 0)
-        optimizer = make_optimizer(model, config)
-        if plain == "all":
-            fields = ("params", "lr", "betas", "weight_decay", "scale")
-            optimizer = torch.optim.AdamW([{key: group[key] for key in fields} for group in optimizer.param_groups])
-        settings = replace(config, dtype=dtype)
-        kept = KeptGradients(model) if plain is None else None
+    def engine(model: nn.Module) -> Alone:
+        return Alone(model.train(), config, CPU)
 
-        def step() -> None:
-            with plainly() if plain else contextlib.nullcontext():
-                train_step(model, model, optimizer, batch, 1e-4, settings, kept)
+    def fresh() -> Harness:
+        model = Harness(sizes)
+        initialise(model, 0)
+        return model
 
-        return step
+    spans = training_spans(rows["own"].offsets, config.window)
+    picked = next(batches(spans, config.batch_bytes, 1 << 60, 0))
+    contenders: dict[str, Callable[[], object]] = {}
+    for name, corpus in rows.items():
+        own = engine(fresh())
+        made = own.make(corpus, picked)
+        contenders[name] = lambda own=own, made=made: own.step(made, 1e-4)  # type: ignore[misc]
+    products = Products(contenders["own"], dtype)
+    length = min(256, int((picked[:, 1] - picked[:, 0]).min()))
+    total = int((picked[:, 1] - picked[:, 0]).sum()) // length * length
+    data = rows["own"].windows(picked).data[:total]
+    lengths = torch.full((total // length,), length)
+    for name, torchs in (("gpt", False), ("gpt of torch", True)):
+        other = engine(DenseGPT(sizes, Sequences.of(lengths, total), length, torchs))
+        contenders[name] = lambda other=other: other.step(data, 1e-4)  # type: ignore[misc]
+    took = turns(contenders | {"products": products.run}, count, time.process_time)
 
-    model = make_model(row, prepared.patcher, 0)
-    assert isinstance(model, Harness)
-    sizes = model.config
-    gpt = DenseGPT(sizes.latent_width, sizes.latent_layers, sizes.latent_heads, DTYPES[config.dtype])
-    initialise(gpt, 0)
-    gpt_optimizer = make_optimizer(gpt, config)
-    lengths = torch.full((len(batch.data) // ROW_LENGTH,), ROW_LENGTH)
-    tokens = batch.data[: int(lengths.sum())]
-
-    def gpt_step() -> None:
-        gpt.loss(tokens, lengths).backward()
-        nn.utils.clip_grad_norm_(gpt.parameters(), config.clip)
-        gpt_optimizer.step()
-        gpt_optimizer.zero_grad()
-
-    contenders = {"harness": stepper(config.dtype, None), "plain": stepper("float32", "all")}
-    contenders |= {"plain model": stepper("float32", "model"), "gpt": gpt_step}
-    seconds = turns(contenders, count)
-    shapes = Shapes(lengths.numpy(), lengths.numpy())
-    gpt_flops = 3 * (
-        block_flops(sizes.latent_width, sizes.latent_layers, shapes.bytes, seen_keys(shapes.patches))
-        + 2.0 * shapes.bytes * sizes.latent_width * 256
-    )
-    harness_flops = 3 * flops(prepared)["total"] * len(batch.data)
-    rate = {"harness": harness_flops / seconds["harness"], "gpt": gpt_flops / seconds["gpt"]}
+    batch = rows["own"].windows(picked)
     patches = np.bincount(batch.window_of().numpy(), batch.starts.numpy()).astype(int)
-    total = int(patches.sum())
-    few = replace(config, bytes=12 * config.batch_bytes)
-    progress = train(make_model(row, prepared.patcher, 0), corpus, few, 0, cpu)
-    quarter = [float(np.quantile(seconds["plain"] / seconds["harness"], q)) for q in (0.25, 0.75)]
+    ours = 3 * sum(harness_flops(sizes, 256, Shapes(batch.lengths.numpy(), patches)).values())
+    gpt = 3 * block_flops(sizes.latent_width, sizes.latent_layers, total, seen_keys(lengths.numpy()))
+    gpt += 3 * 2.0 * total * sizes.latent_width * 256
+    each = [took[name] for name in rows]
     return {
-        "a_speedup_over_plain_float32": float(np.median(seconds["plain"]) / np.median(seconds["harness"])),
-        "a_speedup_over_plain_model": float(np.median(seconds["plain model"]) / np.median(seconds["harness"])),
-        "a_lower_quartile": quarter[0],
-        "a_upper_quartile": quarter[1],
-        "b_flop_rate_over_dense_gpt": float(np.median(rate["harness"]) / np.median(rate["gpt"])),
-        "b_lower_quartile": float(np.quantile(rate["harness"] / rate["gpt"], 0.25)),
-        "b_upper_quartile": float(np.quantile(rate["harness"] / rate["gpt"], 0.75)),
-        "harness_gflops_per_second": float(np.median(rate["harness"])) / 1e9,
-        "gpt_gflops_per_second": float(np.median(rate["gpt"])) / 1e9,
-        "harness_bytes_per_second": len(batch.data) / float(np.median(seconds["harness"])),
-        "e_share_outside_the_step": 1 - progress.busy_seconds / progress.seconds,
-        "f_latent_padding": pack(patches, cpu).waste if spans_of(patches) is None else 1 - total / bucket(total),
-        "threads": float(torch.get_num_threads()),
+        "products": took["own"] / took["products"],
+        "dense_gpt": (ours / took["own"]) / (gpt / min(took["gpt"], took["gpt of torch"])),
+        "rows": min(each) / max(each),
+        "loader": loader(rows["own"], workload, fresh, min(12, count)),
+        "bytes_per_second": len(batch.data) / took["own"],
     }
+
+
+def loader(corpus: CutDocuments, workload: Workload, fresh: Callable[[], Harness], steps: int) -> float:
+    """Seconds of a training over those of its steps with batches that are there already."""
+    config = TrainConfig(
+        bytes=steps * workload.batch_bytes, batch_bytes=workload.batch_bytes, window=workload.window, compile=False
+    )
+    spans = training_spans(corpus.offsets, config.window)
+    model = Alone(fresh().train(), config, CPU)
+    made = [model.make(corpus, picked) for picked in batches(spans, config.batch_bytes, config.bytes, 0)]
+
+    def prebuilt() -> None:
+        for each in made:
+            model.step(each, 1e-4).item()
+
+    took = turns({"train": lambda: train(fresh(), corpus, config, 0, CPU), "prebuilt": prebuilt}, 3, time.perf_counter)
+    return took["train"] / took["prebuilt"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--suite", default="quick")
-    parser.add_argument("--row", default="stride")
     parser.add_argument("--turns", type=int, default=15)
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override, as of patchbench run"
-    )
     arguments = parser.parse_args()
-    found = measure(arguments.suite, arguments.row, arguments.turns, arguments.set)
-    assert all(math.isfinite(v) for v in found.values())
-    print(json.dumps({k: round(v, 4) for k, v in found.items()}, indent=1))
+    keep_memory()
+    found = {name: measure(workload, arguments.turns) for name, workload in WORKLOADS.items()}
+    print(json.dumps({k: {n: round(v, 4) for n, v in of.items()} for k, of in found.items()}, indent=1))
 
 
 if __name__ == "__main__":

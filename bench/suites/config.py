@@ -22,7 +22,7 @@ from bench.evaluation.tasks import Task
 from bench.suites.catalog import find_suite
 from bench.suites.launch_config import LaunchConfig
 from bench.suites.sweep import applies, apply, combinations, description, swept_label
-from bench.system.precision import Dtype, fast_dtype
+from bench.system.precision import Dtype, fast_dtype, has_gpu
 from bench.system.yaml import Place, Tree, dataclass_from_mapping, parse
 from models.byte_lm import ByteLMConfig
 from models.harness import HarnessConfig, Price, boundary_inputs_of
@@ -78,7 +78,10 @@ class TrainConfig:
     clip: Positive = 1.0
     # What `auto` comes to on this machine stands here, so that it is in a run's name and in its record.
     dtype: Literal["auto", Dtype] = "auto"
-    compile: bool = False
+    # One graph instead of many operations; `auto` is yes on a GPU. What it comes to stands here, as with dtype.
+    compile: Literal["auto"] | bool = "auto"
+    # On a GPU, sums in one order, so that a run that was killed ends with the same bits; a CPU's always are.
+    deterministic: bool | None = field(default=None, metadata={"identity": "when set"})
     log_every: AtLeast1 = 10  # steps
     # How often a run can be resumed from says nothing about what comes out.
     checkpoint_seconds: Positive = field(default=60.0, metadata={"identity": False})
@@ -86,6 +89,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.dtype == "auto":
             object.__setattr__(self, "dtype", fast_dtype())
+        if self.compile == "auto":
+            object.__setattr__(self, "compile", has_gpu())
         if self.batch_bytes < self.window:
             raise BenchError(
                 f"batch_bytes is {self.batch_bytes} and window {self.window}, but a batch must hold a "

@@ -115,7 +115,7 @@ def any_of(flag: bool) -> bool:
 
 
 def total(value: torch.Tensor) -> torch.Tensor:
-    """The sum over ranks of a tensor on the CPU, in place."""
+    """The sum over ranks of a tensor, in place."""
     if count() > 1:
         _distributed().all_reduce(value)
     return value

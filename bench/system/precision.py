@@ -15,6 +15,10 @@ MULTIPLIES_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
 """What Linux calls it: on x86 the first two, on Arm the last."""
 
 
+def has_gpu() -> bool:
+    return torch.cuda.is_available()
+
+
 @functools.cache
 def fast_dtype() -> Dtype:
     """Bfloat16 where the hardware multiplies it, else float32: a CPU that must emulate it takes up to ninety times as
@@ -22,7 +26,7 @@ def fast_dtype() -> Dtype:
 
     A CPU that does not say what it has (on other systems than Linux) gets float32.
     """
-    if torch.cuda.is_available():
+    if has_gpu():
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     return _of_cpu(CPU_FLAGS.read_text(encoding="utf-8") if CPU_FLAGS.exists() else "")
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,10 +21,10 @@ from bench.suites.config import TrainConfig
 from bench.system import signals
 from bench.system.files import Damaged, remove, warn
 from bench.system.tensors import load_tensors, save_tensors
+from bench.training.ahead import ahead, planned
 from bench.training.sharded_checkpoint import Progress as Progress
 from bench.training.sharded_checkpoint import found_beside, load_shards
-from models.batch import Windows
-from models.harness import Prediction
+from models.harness import Harness, Prediction
 from models.hash_embeddings import KeptGradients
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -32,7 +36,7 @@ BASE_WIDTH = 64
 
 
 class Trainable(Protocol):
-    def __call__(self, batch: Windows, dtype: torch.dtype) -> Prediction: ...
+    def __call__(self, batch: Any, dtype: torch.dtype) -> Prediction: ...
 
 
 class TrainingFailed(RuntimeError):
@@ -82,9 +86,12 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
 class Engine(Protocol):
     """Takes the steps of a training: in this process alone, or as one of several (`bench.training.parallel`)."""
 
-    def step(self, corpus: CutDocuments, picked: np.ndarray, rate: float) -> tuple[float, float]:
-        """One update on these windows: the mean bits per byte of the batch before it, and the seconds spent on forward,
-        backward and optimizer."""
+    def make(self, corpus: CutDocuments, picked: np.ndarray) -> Any:
+        """What `step` takes of these windows (W, 2); called by a worker while another step is taken."""
+        ...
+
+    def step(self, made: Any, rate: float) -> Tensor:
+        """One update: the mean nats per byte of the batch before it, still on the device, where it may be awaited."""
         ...
 
     def agree(self, *flags: bool) -> list[bool]:
@@ -102,20 +109,27 @@ class Engine(Protocol):
         ...
 
 
+def compiled(model: nn.Module) -> Trainable:
+    """One graph for batches of all sizes; two around the place where a router's cut is read."""
+    routed = isinstance(model, Harness) and model.router is not None
+    forward: Trainable = torch.compile(model, fullgraph=not routed, dynamic=True)
+    return forward
+
+
 class Alone:
     """All of a training in this process."""
 
     def __init__(self, model: nn.Module, config: TrainConfig, device: torch.device) -> None:
         self.model, self.config, self.device = model, config, device
         self.optimizer = make_optimizer(model, config)
-        self.forward: Trainable = torch.compile(model, dynamic=True) if config.compile else model
+        self.forward: Trainable = compiled(model) if config.compile else model
         self.kept = None if config.compile or device.type != "cpu" else KeptGradients(model)
 
-    def step(self, corpus: CutDocuments, picked: np.ndarray, rate: float) -> tuple[float, float]:
-        batch = corpus.windows(picked)
-        began = time.perf_counter()
-        bits = train_step(self.forward, self.model, self.optimizer, batch.to(self.device), rate, self.config, self.kept)
-        return bits, time.perf_counter() - began
+    def make(self, corpus: CutDocuments, picked: np.ndarray) -> Any:
+        return planned(self.model, corpus, picked, self.device)
+
+    def step(self, made: Any, rate: float) -> Tensor:
+        return train_step(self.forward, self.model, self.optimizer, made.to(self.device), rate, self.config, self.kept)
 
     def agree(self, *flags: bool) -> list[bool]:
         return list(flags)
@@ -159,7 +173,7 @@ def train(
             progress = engine.load(checkpoint) or progress
         except Damaged as error:
             warn(f"{error}; training from the beginning")
-    with signals.put_off():
+    with signals.put_off(), deterministic(device, config.deterministic):
         finished = _steps(engine, corpus, config, seed, progress, checkpoint, report)
     if not finished:  # one of the others was told to stop
         raise signals.Stopped
@@ -173,6 +187,46 @@ def train(
     return progress
 
 
+@contextmanager
+def deterministic(device: torch.device, wanted: bool | None) -> Iterator[None]:
+    """Sums on a GPU always in the same order, where that is wanted, so that a training that is killed ends with the
+    same bits. On a CPU they are."""
+    if device.type != "cuda" or not wanted:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it begins
+    filled = torch.utils.deterministic.fill_uninitialized_memory
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.utils.deterministic.fill_uninitialized_memory = filled
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """A step that has been taken, whose loss has not been read."""
+
+    number: int
+    bytes: int
+    rate: float
+    nats: Tensor
+
+    def settle(self, config: TrainConfig, progress: Progress) -> _Taken | None:
+        """Read the loss, which waits for the device: the only thing in a step that does."""
+        bits = self.nats.item() / math.log(2)
+        if not math.isfinite(bits) or bits > DIVERGED_BITS:
+            raise TrainingFailed(
+                self.number,
+                f"loss {bits:.4g} bits per byte at step {self.number}; lower train.lr (it is {config.lr:g})",
+            )
+        if self.number % config.log_every == 0 or self.bytes >= config.bytes:
+            progress.curve.append([self.number, self.bytes, round(bits, 5), self.rate])
+        return None
+
+
 def _steps(
     engine: Engine,
     corpus: CutDocuments,
@@ -182,30 +236,37 @@ def _steps(
     checkpoint: Path | None,
     report: Report | None,
 ) -> bool:
-    """All steps that are left; False where the process was told to stop before the last."""
-    saved = time.perf_counter()
+    """All steps that are left; False where the process was told to stop before the last.
+
+    A loss is read when the step after it has been begun, so that the device need not wait for the host.
+    """
+    saved = began = time.perf_counter()
     spans = training_spans(corpus.offsets, config.window)
-    for number, picked in enumerate(batches(spans, config.batch_bytes, config.bytes, seed)):
-        if number < progress.step:
-            continue
-        began = time.perf_counter()
+    every = enumerate(batches(spans, config.batch_bytes, config.bytes, seed))
+    left = itertools.islice(every, progress.step, None)
+    taken: _Taken | None = None
+    for (number, picked), made in ahead(lambda item: engine.make(corpus, item[1]), left):
         size = int((picked[:, 1] - picked[:, 0]).sum())
         rate = learning_rate(config, progress.bytes + size // 2)
-        bits, busy = engine.step(corpus, picked, rate)
-        progress.busy_seconds += busy
-        if not math.isfinite(bits) or bits > DIVERGED_BITS:
-            raise TrainingFailed(
-                number, f"loss {bits:.4g} bits per byte at step {number}; lower train.lr (it is {config.lr:g})"
-            )
+        busy = time.perf_counter()
+        nats = engine.step(made, rate)
+        if taken is not None:
+            taken.settle(config, progress)
         progress.step = number + 1
         progress.bytes += size
-        if number % config.log_every == 0 or progress.bytes >= config.bytes:
-            progress.curve.append([number, progress.bytes, round(bits, 5), rate])
-        progress.seconds += time.perf_counter() - began
+        taken = _Taken(number, progress.bytes, rate, nats)
+        if progress.bytes >= config.bytes:
+            taken = taken.settle(config, progress)
+        now = time.perf_counter()
+        progress.busy_seconds += now - busy
+        progress.seconds += now - began
+        began = now
         if report is not None:
             report(progress, config.bytes)
         due = time.perf_counter() - saved > config.checkpoint_seconds
         stop, over, due = engine.agree(signals.asked(), signals.out_of_time(), due)
+        if taken is not None and (stop or over or due):
+            taken = taken.settle(config, progress)
         if checkpoint is not None and (due or stop or over):
             engine.save(checkpoint, progress)
             saved = time.perf_counter()
@@ -220,35 +281,28 @@ def train_step(
     forward: Trainable,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    batch: Windows,
+    batch: Any,
     rate: float,
     config: TrainConfig,
     kept: KeptGradients | None = None,
-) -> float:
-    """One update; the mean bits per byte of the batch before it."""
+) -> Tensor:
+    """One update on a plan, or on windows; the mean nats per byte of the batch before it."""
     prediction = forward(batch, DTYPES[config.dtype])
     loss = prediction.nats.mean()
-    value = loss.item() / math.log(2)
-    if math.isfinite(value):
-        (loss if prediction.loss is None else loss + prediction.loss).backward()
-        if kept is not None:
-            kept.show()
-        _clip(model, config.clip)
-        for group in optimizer.param_groups:
-            group["lr"] = rate * group["scale"]
-        optimizer.step()
-        optimizer.zero_grad()
-        if kept is not None:
-            kept.clear()
-    return value
-
-
-def _clip(model: nn.Module, limit: float) -> None:
-    """Scale gradients down to a norm of `limit`; smaller ones are left as they are, not read and written once more."""
+    (loss if prediction.loss is None else loss + prediction.loss).backward()
+    if kept is not None:
+        kept.show()
+    # the fused optimizer divides gradients by `grad_scale`: no pass over them, and nobody reads their norm
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     norm = nn.utils.get_total_norm(gradients, foreach=True)
-    if norm > limit:
-        nn.utils.clip_grads_with_norm_(model.parameters(), limit, norm, foreach=True)
+    optimizer.grad_scale = (norm / config.clip).clamp_(min=1)  # type: ignore[attr-defined]
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["scale"]
+    optimizer.step()
+    optimizer.zero_grad()
+    if kept is not None:
+        kept.clear()
+    return loss.detach()
 
 
 def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:

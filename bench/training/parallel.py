@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import math
-import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint as recompute
@@ -28,11 +26,13 @@ from torch.utils.checkpoint import checkpoint as recompute
 from bench.data.cut_corpus import CutDocuments
 from bench.suites.config import TrainConfig
 from bench.system import distributed
-from bench.training.loop import DTYPES, Engine, load_checkpoint, make_optimizer, save_alone
+from bench.training.ahead import planned
+from bench.training.loop import DTYPES, Engine, Trainable, compiled, load_checkpoint, make_optimizer, save_alone
 from bench.training.sharded_checkpoint import Progress, load_shards, save_shards
-from models.batch import Windows
 from models.harness import Harness
+from models.hash_embeddings import NgramEmbedding, PatchStateEmbedding
 from models.layers import Block
+from models.pooling import PatchQueries, PatchReader
 
 Way = Literal["ddp", "fsdp"]
 
@@ -52,6 +52,21 @@ class Parallel:
         return RankEngine(model, config, device, self)
 
 
+@dataclass(frozen=True)
+class _Part:
+    """What a rank does of a batch."""
+
+    plans: list[Any]
+    own: int
+    """The first so many count; the others are there because another rank has as many."""
+
+    bytes: int
+    """Of the whole batch."""
+
+    sizes: list[int]
+    """Bytes of each plan."""
+
+
 class RankEngine:
     """One rank's part of the training."""
 
@@ -63,80 +78,82 @@ class RankEngine:
         if how.recompute:
             for block in blocks:
                 block.forward = functools.partial(recompute, block.forward, use_reentrant=False)  # type: ignore[method-assign]
-        if config.compile:
-            for block in blocks:
-                block.compile(dynamic=True)
         self.forward: nn.Module = self.model
         if distributed.are_there() and how.way == "fsdp":
-            for block in blocks:
-                fully_shard(block)
-            fully_shard(self.model)
-            if isinstance(self.model, Harness):
-                register_fsdp_forward_method(self.model, "cut")
+            self._shard(blocks)
         elif distributed.are_there():
             self.forward = DistributedDataParallel(self.model)
+        self.run: Trainable = self.forward
+        if config.compile and distributed.are_there():
+            for block in blocks:  # a graph cannot hold the exchange of gradients
+                block.compile(fullgraph=True, dynamic=True)
+        elif config.compile:
+            self.run = compiled(self.model)
         self.optimizer = make_optimizer(self.model, config)
+
+    def _shard(self, blocks: list[Block]) -> None:
+        """Units that are gathered whole: what is products in the dtype of training, at half the traffic; large tables,
+        of which a step reads a few rows, alone; and the rest."""
+        low = DTYPES[self.config.dtype]
+        policy = MixedPrecisionPolicy(
+            param_dtype=None if low == torch.float32 else low, reduce_dtype=torch.float32, cast_forward_inputs=False
+        )
+        attending = [m for m in self.model.modules() if isinstance(m, PatchQueries | PatchReader)]
+        for products in (*blocks, *attending):
+            fully_shard(products, mp_policy=policy)
+        for tables in [m for m in self.model.modules() if isinstance(m, NgramEmbedding | PatchStateEmbedding)]:
+            fully_shard(tables)
+        fully_shard(self.model)
+        if isinstance(self.model, Harness):
+            register_fsdp_forward_method(self.model, "cut")
 
     # --- a step
 
-    def step(self, corpus: CutDocuments, picked: np.ndarray, rate: float) -> tuple[float, float]:
-        began = time.perf_counter()
+    def make(self, corpus: CutDocuments, picked: np.ndarray) -> _Part:
+        """The parts of this rank; where others have more, windows whose outcome counts nothing."""
         total = int((picked[:, 1] - picked[:, 0]).sum())
         parts = shares(picked, distributed.count(), self.how.micro_bytes)
         own, most = parts[distributed.rank()], max(len(part) for part in parts)
-        spans = [*own, *[None] * (most - len(own))]
-        given = self._share(corpus, spans, picked, total)
-        cost = torch.zeros((), dtype=torch.float64)
-        for number, some in enumerate(spans):
-            with self._sync(number == most - 1):
-                cost += self._part(corpus, some, picked, total, given)
-        value = float(distributed.total(cost)) / total / math.log(2)
-        if math.isfinite(value):
-            self._clip()
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate * group["scale"]
-            self.optimizer.step()
+        filled = [*own, *[picked[:1]] * (most - len(own))]
+        plans = [planned(self.model, corpus, spans, self.device) for spans in filled]
+        return _Part(plans, len(own), total, [int((spans[:, 1] - spans[:, 0]).sum()) for spans in filled])
+
+    def step(self, made: _Part, rate: float) -> Tensor:
+        plans = [plan.to(self.device) for plan in made.plans]
+        given = self._share(plans, made)
+        cost = torch.zeros((), dtype=torch.float64, device=self.device)
+        for number, plan in enumerate(plans):
+            with self._sync(number == len(plans) - 1):
+                # ranks' gradients are averaged
+                weight = (number < made.own) * distributed.count() / made.bytes
+                prediction = self.run(plan, DTYPES[self.config.dtype], **given)
+                loss = prediction.nats.sum() * weight
+                if prediction.loss is not None:
+                    loss = loss + prediction.loss * (made.sizes[number] * weight)
+                loss.backward()
+            if number < made.own:
+                cost += prediction.nats.detach().double().sum()
+        self._clip()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["scale"]
+        self.optimizer.step()
         self.optimizer.zero_grad()
-        return value, time.perf_counter() - began
+        return distributed.total(cost) / made.bytes
 
-    def _windows(self, corpus: CutDocuments, spans: np.ndarray | None, picked: np.ndarray) -> Windows:
-        """Some windows; where there are none, one whose outcome counts nothing."""
-        return corpus.windows(picked[:1] if spans is None else spans).to(self.device)
-
-    def _share(
-        self, corpus: CutDocuments, parts: list[np.ndarray | None], picked: np.ndarray, total: int
-    ) -> dict[str, Tensor]:
+    def _share(self, plans: list[Any], made: _Part) -> dict[str, Tensor]:
         """What a model that cuts by itself must know of the whole batch before it sees a part: the share of starts.
 
         Its ratio loss is no sum over parts; so its encoder looks at all of them once without a gradient.
         """
         model = self.model
-        if not isinstance(model, Harness) or model.router is None or distributed.count() == len(parts) == 1:
+        if not isinstance(model, Harness) or model.router is None or distributed.count() == len(plans) == 1:
             return {}
-        starts = torch.zeros((), dtype=torch.float64)
+        starts = torch.zeros((), dtype=torch.float64, device=self.device)
         with torch.no_grad():
-            for spans in parts:
-                found = model.cut(self._windows(corpus, spans, picked), DTYPES[self.config.dtype])
-                starts += 0 if spans is None else found.sum().cpu()
-        return {"share": (distributed.total(starts) / total).to(self.device, torch.float32)}
-
-    def _part(
-        self,
-        corpus: CutDocuments,
-        spans: np.ndarray | None,
-        picked: np.ndarray,
-        total: int,
-        given: dict[str, Tensor],
-    ) -> Tensor:
-        """Forward and backward of some windows, and the sum of their nats."""
-        batch = self._windows(corpus, spans, picked)
-        prediction = self.forward(batch, DTYPES[self.config.dtype], **given)
-        weight = (0.0 if spans is None else 1.0) * distributed.count() / total  # ranks' gradients are averaged
-        loss = prediction.nats.sum() * weight
-        if prediction.loss is not None:
-            loss = loss + prediction.loss * (len(batch.data) * weight)
-        loss.backward()
-        return torch.zeros(()) if spans is None else prediction.nats.detach().double().sum().cpu()
+            for number, plan in enumerate(plans):
+                found = model.cut(plan, DTYPES[self.config.dtype]).sum()
+                starts += found if number < made.own else 0
+        return {"share": (distributed.total(starts) / made.bytes).float()}
 
     def _sync(self, last: bool) -> Any:
         """Gradients are exchanged once a step, after the last part."""
@@ -151,11 +168,12 @@ class RankEngine:
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         whole = norm.full_tensor() if isinstance(norm, DTensor) else norm
-        if whole > self.config.clip:
-            nn.utils.clip_grads_with_norm_(self.model.parameters(), self.config.clip, whole)
+        nn.utils.clip_grads_with_norm_(self.model.parameters(), self.config.clip, whole)  # whatever it is: unread
 
     def agree(self, *flags: bool) -> list[bool]:
-        return [any(said) for said in zip(*distributed.gathered(flags), strict=True)]
+        """In one exchange, of the CPUs."""
+        said = distributed.total(torch.tensor(flags, dtype=torch.int64))
+        return [bool(count) for count in said.tolist()]
 
     def save(self, path: Path, progress: Progress) -> None:
         if distributed.are_there():

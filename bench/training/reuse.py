@@ -21,9 +21,9 @@ from bench.training.checkpoint import check_model, load_weights, read_header
 from bench.training.loop import Progress
 from patchers.errors import BenchError
 
-TRAINING_VERSION = 2
-"""Raised when the same config, data and seed would train another model than before, by more than the rounding by which
-machines differ as well."""
+TRAINING_VERSION = 3
+"""Raised when the same config, data and seed would train another model than before, or the same one to other bits:
+3 is one attention for all devices, whose sums run in another order (trained weights differ by rounding)."""
 
 NOT_OF_TRAINING = ("data", "match", "match_to", "sweep")
 """Parts of a run's config that do not move its weights: data is taken by its splits, the others say why, not what."""

@@ -16,6 +16,7 @@ from models.decoding.caches import RotaryTable, WindowCache, recorded
 from models.decoding.modules import Lookup, NormedLinear
 from models.decoding.prefill import LatentCache, fill_windows, layers_of, lengthened
 from models.decoding.running_hashes import Grams
+from models.plan import Sequences
 from models.token_lm import TokenLM
 
 
@@ -76,8 +77,10 @@ class TokenLMDecoder:
         ids = [torch.tensor([model.vocab_size, *p.tolist()], device=self._device) for p in prompts]
         self._latent = LatentCache(model.latent, len(prompts), self._device)
         with self._latent.filling():
-            states = model.latent(F.embedding(torch.cat(ids), model.token), torch.tensor([len(i) for i in ids]))
-        last = torch.tensor([len(i) for i in ids], device=self._device).cumsum(0) - 1
+            lengths = torch.tensor([len(i) for i in ids])
+            tokens = Sequences.of(lengths, int(lengths.sum())).to(self._device)
+            states = model.latent(F.embedding(torch.cat(ids), model.token), tokens)
+        last = lengths.to(self._device).cumsum(0) - 1
         self.logits = model.head(states[last])
 
     @torch.inference_mode()

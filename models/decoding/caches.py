@@ -33,7 +33,7 @@ class RotaryTable:
 
     def _grow(self, size: int) -> None:
         rope = Rope(self._width, torch.arange(size, device=self._device), torch.float32)
-        self._cos, self._sin, self._half = rope.cos, rope.sin, rope.half
+        self._cos, self._sin, self._half = rope.cos[:, None], rope.sin[:, None], rope.half
 
     def at(self, positions: np.ndarray) -> Turn:
         """The turn of each of N positions."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from models.decoding import kernels
 from models.decoding.caches import CachePlace, Place, Turn
 from models.layers import Block, RMSNorm
+from models.plan import Members
 from models.pooling import PatchQueries, PatchReader
 
 FEW = 16
@@ -74,9 +75,7 @@ class Layer:
         if self._arrays is None or len(x) > FEW:
             return self.advance(layer, x, turn, place)
         kv, row, at, low = place.arrays
-        return torch.from_numpy(
-            kernels.block(x.numpy(), self._arrays, self.eps, *turn.arrays, kv, layer, row, at, low)
-        )
+        return torch.from_numpy(kernels.block(x.numpy(), self._arrays, self.eps, *turn.arrays, kv, layer, row, at, low))
 
 
 class Reader:
@@ -168,10 +167,10 @@ class Pooler:
             made = [kernels.pool_patch(own.numpy(), self._arrays, self._eps, heads) for own in members]
             return torch.from_numpy(made[0] if len(made) == 1 else np.concatenate(made))
         x = torch.cat(list(members))
-        pooled: Tensor = self._module(x, owners(sizes, x.device), len(sizes))
+        pooled: Tensor = self._module(x, members_of(sizes, self._module.slots).to(x.device))
         return pooled.flatten(1)
 
 
-def owners(sizes: Sequence[int], device: torch.device) -> Tensor:
-    """0, sizes[0] times, then 1, sizes[1] times, and so on."""
-    return torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)).to(device)
+def members_of(sizes: Sequence[int], slots: int = 1) -> Members:
+    """Patches of so many positions, one after another."""
+    return Members.of(torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)), len(sizes), slots)

@@ -14,14 +14,13 @@ from torch import Tensor, nn
 from models.batch import Windows
 from models.decoding.caches import GrowingCache, RotaryTable, WindowCache, recorded
 from models.decoding.modules import Layer, rms
-from models.layers import Block
-from models.packing import PackedTransformer, pack
+from models.layers import Block, Transformer
 
 
 class LatentCache:
-    """A `PackedTransformer` that remembers its sequences and takes their next positions."""
+    """A `Transformer` that remembers its sequences and takes their next positions."""
 
-    def __init__(self, model: PackedTransformer, rows: int, device: torch.device) -> None:
+    def __init__(self, model: Transformer, rows: int, device: torch.device) -> None:
         self._model, self._blocks = model, layers_of(model.blocks)
         width = self._blocks[0].width[0] // model.heads
         self._table = RotaryTable(width, device)
@@ -58,16 +57,15 @@ class _Filling:
         if problem[0] is not None:
             return
         owner, seen = self._owner, self._seen
-        (x, lengths), _ = seen["all"]
-        place = pack(lengths.cpu().numpy(), x.device, len(x)).place
-        ends = lengths.cumsum(0).tolist()
+        (_, sequences), _ = seen["all"]
+        cu = sequences.segments.cu.tolist()
         heads = owner._model.heads
         for i in range(len(owner._blocks)):
-            qkv = seen[f"{i}"][1].index_select(0, place)
+            qkv = seen[f"{i}"][1]
             qkv = qkv.view(len(qkv), 3 * heads, -1)
-            for row, (end, length) in enumerate(zip(ends, lengths.tolist(), strict=True)):
-                own = qkv[end - length : end]
-                turn = owner._table.at(np.arange(length))
+            for row in range(len(owner.cache.counts)):
+                own = qkv[cu[row] : cu[row + 1]]
+                turn = owner._table.at(np.arange(len(own)))
                 owner.cache.fill(i, row, turn(own[:, heads : 2 * heads]), own[:, 2 * heads :])
 
 

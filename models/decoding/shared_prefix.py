@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from models.batch import Patches, Windows
 from models.byte_lm import ByteLM
 from models.decoding.caches import RotaryTable, recorded
-from models.decoding.modules import Layer, rms
+from models.decoding.modules import Layer, Reader, rms
 from models.decoding.prefill import layers_of
 from models.harness import Decoded, Harness, flagged
-from models.layers import wide
-from models.packing import PackedTransformer, pack
-from models.pooling import PatchReader, last_of, pool
+from models.layers import Transformer, wide
+from models.plan import Members, Sequences
+from models.pooling import PatchReader, pool
 from models.router import smooth
 from models.token_lm import SCORED_AT_ONCE, TokenLM
 
@@ -185,7 +185,9 @@ def score(model: nn.Module, branches: Branches) -> Scored:
         row = torch.from_numpy(branches.row()).to(logits.device)
         texts = branches.texts.to(logits.device)
         log_p = F.log_softmax(wide(logits), -1)
-        return Scored(-flagged(log_p[row, texts.data], log_p[row, texts.data + 256], texts, model.price)[0], None)
+        flag = model.plan(branches.texts).flag
+        assert flag is not None
+        return Scored(-flagged(log_p[row, texts.data], log_p[row, texts.data + 256], flag.to(logits.device))[0], None)
 
 
 def _of_bytes(logits: Tensor, branches: Branches, device: torch.device) -> Scored:
@@ -208,7 +210,7 @@ def _byte_lm(model: ByteLM, branches: Branches) -> Tensor:
     texts = branches.texts.to(device)
     x = F.embedding(texts.previous(), model.byte)
     if model.ngrams is not None:
-        x = x + model.ngrams(texts.data, texts.positions(), torch.float32)
+        x = x + model.ngrams(model.ngrams.rows_of(texts.data, texts.positions()), torch.float32)
     x = x.index_select(0, torch.from_numpy(own).to(device))
     table = RotaryTable(c.width // c.heads, device)
     beyond = _beyond(branches, c.window, device)
@@ -226,27 +228,26 @@ def _beyond(branches: Branches, window: int | None, device: torch.device) -> Bey
 
 
 def advanced(
-    model: PackedTransformer, x: Tensor, seen: dict[str, tuple[object, Tensor]], counts: np.ndarray, beyond: Beyond
+    model: Transformer, x: Tensor, seen: dict[str, tuple[object, Tensor]], counts: np.ndarray, beyond: Beyond
 ) -> Tensor:
-    """A `PackedTransformer` for the new positions x (N, D) of sequences whose trunks it has been `recorded` for.
+    """A `Transformer` for the new positions x (N, D) of sequences whose trunks it has been `recorded` for.
 
     `counts` (G,): how long these are.
     """
-    layers, room = layers_of(model.blocks), len(seen["all"][1])
-    place = pack(counts, x.device, room).place
+    layers = layers_of(model.blocks)
     table = RotaryTable(layers[0].width[0] // model.heads, x.device)
     first = counts.cumsum() - counts
     for i, layer in enumerate(layers):
-        beyond.remember(seen[f"{i}"][1].index_select(0, place), first, layer, table)
+        beyond.remember(seen[f"{i}"][1], first, layer, table)
     turn = table.at(beyond.positions)
     for i, layer in enumerate(layers):
         x = layer.advance(i, x, turn, beyond)
     return rms(model.norm, x)
 
 
-def parts(model: PackedTransformer) -> dict[str, nn.Module]:
+def parts(model: Transformer) -> dict[str, nn.Module]:
     """What to record of it."""
-    return {"all": model} | {f"{i}": layer.projection for i, layer in enumerate(layers_of(model.blocks))}
+    return {f"{i}": layer.projection for i, layer in enumerate(layers_of(model.blocks))}
 
 
 def _token_lm(model: TokenLM, branches: Branches) -> Scored:
@@ -265,7 +266,8 @@ def _token_lm(model: TokenLM, branches: Branches) -> Scored:
         return F.embedding(before.to(device), model.token)
 
     with recorded(parts(model.latent)) as seen:
-        states = model.latent(embedded(trunk), trunk.lengths)
+        tokens = Sequences.of(trunk.lengths, len(trunk.data)).to(device)
+        states = model.latent(embedded(trunk), tokens)
     if len(own):
         x = embedded(over_tokens.texts)[own.to(device)]
         beyond = _beyond(over_tokens, None, device)
@@ -316,7 +318,7 @@ class HarnessBranches:
         local = {f"local {i}": layer.projection for i, layer in enumerate((*self.encoder, *self.decoder))}
         with recorded({**local, **parts(model.latent), "encoded": model.encoder[-1]}) as self.seen:
             decoded = model.states(self.trunk, torch.float32)
-        logits = model.read_out(decoded, self.trunk)
+        logits = model.read_out(decoded)
         if len(own) == 0:
             return logits
         self.own = torch.from_numpy(own).to(device)
@@ -340,7 +342,8 @@ class HarnessBranches:
         those of own positions (N,)."""
         model, texts = self.model, self.texts
         starts = self._begins(texts)
-        x = model.embed(texts, starts if model.router is None else None, torch.float32).index_select(0, self.own)
+        plan = model.plan(texts).to(self.device)
+        x = model.embed(plan, torch.float32).index_select(0, self.own)
         turn = self.table.at(self.local.positions)
         for i, layer in enumerate(self.encoder):
             x = layer.advance(i, x, turn, self.local)
@@ -348,8 +351,8 @@ class HarnessBranches:
             return x, starts, None
         starts, probability = self._route(decoded, x)
         if model.patch_state is not None:
-            known = model.patch_state(texts.data, starts, texts.positions(), torch.float32)
-            x = x + known.index_select(0, self.own)
+            told = model.patch_state.told(texts.data, starts, texts.positions(), len(starts))
+            x = x + model.patch_state(told, torch.float32).index_select(0, self.own)
         return x, starts, probability
 
     def _route(self, decoded: Decoded, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -380,8 +383,7 @@ class HarnessBranches:
         model, branches, how = self.model, self.branches, self.model.config.pool
         placed = model.placed(starts, self.texts.offsets)
         patches = Patches.of(placed, self.texts.offsets, late=model.price == "start")
-        trunk_starts = decoded.routing.starts if decoded.routing is not None else self._begins(self.trunk)
-        of_trunk = Patches.of(model.placed(trunk_starts, self.trunk.offsets), self.trunk.offsets)
+        of_trunk = Patches.of(model.placed(decoded.starts, self.trunk.offsets), self.trunk.offsets)
         first, trunk_first = patches.first.cpu().numpy(), of_trunk.first.cpu().numpy()
         made = np.diff(trunk_first)  # (G,)
         own = np.diff(first) - made[branches.group]  # (J,): patches that are complete in the text's own part
@@ -398,16 +400,15 @@ class HarnessBranches:
             states = torch.cat((self.seen["encoded"][1][: len(self.trunk.data)], x))
             row = torch.from_numpy(branches.row()).to(self.device)
             states, member = states.index_select(0, row[inside]), member[inside]
-            count = int(own.sum())
-            if how == "cross_attention":
-                pooled = model.queries(states, member, count).flatten(1)
-            else:
-                pooled = pool(states, member, count, how)
+            members = Members.of(member.cpu(), int(own.sum()), model.config.n_slots).to(self.device)
+            pooled = (
+                model.queries(states, members).flatten(1) if how == "cross_attention" else pool(states, members, how)
+            )
             beyond = Beyond(made, own, branches.group, None, self.device)
             new = advanced(model.latent, model.to_latent(pooled), self.seen, made, beyond)
             if probability is not None:
                 trunk_rows = len(self.trunk.data)
-                at_end = row[inside][last_of(member, count)] - trunk_rows
+                at_end = row[inside][members.last] - trunk_rows
                 new = self._smoothed(latent, new, probability[at_end], trunk_first, own)
             latent = torch.cat((latent, new))
         read = patches.read[self.own]
@@ -439,8 +440,10 @@ class HarnessBranches:
         turn = self.table.at(self.local.positions)
         for i, layer in enumerate(self.decoder):
             if c.inject == "cross_attention":
-                reader = model.readers[i]
-                assert isinstance(reader, PatchReader)
-                x = x + reader(x, given.view(len(given), c.n_slots, c.local_width), read)
+                module = model.readers[i]
+                assert isinstance(module, PatchReader)
+                reader = Reader(module)
+                slots = reader.project(given.view(len(given), c.n_slots, c.local_width))
+                x = reader.read(x, slots.index_select(0, read))
             x = layer.advance(len(self.encoder) + i, x, turn, self.local)
         return x

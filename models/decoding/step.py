@@ -23,9 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.batch import Patches
 from models.decoding.caches import CachePlace, RotaryTable, Turn, WindowCache, recorded
-from models.decoding.modules import BareLinear, Lookup, NormedLinear, Pooler, Reader, owners
+from models.decoding.modules import BareLinear, Lookup, NormedLinear, Pooler, Reader, members_of
 from models.decoding.prefill import LatentCache, fill_windows, layers_of, lengthened
 from models.decoding.running_hashes import Grams, OpenPatches
 from models.harness import Harness
@@ -77,7 +76,7 @@ class HarnessDecoder:
         with recorded({**local, "encoded": model.encoder[-1]}) as seen, self.latent.filling():
             decoded = model.states(batch, torch.float32)
         last = batch.offsets[1:] - 1
-        self.logits = model.read_out(decoded, batch)[last]
+        self.logits = model.read_out(decoded)[last]
 
         width = c.local_width // c.local_heads
         self.table = RotaryTable(width, device)
@@ -85,10 +84,8 @@ class HarnessDecoder:
         for i in range(len(local)):
             fill_windows(self.local, i, seen[f"{i}"][1], batch.offsets, self.table)
 
-        cut = (batch.starts if decoded.routing is None else decoded.routing.starts).clone()
-        cut[batch.offsets[:-1]] = True
-        read = Patches.of(model.placed(cut, batch.offsets), batch.offsets, late=self.late).read[last]
-        self.newest = decoded.latent[read]
+        cut = decoded.starts
+        self.newest = decoded.latent[decoded.read[last]]
         self.slots: list[Tensor] = []
         self.voted: Tensor | None = None
         """(B, V): what the newest patch's output adds to the logits."""
@@ -197,7 +194,7 @@ class HarnessDecoder:
             made = self._pooler.pool(members)
         else:
             x = torch.cat(list(members))
-            made = pool(x, owners([len(m) for m in members], x.device), len(members), self.model.config.pool)
+            made = pool(x, members_of([len(m) for m in members]).to(x.device), self.model.config.pool)
         out: Tensor = self.model.to_latent(made)
         return out
 

@@ -138,7 +138,7 @@ def test_a_router_cuts_while_it_writes() -> None:
             with torch.no_grad():
                 batch = batch_of([d + b"\0"], [np.arange(len(d) + 1) == 0])
                 decoded = model.states(batch, torch.float32)
-                want.append(model.read_out(decoded, batch))
+                want.append(model.read_out(decoded))
                 assert decoded.routing is not None
                 cuts.append(decoded.routing.starts)
         assert 0.05 < float(cuts[0].float().mean()) < 0.95

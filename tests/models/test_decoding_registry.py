@@ -81,7 +81,7 @@ def row_of(model: Harness, patcher: Patcher, prompt: bytes, rest: bytes) -> Row:
     with torch.no_grad():
         batch = batch_of([data + b"\0"], [starts])
         decoded = model.states(batch, torch.float32)
-        want = model.read_out(decoded, batch)
+        want = model.read_out(decoded)
     if decoded.routing is not None:
         starts = decoded.routing.starts.numpy()
     return Row(data, len(prompt), starts, want)

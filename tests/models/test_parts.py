@@ -14,6 +14,7 @@ from models.decoding import modules
 from models.decoding.caches import GrowingCache, RotaryTable, WindowCache
 from models.decoding.modules import Layer, Lookup, NormedLinear, Pooler, Reader, rms
 from models.layers import Block, Linear, RMSNorm
+from models.plan import Cut
 from models.pooling import PatchQueries, PatchReader
 
 WIDTH, HEADS, SLOTS = 16, 2, 3
@@ -61,7 +62,8 @@ def test_readers() -> None:
     reader = Reader(module)
     projected = reader.project(slots)
     assert projected.shape == (4, SLOTS, 2, HEADS, WIDTH // HEADS)
-    want = x + module(x, slots, torch.arange(4))
+    cut = Cut.of(torch.ones(4, dtype=torch.bool), torch.tensor([0, 4]), 4, SLOTS, late=False)
+    want = x + module(x, torch.cat((slots, slots)), cut)
     alone_too(lambda some: reader.read(some, projected[: len(some)]), x[:1], want[:1])
     assert same(reader.read(x, projected), want)
 
@@ -72,7 +74,7 @@ def test_pooling_of_patches_of_any_length() -> None:
     assert isinstance(module, PatchQueries)
     for sizes in ((1,), (5, 1, 9), (4 * modules.FEW + 1,)):
         members = normal(sum(sizes), WIDTH).split(list(sizes))
-        want = [module(own, torch.zeros(len(own), dtype=torch.int64), 1).flatten(1) for own in members]
+        want = [module(own, modules.members_of([len(own)], SLOTS)).flatten(1) for own in members]
         assert same(Pooler(module).pool(members), torch.cat(want))
 
 

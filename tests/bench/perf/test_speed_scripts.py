@@ -4,6 +4,7 @@ model on an idle machine is not for a test."""
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import re
@@ -11,11 +12,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from tiny import SMALL, TEXT, batch_of, harness, random_starts
-from tiny_suite import TRAIN, write_suite
+from tiny import SMALL, TEXT, harness
+from tiny_suite import write_suite
 
 import bench.perf
 from bench.evaluation.byte_model import CutModel
@@ -45,16 +45,61 @@ def test_scripts_that_are_mentioned_are_there() -> None:
         assert set(re.findall(r"bench[/.]perf[/.](\w+)", path.read_text(encoding="utf-8"))) <= SCRIPTS, path
 
 
-def test_a_training_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    suite = write_suite(tmp_path, {"stride": {"patcher": "stride"}}, train={**TRAIN, "dtype": "bfloat16"})
-    monkeypatch.setattr(sys, "argv", ["step", "--suite", str(suite), "--row", "stride", "--turns", "2"])
+def test_a_training_step(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, workload in step.WORKLOADS.items():
+        monkeypatch.setitem(step.WORKLOADS, name, dataclasses.replace(workload, window=512, batch_bytes=1024))
+    monkeypatch.setattr(step, "documents", lambda workload, size: [TEXT * 12] * 8)
+    monkeypatch.setattr(step.measure, "__defaults__", (dataclasses.replace(SMALL, latent_layers=1), 20_000))
+    monkeypatch.setattr(sys, "argv", ["step", "--turns", "1"])
     step.main()
     found = json.loads(capsys.readouterr().out)
-    assert all(math.isfinite(value) and value >= 0 for value in found.values())
-    for ratio in ("a_speedup_over_plain_float32", "b_flop_rate_over_dense_gpt"):
-        assert found[ratio] > 0
-    assert 0 < found["e_share_outside_the_step"] < 1
-    assert 0 <= found["f_latent_padding"] < 1
+    assert set(found) == set(step.WORKLOADS)
+    for of in found.values():
+        assert set(of) == {"products", "dense_gpt", "rows", "loader", "bytes_per_second"}
+        assert all(math.isfinite(value) and value > 0 for value in of.values())
+        assert of["products"] > 1
+        assert of["rows"] <= 1
+
+
+def test_the_rows_of_the_step_have_equal_patches() -> None:
+    for workload in step.WORKLOADS.values():
+        rows = step.rows_of([TEXT * 3, TEXT * 8], workload)
+        ends = (0, 3 * len(TEXT), 11 * len(TEXT))
+        counts = {
+            name: [int(corpus.cuts.starts[a:b].sum()) for a, b in itertools.pairwise(ends)]
+            for name, corpus in rows.items()
+        }
+        assert counts["own"] == counts["at random"] == counts["in clusters"]
+        assert len({corpus.cuts.starts[:].tobytes() for corpus in rows.values()}) == 3
+
+
+def test_a_visit_to_a_gpu_has_a_dry_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows: dict[str, dict[str, object]] = {
+        "stride": {"patcher": "stride"},
+        "token_lm": {"model": "token_lm", "patcher": {"name": "bpe", "vocab": 300}, "calibrate": False},
+    }
+    small = {"local_width": 16, "latent_width": 32, "latent_heads": 2, "latent_layers": 1, "local_heads": 2}
+    monkeypatch.setattr(gpu, "SMALL", {"harness": small, "token_lm": {"width": 16, "heads": 2, "layers": 1}})
+    suite = write_suite(tmp_path, rows, launch={"micro_bytes": 500})
+    written = tmp_path / "found.json"
+    arguments = ["--suite", str(suite), "--turns", "1", "--side", "64", "--minutes", "60"]
+    monkeypatch.setattr(sys, "argv", ["gpu", "--all", "--dry-run", *arguments, "-o", str(written)])
+    gpu.main()
+    found = json.loads(written.read_text())
+    assert found == json.loads(capsys.readouterr().out)
+    assert not found["left out"]
+    assert not [name for name, what in found.items() if isinstance(what, dict) and "failed" in what]
+    for row in rows:
+        assert found[f"{row}: on meta tensors"]["gradients"] > 5
+        for mode in gpu.MODES:
+            assert found[f"{row}: {mode}"]["mfu"] > 0
+    assert found["stopped twice"]["same bits"]
+    monkeypatch.setattr(sys, "argv", ["gpu", "--all", "--dry-run", *arguments[:-1], "0"])
+    gpu.main()
+    left = json.loads(capsys.readouterr().out)["left out"]
+    assert {"stopped twice", "stride: compiled"} <= set(left), "what there is no time for is named"
 
 
 def test_the_rate_of_a_device(
@@ -74,28 +119,6 @@ def test_the_rate_of_a_device(
     monkeypatch.setattr(sys, "argv", [*arguments, "--row", "bytes"])
     with pytest.raises(BenchError, match="no latent model"):
         gpu.main()
-
-
-def test_the_plain_step_is_the_same_model() -> None:
-    """What is timed against is the same mathematics, written as one first would."""
-    model = harness().train()
-    batch = batch_of([TEXT], [random_starts(len(TEXT), np.random.default_rng(0))])
-    losses, grads = [], []
-    for plain in (False, True):
-        model.zero_grad()
-        if plain:
-            with step.plainly():
-                loss = model(batch).nats.mean()
-                loss.backward()
-        else:
-            loss = model(batch).nats.mean()
-            loss.backward()
-        losses.append(loss.item())
-        grads.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    assert len(grads[0]) == len(grads[1])
-    for a, b in zip(*grads, strict=True):
-        assert torch.allclose(a, b, rtol=1e-3, atol=1e-5)
 
 
 def test_a_large_corpus_that_is_kept_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -436,3 +436,36 @@ def test_compiling_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = train(MODELS["harness"](), corpus(), config, 0, CPU).curve
     compiled = train(MODELS["harness"](), corpus(), dataclasses.replace(config, compile=True), 0, CPU).curve
     assert [row[2] for row in compiled] == pytest.approx([row[2] for row in plain], abs=1e-3)
+
+
+# --- what waits for a device
+
+
+class Reads(torch.overrides.TorchFunctionMode):
+    """Counts what makes the host wait for a device, were there one: values of tensors that are read."""
+
+    NAMES = ("item", "cpu", "tolist", "numpy", "__bool__", "__int__", "__float__", "__index__")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += getattr(func, "__name__", "") in self.NAMES
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", ["harness", "priced", "byte_lm", "token_lm"])
+def test_the_host_reads_one_value_a_step(kind: str) -> None:
+    """The loss, and that of the step before. (What the worker reads is on the CPU, and so is what a CPU's own kernels
+    read: modes are a thread's own, and kernels lie below them.)"""
+    counts: list[int] = []
+    with Reads() as reads:
+
+        def report(progress: Progress, total: int) -> None:
+            counts.append(reads.count)
+
+        train(MODELS[kind](), corpus(), CONFIG, 0, CPU, report=report)
+    assert len(counts) > 5
+    assert counts[0] == 0, "nothing before the second step"
+    assert set(np.diff(counts[:-1])) == {1}
