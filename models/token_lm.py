@@ -60,8 +60,9 @@ class TokenLM(nn.Module):
         assert batch.ids is not None
         at = batch.starts.nonzero()[:, 0]
         counts = torch.bincount(batch.window_of()[at], minlength=len(batch.lengths))
-        room = padded(len(batch.ids) + 1)
-        before = F.pad(batch.ids, (1, room - len(batch.ids) - 1))
+        room = padded(len(batch.ids))
+        before = batch.ids.new_zeros(room)
+        before[1 : len(batch.ids)] = batch.ids[:-1]
         tokens = Sequences.of(counts, room)
         before[tokens.segments.cu[:-1].clamp(max=room - 1).long()] = self.vocab_size
         return TokenPlan(len(batch.data), batch.ids, at, before, tokens)

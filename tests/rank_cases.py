@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import json
 import os
 import signal
@@ -109,10 +110,10 @@ def trained(
         engine = make(model, config, device)
         step = engine.step
 
-        def recorded(*arguments: Any) -> tuple[float, float]:
-            bits, busy = step(*arguments)
-            losses.append(bits)
-            return bits, busy
+        def recorded(*arguments: Any) -> torch.Tensor:
+            nats = step(*arguments)
+            losses.append(nats.item() / math.log(2))
+            return nats
 
         engine.step = recorded  # type: ignore[method-assign, assignment]
         return engine
