@@ -133,6 +133,9 @@ class CutModel:
             yield pieces[0].data
 
     def cuts(self, docs: Sequence[bytes]) -> list[Starts] | None:
+        if self.with_ids:  # tokens, of which a tokenizer that loses something has more than patches
+            tokens = cut_documents(self.patcher, docs, True)
+            return [tokens.cuts.starts[a:b] for a, b in itertools.pairwise(tokens.offsets.tolist())]
         if self.patcher is not None:
             return self.patcher.segment_many(docs)
         if getattr(self.module, "router", None) is None:
