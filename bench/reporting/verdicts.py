@@ -53,7 +53,7 @@ def _notes(claims: Claims, findings: Sequence[Finding]) -> Iterable[str]:
     )
     if tested:
         yield (
-            f"Verdict: with Holm's correction over the {len(tested)} claims that records can decide, so that the chance "
+            f"Verdict: with Holm's correction over the {len(tested)} claims that records can decide: the chance "
             "of any false verdict in the list is 5 % at most; uncorrected: each claim alone at 5 %."
         )
     if any(one.need for one in findings):
