@@ -59,6 +59,8 @@ def intrinsics(
     load_plugins(plugin)
     if suite is None and overrides:
         raise BenchError(f"{overrides[0]!r} changes a suite, and none is given; name one before it")
+    if suite is not None and not patcher and bytes_per_patch is not None:
+        raise BenchError(f"a suite says what its rows are calibrated to; write bytes_per_patch={bytes_per_patch:g}")
     known = None if morphemes is None else read_morphemes(morphemes)
     texts = None if aligned is None else read_aligned(aligned, reference, sentences)
     chosen = [name.strip() for name in columns.split(",") if name.strip()]
@@ -81,6 +83,8 @@ def intrinsics(
             else:
                 contenders = of_suite(config, data, cache, display.say)
                 own = config.name
+        if not contenders.patchers:
+            raise BenchError(f"suite {suite} has no row with a patcher that cuts without a model; name some with -p")
         docs = beginning(data.test.texts, max_bytes)
         found = measure(contenders.patchers, docs, f"the test split of {data.name}", known, texts, display.say)
     made = tables(found, chosen, contenders.in_models, contenders.twice)
