@@ -9,13 +9,14 @@ CONSTRAINTS ?= constraints.txt
 VENV := .venv
 BIN := $(VENV)/bin
 # Named after the constraints, so that other constraints mean another install.
-STAMP := $(VENV)/installed-with-$(or $(subst /,_,$(CONSTRAINTS)),nothing)
+BASE := $(VENV)/installed-with-$(or $(subst /,_,$(CONSTRAINTS)),nothing)
+PIP := $(BIN)/python -m pip install $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 # One thread a worker: two workers with two threads each would fight over two cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 .PHONY: bench test test-all lint install clean
 
-bench: install
+bench: $(BASE)
 	$(BIN)/patchbench run quick
 
 test: install
@@ -28,13 +29,17 @@ lint: install
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
-install: $(STAMP)
+install: $(BASE)-and-dev
 
-$(STAMP): pyproject.toml $(CONSTRAINTS)
+$(BASE)-and-dev: $(BASE)
+	$(PIP) -e '.[dev]'
+	touch $@
+
+$(BASE): pyproject.toml $(CONSTRAINTS)
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python" >&2; exit 1; }
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	rm -f $(VENV)/installed-with-*
-	$(BIN)/python -m pip install $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e '.[dev]'
+	$(PIP) -e .
 	touch $@
 
 # Results are data and stay; see the README for how to remove those.

@@ -19,9 +19,10 @@ from bench.data.config import DataConfig
 from bench.evaluation.pretrained.config import PretrainedConfig, PretrainedFiles, locate
 from bench.evaluation.run_tasks import read_tasks
 from bench.evaluation.tasks import Task
-from bench.suites.catalog import find_suite
+from bench.suites.catalog import find_suite, folder_of
 from bench.suites.launch_config import LaunchConfig
 from bench.suites.sweep import applies, apply, combinations, description, swept_label
+from bench.system.files import located
 from bench.system.precision import Dtype, fast_dtype
 from bench.system.yaml import Place, Tree, dataclass_from_mapping, parse
 from models.byte_lm import ByteLMConfig
@@ -292,7 +293,8 @@ def identity(config: Any) -> dict[str, Any]:
     they are set."""
     values = dataclasses.asdict(config)
     kinds = {f.name: f.metadata.get("identity", True) for f in dataclasses.fields(config)}
-    return {k: values[k] for k, kind in kinds.items() if (values[k] is not None if kind == "when set" else kind)}
+    is_set = {name for name, value in values.items() if value is not None and value is not False}
+    return {name: values[name] for name, kind in kinds.items() if (name in is_set if kind == "when set" else kind)}
 
 
 def plain(value: Any) -> Any:
@@ -313,10 +315,14 @@ def load_suite(name: str, overrides: Sequence[str] = (), plugins: Sequence[str] 
         tree = parse(path.read_text(encoding="utf-8"), path.name)
     except (OSError, UnicodeDecodeError) as error:
         raise BenchError(f"cannot read suite {name}: {error}") from error
-    return suite_from_tree(tree, path.stem, overrides, plugins)
+    return suite_from_tree(tree, path.stem, overrides, plugins, folder_of(path))
 
 
-def suite_from_tree(tree: Tree, stem: str, overrides: Sequence[str], plugins: Sequence[str]) -> Suite:
+def suite_from_tree(
+    tree: Tree, stem: str, overrides: Sequence[str], plugins: Sequence[str], folder: str | None = None
+) -> Suite:
+    """The suite of a tree. Its relative paths begin in `folder`, or in the working directory where that is None; those
+    of overrides and of `plugins`, which were typed there, always do."""
     if not isinstance(tree.value, dict):
         raise tree.at().error("a suite needs keys; the least it can have are data and rows")
     _take_from_base(tree)
@@ -328,7 +334,7 @@ def suite_from_tree(tree: Tree, stem: str, overrides: Sequence[str], plugins: Se
     config = dataclass_from_mapping(SuiteConfig, tree.value, tree.at())
     for index, plugin in enumerate(config.plugins):
         try:
-            load_plugin(plugin)
+            load_plugin(located(plugin, None if ("plugins",) in tree.overrides else folder))
         except BenchError as error:
             raise (tree.at("plugins") / index).error(str(error)) from error
     for plugin in plugins:
@@ -343,7 +349,7 @@ def suite_from_tree(tree: Tree, stem: str, overrides: Sequence[str], plugins: Se
     return Suite(
         name=config.name or stem,
         launch=config.launch,
-        data=config.data,
+        data=_placed(config.data, folder, tree.at("data")),
         rows=rows,
         pretrained=pretrained,
         seeds=config.seeds,
@@ -351,7 +357,7 @@ def suite_from_tree(tree: Tree, stem: str, overrides: Sequence[str], plugins: Se
         bytes_per_patch=config.bytes_per_patch,
         tasks=read_tasks(config.tasks, tree.at("tasks")),
         columns=config.columns,
-        eval={n: dataclass_from_mapping(DataConfig, c, tree.at("eval", n)) for n, c in config.eval.items()},
+        eval={name: _domain(mapping, folder, tree.at("eval", name)) for name, mapping in config.eval.items()},
     )
 
 
@@ -373,6 +379,17 @@ def _pretrained(config: SuiteConfig, tree: Tree) -> tuple[tuple[PretrainedRow, .
             raise (place / "model" / "hf").error(str(error)) from error
         found.append(PretrainedRow(label, files, config.train.window))
     return tuple(found), others
+
+
+def _domain(mapping: Mapping[str, Any], folder: str | None, place: Place) -> DataConfig:
+    return _placed(dataclass_from_mapping(DataConfig, mapping, place), folder, place)
+
+
+def _placed(data: DataConfig, folder: str | None, place: Place) -> DataConfig:
+    """With the folder that its relative paths begin in."""
+    wanted = ((*place.path, "files"), (*place.path, "dataset", "path"))
+    typed = [path for path in place.tree.overrides if any(w[: len(path)] == path[: len(w)] for w in wanted)]
+    return data if typed else dataclasses.replace(data, folder=folder)
 
 
 def _rows(config: SuiteConfig, tree: Tree) -> tuple[Row, ...]:

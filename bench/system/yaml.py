@@ -191,6 +191,11 @@ def _items(node: yaml.MappingNode, path: Path, tree: Tree, above: tuple[yaml.Nod
 # --- into dataclasses
 
 
+def keys_of(cls: type[Any]) -> list[dataclasses.Field[Any]]:
+    """The fields of a config dataclass that are keys of the YAML: all but those that our own code sets."""
+    return [f for f in dataclasses.fields(cls) if f.init and f.metadata.get("key", True)]
+
+
 def dataclass_from_mapping(cls: type[T], mapping: Any, place: Place, base: T | None = None) -> T:
     """A config dataclass from a YAML mapping; what is absent comes from `base`, or is the default.
 
@@ -198,7 +203,7 @@ def dataclass_from_mapping(cls: type[T], mapping: Any, place: Place, base: T | N
     """
     if not isinstance(mapping, Mapping):
         raise place.error(f"wanted keys and values, got {mapping!r}")
-    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
+    fields = {f.name: f for f in keys_of(cls)}
     hints = typing.get_type_hints(cls, include_extras=True)
     for key in mapping:
         if key not in fields:
