@@ -6,6 +6,7 @@ allows, and says how much that was.
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import cloudpickle
 import numpy as np
 
 from patchers.base import Patcher, Starts
@@ -21,6 +23,7 @@ from patchers.costs import claimed, measured
 from patchers.counter_example import CounterExample, barred
 from patchers.errors import BenchError
 from patchers.finding import Finding, differing
+from patchers.identity import is_live
 from patchers.registry import loaded_plugins
 
 BATCHES = (3, 70, 500)
@@ -135,13 +138,14 @@ def check_many_calls(patcher: Patcher, docs: Sequence[bytes], seconds: float) ->
 
 
 FRESH = """
-import json, sys
+import base64, json, sys
+import cloudpickle
 import numpy as np
 from patchers import load, load_plugin
 told = json.load(open(sys.argv[1]))
 for path in told["plugins"]:
     load_plugin(path)
-patcher = load(told["folder"])
+patcher = cloudpickle.loads(base64.b64decode(told["live"])) if told["live"] else load(told["folder"])
 docs = [bytes.fromhex(text) for text in told["docs"]]
 json.dump([np.flatnonzero(patcher.segment(doc)).tolist() for doc in docs[::-1]][::-1], open(sys.argv[2], "w"))
 """
@@ -150,14 +154,14 @@ json.dump([np.flatnonzero(patcher.segment(doc)).tolist() for doc in docs[::-1]][
 def check_fresh_process(patcher: Patcher, docs: Sequence[bytes]) -> Finding:
     """A saved patcher cuts alike in a process that has called it never before."""
     some = [doc[:1000] for doc in docs if doc][:20]
-    file = getattr(sys.modules.get(type(patcher).__module__), "__file__", None)
-    if file is None:
-        return Finding("fresh process", True, "not looked at: the class is in no file that another process could read")
+    live = is_live(type(patcher))  # of a notebook: the other process gets the class itself
+    file = getattr(sys.modules.get(type(patcher).__module__), "__file__", None) or ""
     with tempfile.TemporaryDirectory() as folder:
         told, out = Path(folder) / "told.json", Path(folder) / "out.json"
         patcher.save(Path(folder) / "patcher")
         plugins = [path for path in loaded_plugins() if Path(path).resolve() == Path(file).resolve()]
-        what = {"folder": f"{folder}/patcher", "plugins": plugins, "docs": [doc.hex() for doc in some]}
+        sent = base64.b64encode(cloudpickle.dumps(patcher)).decode() if live else None
+        what = {"folder": f"{folder}/patcher", "live": sent, "plugins": plugins, "docs": [doc.hex() for doc in some]}
         told.write_text(json.dumps(what))
         roots = [str(Path(__file__).resolve().parents[1]), *sys.path]
         code = f"import sys; sys.path[:0] = {roots!r}\n{FRESH}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import textwrap
 import time
 from collections.abc import Sequence
@@ -40,7 +41,17 @@ class Verdict:
 
     @property
     def sound(self) -> bool:
+        """Whether every rule of the contract holds."""
         return all(finding.passed for finding in self.findings)
+
+    def __str__(self) -> str:
+        console = Console(width=10_000, color_system=None, highlight=False)
+        with console.capture() as captured:
+            show(self, console)
+        return captured.get().rstrip()
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
 
 
 def check(asked: Asked, say: Say, quick: bool = False) -> Verdict:

@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -70,6 +71,18 @@ def _warn_of_place(path: str, folder: str) -> None:
             f"{path} is not in {folder}, the folder of the suite, where its relative paths begin; the one in the "
             "working directory is taken: move it to the suite, or write the path from there"
         )
+
+
+def check_writable(folder: Path) -> None:
+    """Now, and not after an hour of training. Raises BenchError where nothing can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise BenchError(
+            f"cannot write to the results folder {folder}: {error.strerror}; choose another with --results DIR"
+        ) from error
 
 
 @contextmanager
