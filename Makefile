@@ -1,6 +1,6 @@
 # Each target sets up .venv by itself, and is quick when that is done.
 #   make bench                          install, train and print the table of the suite `quick`
-#   make test | make test-all | make lint | make clean
+#   make test | make test-all | make lint | make docs | make clean
 #   make test PYTHON=python3.12         another Python (3.11 or newer)
 #   make bench CONSTRAINTS=gpu.txt      your own pins (say, a CUDA build of torch); CONSTRAINTS= for none
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip install $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 # One thread a worker: two workers with two threads each would fight over two cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: bench test test-all lint install clean
+.PHONY: bench test test-all lint docs install clean
 
 bench: $(BASE)
 	$(BIN)/patchbench run quick
@@ -28,6 +28,10 @@ test-all: install
 lint: install
 	$(BIN)/ruff check
 	$(BIN)/mypy
+
+# Into build/site; a warning is an error.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 install: $(BASE)-and-dev
 

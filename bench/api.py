@@ -257,7 +257,8 @@ def _plain(value: Any, path: tuple[str, ...]) -> Any:
         return {"name": _object(value).name}
     if isinstance(value, patchers.Patcher):
         fields = dataclasses.fields(value)
-        if any(field.name.startswith("_") and getattr(value, field.name) is not None for field in fields):
+        learns = type(value).fit is not patchers.Patcher.fit
+        if learns and any(field.name.startswith("_") and getattr(value, field.name) is not None for field in fields):
             raise BenchError(
                 f"{'.'.join(path)}: this {value.name} has learnt already, and a suite's rows learn from its own "
                 "training split; give it as it was before `fit`"

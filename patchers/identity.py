@@ -2,7 +2,6 @@
 
 Ours carry explicit versions. A plug-in of an installed package is known by the package's name and version; one in a
 file (or in a package that is installed for editing) by a hash of its module and of all modules that it imports from its
-file (or in a package that is installed for editing) by a hash of its module and of all modules that it imports from its
 own folder, and of the files there that their source names. One that was defined in a notebook, a script or at a prompt
 is known by its own source and that of whatever it uses from there. The hash is of the syntax trees without docstrings:
 comments and formatting do not count.

@@ -54,15 +54,15 @@ PositiveInt = Annotated[int, Field(gt=0)]
 class DataConfig:
     """Where the documents come from (exactly one of corpus, files, dataset) and how they are split."""
 
-    corpus: CorpusName | None = None
-    files: tuple[str, ...] = ()
-    field: str | None = None  # which value of a .jsonl line is the text
-    dataset: DatasetConfig | None = None
+    corpus: CorpusName | None = None  # one that comes with the installation; `patchbench list corpora`
+    files: tuple[str, ...] = ()  # globs; relative ones begin in the suite's folder
+    field: str | None = None  # which value of a .jsonl line, or column of a table, is the text
+    dataset: DatasetConfig | None = None  # read by the `datasets` library
     piece_bytes: PositiveInt | None = None  # longer documents are cut into pieces, at line ends
-    calibration: Share = 0.05
-    test: Share = 0.05
-    max_bytes: PositiveInt | None = None
-    max_test_bytes: PositiveInt | None = None
+    calibration: Share = 0.05  # of the documents, for setting knobs
+    test: Share = 0.05  # of the documents, to be scored
+    max_bytes: PositiveInt | None = None  # of documents in all; the same first ones each time
+    max_test_bytes: PositiveInt | None = None  # of documents that are scored
     # Whether lines and rows that hold no text are counted and passed over; otherwise the first one is an error.
     skip_invalid: bool = dataclasses.field(default=False, metadata={"identity": "when set"})
     # Not of the YAML: where relative paths begin (None: the working directory), and whether `piece_bytes` was not given

@@ -52,29 +52,38 @@ class Job:
     overrides: tuple[str, ...]
     plugins: tuple[str, ...]
     results: Path
-    pickled: bytes | None = None
-    """A suite that is in no file, with the classes of its patchers and tasks where those are in none either."""
+    itself: Suite | bytes | None = None
+    """A suite that is in no file; pickled in another process."""
 
     @staticmethod
     def of(suite: Suite, results: Path) -> Job:
-        """Of a suite that was made in Python. Raises BenchError where it holds what cannot be sent."""
+        """Of a suite that was made in Python, with the classes of its patchers and tasks where those are in no file."""
+        return Job(suite.name, (), tuple(loaded_plugins()), results, suite)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is sent. Raises BenchError where a class of the suite holds what cannot be."""
+        state = dict(vars(self))
+        suite = self.itself
+        if suite is None or isinstance(suite, bytes):
+            return state
         kinds = {type(one) for one in (*(row.patcher for row in suite.rows), *suite.tasks) if one is not None}
         try:
             with pinned(kinds):
-                pickled = cloudpickle.dumps(suite)
+                return {**state, "itself": cloudpickle.dumps(suite)}
         except Exception as error:  # whatever a class of a notebook refers to
             raise BenchError(
                 f"suite {suite.name} cannot be sent to worker processes ({error}): run it with workers=1, or put its "
                 "patcher into a file and give that as a plug-in"
             ) from error
-        return Job(suite.name, (), tuple(loaded_plugins()), results, pickled)
 
     def load(self) -> Suite:
-        if self.pickled is None:
+        if self.itself is None:
             return load_suite(self.suite, self.overrides, self.plugins)
+        if isinstance(self.itself, Suite):
+            return self.itself
         for path in self.plugins:
             load_plugin(path)
-        suite: Suite = cloudpickle.loads(self.pickled)
+        suite: Suite = cloudpickle.loads(self.itself)
         for row in suite.rows:
             if row.patcher is not None:
                 know(type(row.patcher))
@@ -82,7 +91,7 @@ class Job:
 
     def arguments(self, only: str | None) -> list[str]:
         """Of the command line, for the whole suite or one run. Raises BenchError for a suite that is in no file."""
-        if self.pickled is not None:
+        if self.itself is not None:
             raise BenchError(
                 f"suite {self.suite} is in no file, and `launch.devices` and `launch.slurm` begin commands that read "
                 "one: write it as YAML, its patchers as plug-ins, and give the path"
