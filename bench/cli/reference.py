@@ -16,9 +16,10 @@ import patchers
 from bench.data.config import DataConfig
 from bench.data.sources import DatasetConfig
 from bench.evaluation import tasks
+from bench.evaluation.pretrained.config import PretrainedConfig
 from bench.suites.config import MODELS, SECTIONS, RowConfig, SuiteConfig, TrainConfig
 from bench.suites.launch_config import LaunchConfig, SlurmConfig
-from bench.suites.schema import default_of, notes_of
+from bench.suites.schema import BASE, default_of, notes_of
 from bench.system.yaml import keys_of
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "suites.md"
@@ -34,10 +35,11 @@ reads `1_000_000` as a number.
 """
 
 SECTIONS_OF: tuple[tuple[str, str, type[Any]], ...] = (
-    ("The suite", "", SuiteConfig),
+    ("The suite", f"`base` (text): {BASE}.", SuiteConfig),
     ("data", "Exactly one of `corpus`, `files` and `dataset`. Each text of `eval` has the same keys.", DataConfig),
     ("data.dataset", "", DatasetConfig),
     ("rows.LABEL", "`patcher: NAME` is short for `patcher: {name: NAME}`.", RowConfig),
+    ("rows.LABEL.model", "Of a row of a pretrained model, which has no other key.", PretrainedConfig),
     ("train", "", TrainConfig),
     *((SECTIONS[kind], (cls.__doc__ or "").strip(), cls) for kind, cls in MODELS.items()),
     ("launch", "", LaunchConfig),

@@ -91,8 +91,8 @@ def find_files(patterns: Sequence[str], field: str | None, folder: str | None = 
         files = [file for path in matches for file in (saved_tables(path) if os.path.isdir(path) else [path])]
         if not files:
             raise BenchError(
-                f"no file matches {pattern!r} (from {folder or os.getcwd()}); check data.files (docs/corpora.md says how "
-                "the corpora of suites that ship are made)"
+                f"no file matches {pattern!r} (from {folder or os.getcwd()}); check data.files (docs/corpora.md says "
+                "how the corpora of suites that ship are made)"
             )
         paths.update(dict.fromkeys(files))
     if field is not None and not any(has_fields(path) for path in paths):

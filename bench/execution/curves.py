@@ -37,7 +37,7 @@ class Curves:
         """`model` is the one that is trained, None where it cannot be asked meanwhile."""
         from torch.utils.tensorboard import SummaryWriter  # a second
 
-        self.writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+        self.writer = SummaryWriter(str(folder))
         self.report, self.model, self.texts = report, model, texts
         self.next = 0.0  # bytes at which the calibration text is scored
         self.before = (0, 0.0)  # bytes and seconds at the point before
@@ -58,7 +58,7 @@ class Curves:
             self._write("calibration", bits_per_byte(self.model, self.texts), read)
 
     def _write(self, name: str, value: float, read: int) -> None:
-        self.writer.add_scalar(name, value, read)  # type: ignore[no-untyped-call]
+        self.writer.add_scalar(name, value, read)
 
     def __enter__(self) -> Self:
         return self
@@ -66,7 +66,7 @@ class Curves:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.writer.close()  # type: ignore[no-untyped-call]
+        self.writer.close()
 
 
 def bits_per_byte(model: ByteModel, texts: Sequence[bytes]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ PARTS = ("patcher", "parameters", "flops", "cost", "matched", "config", "data", 
 """What of a record goes into the frame as it is, key by dotted key."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Results:
     """The records of one suite. A notebook shows it as the table that `patchbench table` prints.
 
@@ -130,8 +131,12 @@ class Results:
     ) -> Figure:
         """A picture of `patchbench plot`, as a figure of matplotlib; `patchbench plot SUITE` lists the kinds."""
         from bench.reporting.plots.catalog import plot
+        from bench.reporting.plots.style import as_png
 
-        return plot(self.comparison(reference, rows), kind)
+        figure = plot(self.comparison(reference, rows), kind)
+        # By which a notebook shows it; matplotlib's own way is for figures of pyplot, which this is not.
+        setattr(figure, "_repr_png_", functools.partial(as_png, figure))  # noqa: B010
+        return figure
 
     def comparison(self, reference: str | None = None, rows: Sequence[str] | None = None) -> Comparison:
         """What tables and plots are made from, computed once."""
@@ -151,6 +156,10 @@ class Results:
         wanted = columns or compared.with_numbers(self.selection.columns)
         made = compared.table(wanted, sort, group=group)
         return dataclasses.replace(made, notes=(*self.selection.notes, *made.notes))
+
+    def __repr__(self) -> str:
+        failed = sum(record["status"] != "ok" for record in self.records)
+        return f"<{self.suite}: {len(self)} records{f', {failed} of them failed' if failed else ''}>"
 
     def __str__(self) -> str:
         return self.table()

@@ -17,9 +17,11 @@ from pydantic import TypeAdapter
 import patchers
 from bench.data.config import DataConfig
 from bench.evaluation import tasks
+from bench.evaluation.pretrained.config import PretrainedConfig
 from bench.suites.config import MODELS, SECTIONS, RowConfig, Sizes, SuiteConfig, TrainConfig, sweep_keys
 from bench.system.yaml import keys_of
 
+BASE = "the suite whose data, sizes, training and matching this one has, but for what it says itself: a path or a name"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 Schema = dict[str, Any]
@@ -29,8 +31,15 @@ def schema() -> Schema:
     """What a suite's YAML may hold. Plug-ins may have any name; options of our own patchers and tasks are checked."""
     found = _Definitions()
     suite = found.of(SuiteConfig)
+    pretrained = {"type": "object", "properties": {"model": found.section(PretrainedConfig)}, "required": ["model"]}
+    row = {
+        "if": {"properties": {"model": {"type": "object"}}, "required": ["model"]},
+        "then": found.reference("pretrained", {**pretrained, "additionalProperties": False}),
+        "else": found.reference("row", _row(found)),
+    }
     suite["properties"] |= {
-        "rows": {"type": "object", "minProperties": 1, "additionalProperties": found.reference("row", _row(found))},
+        "base": {"type": "string", "description": BASE},
+        "rows": {"type": "object", "minProperties": 1, "additionalProperties": row},
         "eval": {"type": "object", "additionalProperties": {"anyOf": [_corpus(), found.section(DataConfig)]}},
         "tasks": {"type": "array", "minItems": 1, "items": found.reference("task", _task())},
         "sweep": {
@@ -39,6 +48,8 @@ def schema() -> Schema:
             "additionalProperties": False,
         },
     }
+    suite["required"].remove("data")
+    suite["anyOf"] = [{"required": ["data"]}, {"required": ["base"]}]
     for name, text in notes_of(SuiteConfig).items():
         suite["properties"][name].setdefault("description", text)
     return {"$schema": DIALECT, "title": "A suite of patchbench", **suite, "$defs": found.made}

@@ -256,7 +256,9 @@ def test_tables_pictures_and_what_a_notebook_shows(results: bench.Results) -> No
     shown = results._repr_html_()
     assert "<table>" in shown
     assert "diverged" in shown
-    assert results.plot("differences").axes
+    picture = results.plot("differences")
+    assert picture.axes
+    assert cast(Any, picture)._repr_png_().startswith(b"\x89PNG")
     with pytest.raises(bench.BenchError, match="unknown format 'markdown'"):
         results.table("markdown")
     with pytest.raises(bench.BenchError, match="unknown row 'wrds', did you mean 'words'"):

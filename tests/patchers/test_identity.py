@@ -133,7 +133,7 @@ def typed(source: str, monkeypatch: pytest.MonkeyPatch, known: bool = True) -> t
         ("np.arange(5)", "np.arange(6)", True),
         ("option: int = 1", "option: int = 2", True),
         ("UNUSED = 1", "UNUSED = 2", False),
-        ("STEP = 4", "\\n\\n\\nSTEP = 4", False),
+        ("STEP = 4", "\n\n\nSTEP = 4", False),
     ],
 )
 def test_a_class_of_a_notebook_is_known_by_its_code(

@@ -16,7 +16,11 @@ from bench.execution import curves, run
 from bench.execution.run import run_suite
 from patchers.errors import BenchError
 
-ROWS: dict[str, dict[str, Any]] = {"stride": {"patcher": "stride"}, "hnet": {"patcher": "hnet", "calibrate": False}, "bytes": {"model": "byte_lm"}}
+ROWS: dict[str, dict[str, Any]] = {
+    "stride": {"patcher": "stride"},
+    "hnet": {"patcher": "hnet", "calibrate": False},
+    "bytes": {"model": "byte_lm"},
+}
 
 
 def test_curves_are_written_and_change_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

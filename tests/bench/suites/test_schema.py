@@ -74,6 +74,8 @@ SMALL: dict[str, Any] = {"data": {"corpus": "wiki-en"}, "rows": {"a": {"patcher"
         ({"plugins": ["m.py"], "rows": {"a": {"patcher": "m"}, "b": {"patcher": {"name": "m", "k": 1}}}}, True),
         ({"rows": {"a": {"model": "byte_lm", "options": {"window": 9}}}}, True),
         ({"data": {"files": "a.txt"}, "eval": {"fr": "wiki-fr"}}, True),
+        ({"rows": {"a": {"model": {"hf": "x", "patcher": "stride"}}}}, False),
+        ({"rows": {"a": {"model": {"hf": "x"}, "patcher": "stride"}}}, False),
         ({"rows": {"a": {"model": "byte_lm", "options": {"local_width": 9}}}}, False),
         ({"rows": {"a": {"patcher": {"name": "stride", "strid": 9}}}}, False),
         ({"rows": {"a": {"patcher": "stride", "options": {"width": 9}}}}, False),
