@@ -22,11 +22,12 @@ import patchers
 from bench.cli.check import Verdict
 from bench.cli.check import check as check_patcher
 from bench.data.config import Data, DataConfig, load
-from bench.data.fitted_patchers import Asked, asked, fit_cached, wanted
+from bench.data.fitted_patchers import FITTED_ON, Asked, asked, fit_cached, wanted
 from bench.records.selection import select
 from bench.reporting.cut_viewer import view
 from bench.reporting.cut_viewer_page import Cut
 from bench.reporting.results import Results
+from bench.reporting.table import check_columns
 from bench.system.files import check_writable
 from bench.system.progress import display
 from bench.system.yaml import Tree
@@ -46,9 +47,6 @@ AnyPatcher = str | type[patchers.Patcher] | patchers.Patcher
 """A patcher by name (with options as on the command line) or folder, a class, or an object."""
 Overrides = Sequence[str] | Mapping[str, Any]
 """`["train.lr=1e-3"]`, or `{"train.lr": 1e-3}`."""
-
-FITTED_ON = "wiki-en"
-"""The corpus that patchers learn from where no suite names another."""
 
 
 def load_suite(suite: AnySuite, overrides: Overrides = (), plugins: Sequence[str] = ()) -> Suite:
@@ -113,6 +111,7 @@ def run(
     from bench.execution.workers import Job
 
     config = load_suite(suite, overrides, plugins)
+    check_columns(config.columns, {task.name for task in config.tasks})
     folder = Path(results)
     check_writable(folder)
     if isinstance(suite, str | os.PathLike) and not any(is_live(type(row.patcher)) for row in config.rows):

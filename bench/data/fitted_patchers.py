@@ -23,6 +23,9 @@ from bench.system.yaml import parse
 from patchers import Patcher, create, load
 from patchers.errors import BenchError
 
+FITTED_ON = "wiki-en"
+"""The corpus that patchers learn from where no suite names another."""
+
 PATCHER_SEED = 0
 """Patchers are fitted once for all seeds of a suite: seeds vary the model, and rows stay paired."""
 

@@ -18,7 +18,7 @@ import patchers
 from bench.data.config import DataConfig
 from bench.evaluation import tasks
 from bench.evaluation.pretrained.config import PretrainedConfig
-from bench.suites.config import MODELS, SECTIONS, RowConfig, Sizes, SuiteConfig, TrainConfig, sweep_keys
+from bench.suites.config import MODELS, SECTIONS, RowConfig, Sizes, SuiteConfig, TrainConfig, plain, sweep_keys
 from bench.system.yaml import keys_of
 
 BASE = "the suite whose data, sizes, training and matching this one has, but for what it says itself: a path or a name"
@@ -27,7 +27,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Schema = dict[str, Any]
 
 
-def schema() -> Schema:
+def schema() -> Any:
     """What a suite's YAML may hold. Plug-ins may have any name; options of our own patchers and tasks are checked."""
     found = _Definitions()
     suite = found.of(SuiteConfig)
@@ -52,7 +52,7 @@ def schema() -> Schema:
     suite["anyOf"] = [{"required": ["data"]}, {"required": ["base"]}]
     for name, text in notes_of(SuiteConfig).items():
         suite["properties"][name].setdefault("description", text)
-    return {"$schema": DIALECT, "title": "A suite of patchbench", **suite, "$defs": found.made}
+    return plain({"$schema": DIALECT, "title": "A suite of patchbench", **suite, "$defs": found.made})
 
 
 class _Definitions:

@@ -132,7 +132,8 @@ class Display(AbstractContextManager["Display"]):
     def say(self, message: str) -> None:
         """What is going on; it is gone with the next."""
         self.pace = None
-        self._now_and_then(f"{self.title}  {message}".strip())
+        if self.title and self._is_time_for_a_line():
+            self.line(f"{self.title}  {message}")
         self._show(f"{self.title}  {message}".strip(), None, 0)
 
     def run_begins(self, run_id: str, number: int, total: int) -> None:
@@ -145,13 +146,12 @@ class Display(AbstractContextManager["Display"]):
             self.pace = Pace.at(progress.bytes)
             return
         self.bars.update(self.task, description=title, completed=progress.bytes)
-        if not self.console.is_terminal and time.monotonic() - self.said >= LINE_EVERY:
+        if self._is_time_for_a_line():
             far, rate, left = self.pace.words(progress.bytes, total_bytes)
             self.line(f"{self.title}  {far}, {rate}, {left} left, {bits(progress)}")
 
-    def _now_and_then(self, message: str) -> None:
-        if not self.console.is_terminal and time.monotonic() - self.said >= LINE_EVERY:
-            self.line(message)
+    def _is_time_for_a_line(self) -> bool:
+        return not self.console.is_terminal and time.monotonic() - self.said >= LINE_EVERY
 
     def _show(self, description: str, total: int | None, completed: int) -> None:
         if self.task is not None:

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.commands.cutting import FITTED_ON, PATCHER, PATCHER_HELP
-from bench.cli.commands.options import DEFAULT_RESULTS, Overrides, Plugins, Results, check_writable, load_plugins, write
+from bench.cli.commands.cutting import PATCHER, PATCHER_HELP
+from bench.cli.commands.options import DEFAULT_RESULTS, Overrides, Plugins, Results, load_plugins, write
 from bench.cli.commands.reports import Format
 from patchers.errors import BenchError
 
@@ -50,10 +50,12 @@ def intrinsics(
     from bench.cli.contenders import for_a_look, of_names, of_suite
     from bench.data.config import DataConfig, load
     from bench.data.documents import beginning
+    from bench.data.fitted_patchers import FITTED_ON
     from bench.intrinsics.aligned import read_aligned
     from bench.intrinsics.measure import measure
     from bench.intrinsics.words import read_morphemes
     from bench.reporting.intrinsics import KEPT, agreement_table, check_columns, kept, rendered, tables
+    from bench.system.files import check_writable
     from bench.system.progress import Display
 
     load_plugins(plugin)
