@@ -18,8 +18,9 @@ from tiny_suite import MODEL, TRAIN, write_suite, write_texts
 import bench
 from bench import records
 from bench.cli.main import main
+from bench.data.config import DataConfig, load
 from bench.suites.config import Suite
-from patchers import BenchError, Patcher, Starts, register
+from patchers import BenchError, Patcher, Starts, create, register
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -94,7 +95,7 @@ def test_other_wrong_calls(tmp_path: Path) -> None:
         bench.load_suite(suite, ["seeds=[1]"])
     with pytest.raises(bench.BenchError, match="overrides are a list or a mapping, got 'seeds=1'; write"):
         bench.load_suite("quick", "seeds=1")
-    learnt = bench.cut("bpe:vocab=300", "text", results=tmp_path).patcher
+    learnt = create("bpe", vocab=300).fit([b"some text that is cut"])
     with pytest.raises(bench.BenchError, match=r"rows\.a\.patcher: this bpe has learnt already"):
         bench.load_suite(mapping(tmp_path, a=learnt))
     with pytest.raises(bench.BenchError, match="no records of suite 'notebook'"):
@@ -268,7 +269,10 @@ def test_tables_pictures_and_what_a_notebook_shows(results: bench.Results) -> No
 # --- patchers
 
 
-def test_a_cut_is_what_the_patcher_says(tmp_path: Path) -> None:
+def test_a_cut_is_what_the_patcher_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_texts(tmp_path).rename(tmp_path.parent / "learnt-from.jsonl")
+    few = DataConfig(files=(str(path),), field="text", test=0.2, calibration=0.2)
+    monkeypatch.setattr("bench.api._corpus", lambda: load(few))  # and not wiki-en, which takes a while
     text = "naïve café, 東京"
     for patcher in ("whitespace", "stride:stride=3", Every, Every(size=5), NotRegistered):
         cut = bench.cut(patcher, text, results=tmp_path)
