@@ -81,6 +81,8 @@ def _rests_on(finding: Finding) -> str:
         said.append("All of: " + "; ".join(condition_text(one) for one in finding.tested) + ".")
     else:
         said += [f"{one.what}." for one in finding.tested]
+    if finding.needed:
+        said.append(f"Needs: {'; '.join(map(condition_text, finding.needed))}.")
     suites = dict.fromkeys(predicate.suite for predicate in finding.claim.tests)
     said.append(f"{len(finding.records)} records of {', '.join(suites)}: {scale_text(finding.records)}.")
     return " ".join(said)
