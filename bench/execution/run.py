@@ -19,7 +19,7 @@ from bench import records
 from bench.data import store
 from bench.data.config import Data
 from bench.data.documents import beginning
-from bench.evaluation.audit import audit
+from bench.evaluation.audit import audit, drawn_seed
 from bench.evaluation.byte_model import ByteModel
 from bench.evaluation.examples import examples
 from bench.evaluation.pretrained.config import check_installed
@@ -316,7 +316,7 @@ def _results_of(suite: Suite, run: Run, data: Data, results: Path, listener: Lis
     row = prepared.row  # its bytes and sizes are now those that match
     check_disk(row, prepared.patcher, results)
     cost = cost_of(prepared.scoring_patcher, data.test.texts)
-    cuts = audit_cuts(prepared, data, results / "cache", run.seed)
+    cuts = audit_cuts(prepared, data, results / "cache", drawn_seed())
     if cuts is not None and not cuts.passed:
         raise AuditFailed(cuts.detail)
     model = make_model(row, prepared.patcher, run.seed)

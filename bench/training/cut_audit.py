@@ -10,7 +10,10 @@ from bench.data.config import Data
 from bench.data.cut_corpus import CutDocuments, cut
 from bench.data.segment import cut_cached
 from bench.evaluation.audit import Audit
+from bench.system import distributed
 from bench.training.prepare import Prepared
+from patchers.audit_apart import check_fresh_process
+from patchers.identity import code_identity
 
 SAMPLED = 12
 """Random documents of a split, beside its longest."""
@@ -20,7 +23,8 @@ LONGEST = 2_000_000
 
 def audit_cuts(prepared: Prepared, data: Data, cache: Path, seed: int) -> Audit | None:
     """Whether what the cache, the batches and several processes gave is what the patcher gives now, document by
-    document; None for rows whose model cuts by itself or not at all."""
+    document; and what a plug-in gives in processes of their own, where it remembers nothing. None for rows whose model
+    cuts by itself or not at all."""
     patcher = prepared.scoring_patcher
     if patcher is None:
         return None
@@ -43,6 +47,11 @@ def audit_cuts(prepared: Prepared, data: Data, cache: Path, seed: int) -> Audit 
                     {"documents": looked_at, "bytes": size},
                 )
             looked_at, size = looked_at + 1, size + end - begin
+    if code_identity(type(patcher)) is not None:
+        with distributed.failing_alike():
+            found = check_fresh_process(patcher, data.test.texts, np.random.default_rng(seed))
+        if not found.passed:
+            return Audit(False, f"{patcher.name}: {found.detail}", {"documents": looked_at, "bytes": size})
     detail = f"{looked_at} documents of the training and test text, cut again alone, were cut as they had been"
     return Audit(True, detail, {"documents": looked_at, "bytes": size})
 
