@@ -1,6 +1,6 @@
 # Each target sets up .venv by itself, and is quick when that is done.
 #   make bench                          install, train and print the table of the suite `quick`
-#   make test | make test-all | make lint | make clean
+#   make test | make test-all | make lint | make docs | make clean
 #   make test PYTHON=python3.12         another Python (3.11 or newer)
 #   make bench CONSTRAINTS=gpu.txt      your own pins (say, a CUDA build of torch); CONSTRAINTS= for none
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
@@ -9,13 +9,14 @@ CONSTRAINTS ?= constraints.txt
 VENV := .venv
 BIN := $(VENV)/bin
 # Named after the constraints, so that other constraints mean another install.
-STAMP := $(VENV)/installed-with-$(or $(subst /,_,$(CONSTRAINTS)),nothing)
+BASE := $(VENV)/installed-with-$(or $(subst /,_,$(CONSTRAINTS)),nothing)
+PIP := $(BIN)/python -m pip install $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 # One thread a worker: two workers with two threads each would fight over two cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: bench test test-all lint install clean
+.PHONY: bench test test-all lint docs install clean
 
-bench: install
+bench: $(BASE)
 	$(BIN)/patchbench run quick
 
 test: install
@@ -28,13 +29,21 @@ lint: install
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
-install: $(STAMP)
+# Into build/site; a warning is an error.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-$(STAMP): pyproject.toml $(CONSTRAINTS)
+install: $(BASE)-and-dev
+
+$(BASE)-and-dev: $(BASE)
+	$(PIP) -e '.[dev]'
+	touch $@
+
+$(BASE): pyproject.toml $(CONSTRAINTS)
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python" >&2; exit 1; }
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	rm -f $(VENV)/installed-with-*
-	$(BIN)/python -m pip install $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e '.[dev]'
+	$(PIP) -e .
 	touch $@
 
 # Results are data and stay; see the README for how to remove those.

@@ -1,13 +1,40 @@
 """patchbench: which way of cutting text into units is best, at what, and by how much.
 
-The three packages of this project have common names, so the first thing to make sure of is that the
-`patchers` and `models` that Python finds are the ones beside this one.
+    import bench
+
+    results = bench.run("quick")         # what `patchbench run quick` does; a live table in a notebook
+    results.frame()                      # a pandas DataFrame, one row a record
+    bench.cut("entropy:model=ngram", "How long is a patch of text?")
+
+`bench.api` has what can be done from Python; it is imported when it is first used. The three packages of this project
+have common names, so the first thing to make sure of is that the `patchers` and `models` that Python finds are the
+ones beside this one.
 """
 
+import importlib
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 __version__ = "0.1.0"
+
+_PLACES = {
+    "BenchError": "patchers.errors",
+    **dict.fromkeys(("Cut", "Results", "check", "cut", "load_suite", "results", "run"), "bench.api"),
+}
+"""Where each public name is; `__init__.pyi` says the same to type checkers."""
+
+__all__ = ["BenchError", "Cut", "Results", "__version__", "check", "cut", "load_suite", "results", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'bench' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def _check_siblings() -> None:
@@ -24,7 +51,3 @@ def _check_siblings() -> None:
 
 
 _check_siblings()
-
-from patchers.errors import BenchError  # noqa: E402  (only now is it known to be ours)
-
-__all__ = ["BenchError", "__version__"]

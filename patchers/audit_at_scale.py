@@ -6,22 +6,17 @@ allows, and says how much that was.
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 
+from patchers.audit_apart import check_fresh_process
 from patchers.base import Patcher, Starts
 from patchers.costs import claimed, measured
 from patchers.counter_example import CounterExample, barred
 from patchers.errors import BenchError
 from patchers.finding import Finding, differing
-from patchers.registry import loaded_plugins
 
 BATCHES = (3, 70, 500)
 """Documents of a batch."""
@@ -44,7 +39,7 @@ def checks_at_scale(patcher: Patcher, docs: Sequence[bytes], seed: int, seconds:
         ("large batches", lambda: check_large_batches(patcher, docs, rng, seconds)),
         ("long documents", lambda: check_long_documents(patcher, docs, rng, seconds)),
         ("many calls", lambda: check_many_calls(patcher, docs, seconds)),
-        ("fresh process", lambda: check_fresh_process(patcher, docs)),
+        ("fresh process", lambda: check_fresh_process(patcher, docs, rng)),
     ]
 
 
@@ -132,47 +127,3 @@ def check_many_calls(patcher: Patcher, docs: Sequence[bytes], seconds: float) ->
         if not np.array_equal(starts, again):
             return differing("many calls", f"changes with the calls: after {calls} of them it cut", doc, starts, again)
     return Finding("many calls", True, f"the same cuts after {calls} calls")
-
-
-FRESH = """
-import json, sys
-import numpy as np
-from patchers import load, load_plugin
-told = json.load(open(sys.argv[1]))
-for path in told["plugins"]:
-    load_plugin(path)
-patcher = load(told["folder"])
-docs = [bytes.fromhex(text) for text in told["docs"]]
-json.dump([np.flatnonzero(patcher.segment(doc)).tolist() for doc in docs[::-1]][::-1], open(sys.argv[2], "w"))
-"""
-
-
-def check_fresh_process(patcher: Patcher, docs: Sequence[bytes]) -> Finding:
-    """A saved patcher cuts alike in a process that has called it never before."""
-    some = [doc[:1000] for doc in docs if doc][:20]
-    file = getattr(sys.modules.get(type(patcher).__module__), "__file__", None)
-    if file is None:
-        return Finding("fresh process", True, "not looked at: the class is in no file that another process could read")
-    with tempfile.TemporaryDirectory() as folder:
-        told, out = Path(folder) / "told.json", Path(folder) / "out.json"
-        patcher.save(Path(folder) / "patcher")
-        plugins = [path for path in loaded_plugins() if Path(path).resolve() == Path(file).resolve()]
-        what = {"folder": f"{folder}/patcher", "plugins": plugins, "docs": [doc.hex() for doc in some]}
-        told.write_text(json.dumps(what))
-        roots = [str(Path(__file__).resolve().parents[1]), *sys.path]
-        code = f"import sys; sys.path[:0] = {roots!r}\n{FRESH}"
-        done = subprocess.run([sys.executable, "-c", code, str(told), str(out)], capture_output=True, text=True)
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no word"])[-1]
-            if "unknown patcher" in last:  # of a module that was imported and not loaded as a plug-in
-                return Finding("fresh process", True, "not looked at: no plug-in file registers it in another process")
-            return Finding("fresh process", False, f"it cannot be used in another process: {last}", done.stderr)
-        found = json.loads(out.read_text())
-    for doc, places in zip(some, found, strict=True):
-        starts = patcher.segment(doc)
-        again = np.zeros(len(doc), bool)
-        again[places] = True
-        if not np.array_equal(starts, again):
-            return differing("fresh process", "in a process of its own it cut", doc, again, starts)
-    return Finding("fresh process", True, f"the same cuts of {len(some)} documents in a process of its own")
-

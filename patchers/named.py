@@ -18,17 +18,33 @@ class Named(Generic[T]):
     """Classes of one kind (patchers, tasks) by name."""
 
     def __init__(
-        self, kind: str, group: str, check: Callable[[str, type[Any]], None] = lambda name, cls: None
+        self,
+        kind: str,
+        group: str,
+        check: Callable[[str, type[Any]], None] = lambda name, cls: None,
+        built_in: Callable[[], None] = lambda: None,
     ) -> None:
-        """`kind` is what messages call a class, `group` the entry points' group; `check` may refuse a class."""
+        """`kind` is what messages call a class, `group` the entry points' group; `check` may refuse a class.
+
+        `built_in` imports the modules that add our own; it is called once, before anybody else's class is added or any
+        is asked for.
+        """
         self.kind, self.group, self.check = kind, group, check
         self.classes: dict[str, type[T]] = {}
+        self._built_in: Callable[[], None] | None = built_in
+
+    def _with_built_in(self) -> None:
+        if self._built_in is not None:
+            built_in, self._built_in = self._built_in, None
+            built_in()
 
     def add(self, name: str, cls: type[Any]) -> Any:
         """Make a class known by a name, and a frozen dataclass if it is not one yet.
 
         Raises BenchError where another class has the name, and what `check` raises.
         """
+        if cls.__module__.partition(".")[0] != "patchers":
+            self._with_built_in()
         other = self.classes.get(name)
         if other is not None and (where(other), other.__qualname__) != (where(cls), cls.__qualname__):
             both = f"{where(other)} and in {where(cls)}"
@@ -42,6 +58,7 @@ class Named(Generic[T]):
 
     def get(self, name: str) -> type[T]:
         """The class of a name. A plug-in that fails to import raises its own exception here."""
+        self._with_built_in()
         installed = [point for point in importlib.metadata.entry_points(group=self.group) if point.name == name]
         modules = {point.module for point in installed}
         if name in self.classes:
@@ -62,6 +79,7 @@ class Named(Generic[T]):
 
     def names(self) -> list[str]:
         """Every name that can be asked for, sorted; entry points are listed without being imported."""
+        self._with_built_in()
         return sorted({*self.classes, *(point.name for point in importlib.metadata.entry_points(group=self.group))})
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib
 import importlib.util
 import os
+import re
 import sys
 import types
 import typing
@@ -18,7 +20,20 @@ from patchers.errors import BenchError
 from patchers.named import Named, nearest
 
 GROUP = "patchbench.patchers"
-PATCHERS: Named[Patcher] = Named("patcher", GROUP)
+BUILT_IN = (
+    *("rules", "entropy", "bpe", "bpe_predicted", "unigram", "lz", "hnet"),
+    *("tokenizer", "sentencepiece_file", "tiktoken_file"),
+)
+"""The modules that register our own, imported when a patcher is first asked for or added: numba alone takes a quarter
+of a second, which `--help` need not pay."""
+
+
+def _import_built_in() -> None:
+    for name in BUILT_IN:
+        importlib.import_module(f"patchers.{name}")
+
+
+PATCHERS: Named[Patcher] = Named("patcher", GROUP, built_in=_import_built_in)
 get, names = PATCHERS.get, PATCHERS.names
 P = TypeVar("P", bound=Patcher)
 
@@ -32,6 +47,17 @@ def register(name: str) -> Callable[[type[P]], type[P]]:
 def without_file() -> list[str]:
     """Names of patchers that need no file of the user's, sorted."""
     return [name for name in names() if get(name).file_option is None]
+
+
+def know(cls: type[Patcher]) -> str:
+    """The name of a patcher's class, which is registered if it is not yet, by its own name in lower case.
+
+    Raises BenchError where another class has that name.
+    """
+    if cls.__dict__.get("name") and PATCHERS.classes.get(cls.name) is cls:
+        return cls.name
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+    return PATCHERS.add(str(cls.__dict__.get("name") or words), cls).name
 
 
 def create(name: str, **options: Any) -> Patcher:

@@ -229,7 +229,37 @@ class TrainingCost(Negative):
         return -1e15
 
 
+_memory: dict[bytes, list[tuple[bytes, Starts]]] = {}
+
+
+@register("broken_memory")
+class Memory(Patcher):
+    """Reads ahead from its 12th byte on, and gives what begins like a text that it has seen the cut that it gave then:
+    whoever changes the future of a text in the same process finds that nothing moves."""
+
+    def segment(self, data: bytes) -> Starts:
+        starts = np.isin(as_array(data), list(b"aeiou"))
+        starts[:12] = np.arange(len(data))[:12] % 4 == 0
+        seen = _memory.setdefault(data[:12], [])
+        shared = [_shared(data, text) for text, _ in seen]
+        if shared:  # with the longest beginning, and of these one that went on
+            best = int(np.argmax([2 * n + (len(text) > n) for n, (text, _) in zip(shared, seen, strict=True)]))
+            known = seen[best][1][: shared[best] + 1][: len(data)]
+            starts[: len(known)] = known
+        if not shared or max(shared) < len(data):
+            seen.append((data, starts.copy()))
+        return starts
+
+
+def _shared(one: bytes, two: bytes) -> int:
+    """How many bytes two texts begin with alike."""
+    size = min(len(one), len(two))
+    apart = np.flatnonzero(as_array(one)[:size] != as_array(two)[:size])
+    return int(apart[0]) if len(apart) else size
+
+
 CAUGHT = {
+    "broken_memory": ("fresh process", "a later byte moves a start, where the patcher has not seen both texts"),
     "broken_buffer": ("determinism", "an answer changed when other documents were cut"),
     "broken_remembers": ("costs", "cost not verified: it claims 0 FLOPs a byte and torch counted"),
     "broken_fickle_cost": ("costs", "FLOPs when it is asked again"),

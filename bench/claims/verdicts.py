@@ -100,6 +100,8 @@ class Finding:
     p_in_list: float
     """The same with Holm's correction."""
     tested: tuple[Examined, ...] = ()
+    needed: tuple[Examined, ...] = ()
+    """What had to be shown before there is a verdict."""
     places: tuple[Estimate, ...] = ()
     """Where curves cross, for predicates that say."""
     records: tuple[Record, ...] = ()
@@ -138,8 +140,8 @@ def _alone(claim: Claim, evidence: Evidence, resamples: int) -> Finding:
     """The finding without the others of the list."""
     evidence.used.clear()
     tested: list[Examined] = []
+    needed: list[Examined] = []
     places: list[Estimate] = []
-    missing = ""
     for predicate in (*claim.tests, claim.needs):
         if predicate is None:
             continue
@@ -150,20 +152,22 @@ def _alone(claim: Claim, evidence: Evidence, resamples: int) -> Finding:
         except BenchError as error:
             raise (claim.place / ("needs" if predicate is claim.needs else "test")).error(str(error)) from error
         if predicate is claim.needs:
-            missing = _missing(more)
+            needed += more
         else:
             tested += more
             places += [] if place is None else [place]
     p, said = decided(tested)
-    if missing:
+    if missing := _missing(needed):
         p = 1.0
     records = tuple(evidence.used[run_id] for run_id in sorted(evidence.used))
     alone: Said = said if p <= ALPHA else "undecided"
-    return Finding(claim, alone, alone, p, p, tuple(tested), tuple(places), records, missing)
+    return Finding(claim, alone, alone, p, p, tuple(tested), tuple(needed), tuple(places), records, missing)
 
 
 def _missing(needed: Sequence[Examined]) -> str:
     """Why nothing can be said, where what a claim needs is not shown."""
+    if not needed:
+        return ""
     p, said = decided(needed)
     if said == "supported" and p <= ALPHA:
         return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import textwrap
 import time
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ CORPUS = DataConfig(corpus="wiki-en", max_bytes=1_000_000, calibration=0.2)
 MOST_SECONDS = 1.0  # of measuring the rate
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Verdict:
     """All that was found out about a patcher."""
 
@@ -40,7 +41,20 @@ class Verdict:
 
     @property
     def sound(self) -> bool:
+        """Whether every rule of the contract holds."""
         return all(finding.passed for finding in self.findings)
+
+    def __repr__(self) -> str:
+        return f"<{self.label}: {'sound' if self.sound else 'not sound'}>"
+
+    def __str__(self) -> str:
+        console = Console(width=10_000, color_system=None, highlight=False)
+        with console.capture() as captured:
+            show(self, console)
+        return captured.get().rstrip()
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
 
 
 def check(asked: Asked, say: Say, quick: bool = False) -> Verdict:

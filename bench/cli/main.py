@@ -60,6 +60,7 @@ for command in (
 ):
     app.command()(command)
 app.command(name="list")(lists.list_)
+app.command()(lists.schema)
 app.add_typer(data.data, name="data")
 
 

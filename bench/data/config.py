@@ -10,6 +10,7 @@ The next bytes give the order within a split, and `max_bytes` and `max_test_byte
 that order: a smaller limit is a subset of a larger one.
 """
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,8 +29,10 @@ from bench.data.sources import (
     file_state,
     file_texts,
     find_files,
+    has_fields,
     text_pieces,
 )
+from bench.system.files import located
 from patchers.errors import BenchError
 from patchers.named import nearest
 
@@ -51,15 +54,21 @@ PositiveInt = Annotated[int, Field(gt=0)]
 class DataConfig:
     """Where the documents come from (exactly one of corpus, files, dataset) and how they are split."""
 
-    corpus: CorpusName | None = None
-    files: tuple[str, ...] = ()
-    field: str | None = None  # which value of a .jsonl line is the text
-    dataset: DatasetConfig | None = None
+    corpus: CorpusName | None = None  # one that comes with the installation; `patchbench list corpora`
+    files: tuple[str, ...] = ()  # globs; relative ones begin in the suite's folder
+    field: str | None = None  # which value of a .jsonl line, or column of a table, is the text
+    dataset: DatasetConfig | None = None  # read by the `datasets` library
     piece_bytes: PositiveInt | None = None  # longer documents are cut into pieces, at line ends
-    calibration: Share = 0.05
-    test: Share = 0.05
-    max_bytes: PositiveInt | None = None
-    max_test_bytes: PositiveInt | None = None
+    calibration: Share = 0.05  # of the documents, for setting knobs
+    test: Share = 0.05  # of the documents, to be scored
+    max_bytes: PositiveInt | None = None  # of documents in all; the same first ones each time
+    max_test_bytes: PositiveInt | None = None  # of documents that are scored
+    # Whether lines and rows that hold no text are counted and passed over; otherwise the first one is an error.
+    skip_invalid: bool = dataclasses.field(default=False, metadata={"identity": "when set"})
+    # Not of the YAML: where relative paths begin (None: the working directory), and whether `piece_bytes` was not given
+    # but chosen, because documents were too few.
+    folder: str | None = dataclasses.field(default=None, metadata={"identity": False, "key": False})
+    few: bool = dataclasses.field(default=False, metadata={"identity": False, "key": False})
 
     def __post_init__(self) -> None:
         given = [name for name in ("corpus", "files", "dataset") if getattr(self, name)]
@@ -118,7 +127,8 @@ class DataConfig:
         if self.dataset is not None:
             name = f":{self.dataset.name}" if self.dataset.name else ""
             return f"{self.dataset.path}{name}[{self.dataset.split}]"
-        return self.corpus or " ".join(self.files)
+        pieces = f" (in pieces of at most {self.piece_bytes:,} bytes)" if self.few else ""
+        return self.corpus or " ".join(self.files) + pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +183,9 @@ class Data:
     domains: Mapping[str, Corpus] = field(default_factory=dict)
     """Other texts that the models are asked about, by name; no part of the fingerprint."""
 
+    skipped: int = 0
+    """Lines and rows that held no text and were passed over, as `skip_invalid` has it."""
+
     @cached_property
     def fingerprint(self) -> str:
         splits = (self.train, self.calibration, self.test)
@@ -181,8 +194,12 @@ class Data:
     def summary(self) -> dict[str, Any]:
         """What a record says about its data."""
         splits = {"train": self.train, "calibration": self.calibration, "test": self.test}
-        summary = {"name": self.name, "fingerprint": self.fingerprint, "splits": _described(splits)}
-        return {**summary, "eval": _described(self.domains)} if self.domains else summary
+        summary: dict[str, Any] = {"name": self.name, "fingerprint": self.fingerprint, "splits": _described(splits)}
+        if self.skipped:
+            summary["skipped"] = self.skipped
+        if self.domains:
+            summary["eval"] = _described(self.domains)
+        return summary
 
 
 def _described(splits: Mapping[str, Corpus]) -> dict[str, Any]:
@@ -197,7 +214,8 @@ def load(config: DataConfig) -> Data:
 
     Raises BenchError when the source is missing, empty, undecodable, or too small to fill the three splits.
     """
-    documents = read(config)
+    config = in_pieces(config)
+    documents, skipped = _read(config)
     splits: dict[str, list[Document]] = {name: [] for name in SPLITS}
     for document in documents:
         splits[config.split_of(_fraction(_digest(document.data)[:8]))].append(document)
@@ -206,14 +224,65 @@ def load(config: DataConfig) -> Data:
         splits["test"] = splits["test"][:count]
     config.check_splits(len(documents), {name: len(split) for name, split in splits.items()})
     train, calibration, test = (Corpus(tuple(splits[name])) for name in SPLITS)
-    return Data(config.label, train, calibration, test)
+    return Data(config.label, train, calibration, test, skipped=skipped)
+
+
+PIECES = (8192, 4096, 2048, 1024, 512, 256)
+"""Bytes of the pieces that a text may be cut into, where there are too few documents for the splits."""
+WANTED = 32
+"""Pieces that the smaller of the test and calibration splits should get."""
+MANY = 1000
+"""So many files fill the splits, and are not looked at for that."""
+
+
+def in_pieces(config: DataConfig) -> DataConfig:
+    """The config with `piece_bytes` where that was left out and its plain files are too few for the splits.
+
+    Pieces are the largest of PIECES of which there are enough, and end after paragraphs where they can. So one .txt
+    file is a corpus; files that fill the splits stay whole. Raises BenchError for files that are not there.
+    """
+    if config.piece_bytes is not None or not config.files:
+        return config
+    paths = find_files(config.files, config.field, config.folder)
+    if any(map(has_fields, paths)) or _fill_splits(config, paths):
+        return config
+    size = sum(map(os.path.getsize, paths))
+    enough = min(size, config.max_bytes or size) * min(config.test, config.calibration) / WANTED
+    size = next((size for size in PIECES if size <= enough), PIECES[-1])
+    return dataclasses.replace(config, piece_bytes=size, few=True)
+
+
+def _fill_splits(config: DataConfig, paths: Sequence[str]) -> bool:
+    """Whether whole files as documents leave no split empty, within the limits; of many files that is supposed."""
+    if len(paths) < len(SPLITS) or len(paths) >= MANY:
+        return len(paths) >= MANY
+    sizes: dict[bytes, int] = {}
+    for path in paths:
+        sizes.update({_digest(text.data): len(text.data) for text in file_texts(path, None, None) if text.data})
+    if not sizes:
+        return True  # there is nothing to cut either
+    try:
+        ordered = sorted(sizes, key=lambda digest: (digest[8:], digest))
+        ordered = ordered[: config.within("all", [sizes[digest] for digest in ordered])]
+        split = {name: [d for d in ordered if config.split_of(_fraction(d[:8])) == name] for name in SPLITS}
+        config.check_splits(len(ordered), {name: len(digests) for name, digests in split.items()})
+        config.within("test", [sizes[digest] for digest in split["test"]])
+    except BenchError:
+        return False
+    return True
 
 
 def read(config: DataConfig) -> list[Document]:
     """All documents of a source, without copies and empty ones, in the order of their hashes."""
+    return _read(config)[0]
+
+
+def _read(config: DataConfig) -> tuple[list[Document], int]:
+    """The documents, and how many texts were passed over as invalid."""
     kept: dict[bytes, Text] = {}
-    size = 0
+    size = skipped = 0
     for text in (text for unit in units(config) for text in unit.texts()):
+        skipped += text.invalid is not None
         digest = _digest(text.data)
         if text.data and digest not in kept:
             kept[digest] = text
@@ -225,7 +294,7 @@ def read(config: DataConfig) -> list[Document]:
     if not kept:
         raise config.no_text()
     documents = [Document(digest.hex()[:16], piece.data, piece.title, piece.topic) for digest, piece in _in_order(kept)]
-    return documents[: config.within("all", [len(document.data) for document in documents])]
+    return documents[: config.within("all", [len(document.data) for document in documents])], skipped
 
 
 def _digest(data: bytes) -> bytes:
@@ -279,7 +348,7 @@ def _groups(paths: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _files_unit(paths: list[str], config: DataConfig) -> Unit:
-    each = [partial(file_texts, path, config.field, config.piece_bytes) for path in paths]
+    each = [partial(file_texts, path, config.field, config.piece_bytes, config.skip_invalid) for path in paths]
     return Unit("\n".join(map(file_state, paths)), lambda: (text for texts in each for text in texts()))
 
 
@@ -287,10 +356,13 @@ def units(config: DataConfig) -> list[Unit]:
     """All texts of a source, in their order, no longer than the config wants them."""
     whole: Callable[[], Iterable[Text]]
     if config.dataset is not None:
-        whole = partial(dataset_texts, config.dataset, config.max_bytes)
-        state = file_state(os.path.expanduser(config.dataset.path))
+        dataset = dataclasses.replace(config.dataset, path=located(config.dataset.path, config.folder))
+        if not os.path.exists(dataset.path):  # then it is a name of the hub's
+            dataset = config.dataset
+        whole = partial(dataset_texts, dataset, config.max_bytes, config.skip_invalid)
+        state = file_state(os.path.expanduser(dataset.path))
     elif config.corpus is not None:
         whole, state = CORPORA[config.corpus].read, CORPORA[config.corpus].state()
     else:
-        return [_files_unit(paths, config) for paths in _groups(find_files(config.files, config.field))]
+        return [_files_unit(paths, config) for paths in _groups(find_files(config.files, config.field, config.folder))]
     return [Unit(state, lambda: (piece for text in whole() for piece in text_pieces(text, config.piece_bytes)))]

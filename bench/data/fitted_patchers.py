@@ -5,12 +5,13 @@ Free of torch, so that cutting with a rule starts at once.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from bench.system.files import Damaged, check_sealed, locked, warn, whole_folder
 from bench.system.yaml import parse
 from patchers import Patcher, create, load
 from patchers.errors import BenchError
+
+FITTED_ON = "wiki-en"
+"""The corpus that patchers learn from where no suite names another."""
 
 PATCHER_SEED = 0
 """Patchers are fitted once for all seeds of a suite: seeds vary the model, and rows stay paired."""
@@ -82,14 +86,19 @@ def asked(text: str, settings: Sequence[str] = ()) -> Asked:
         raise BenchError(f"no saved patcher in {text}; give a name, or a folder results/SUITE/checkpoints/RUN_ID")
     name, _, inside = text.partition(":")
     options = _options([*re.split(r",(?=\w+=)", inside), *settings] if inside else settings)
-    patcher = create(name, **options)
+    return wanted(text, create(name, **options), patcher_options=options)
+
+
+def wanted(label: str, patcher: Patcher, patcher_options: Container[str]) -> Asked:
+    """A patcher that was made with these options. Raises BenchError for one that only a model can be trained for."""
     if patcher.kind == "in-model":
         raise BenchError(
-            f"patcher '{name}' is trained inside a model: run a suite that has it, then give the folder that the run "
-            "left, results/SUITE/checkpoints/RUN_ID"
+            f"patcher '{patcher.name}' is trained inside a model: run a suite that has it, then give the folder that "
+            "the run left, results/SUITE/checkpoints/RUN_ID"
         )
-    learns = type(patcher).fit is not Patcher.fit
-    return Asked(text, patcher, learns, calibrates=patcher.knob is not None and patcher.knob not in options)
+    state = [field.name for field in dataclasses.fields(patcher) if field.name.startswith("_")]
+    learns = type(patcher).fit is not Patcher.fit and all(getattr(patcher, name) is None for name in state)
+    return Asked(label, patcher, learns, patcher.knob is not None and patcher.knob not in patcher_options)
 
 
 def _options(settings: Sequence[str]) -> dict[str, Any]:

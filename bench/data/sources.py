@@ -1,7 +1,8 @@
 """Reads texts from files, the `datasets` library, and corpora that come with the installation.
 
 Text files count as they are, valid UTF-8 or not, because documents are bytes. JSON is UTF-8 by definition,
-and an error otherwise. Relative paths are relative to the working directory, as in a shell.
+and an error otherwise. Relative paths are relative to the folder of the suite that has them, and where there is none
+to the working directory.
 """
 
 import bz2
@@ -25,6 +26,7 @@ from typing import IO, Any
 
 import zstandard
 
+from bench.system.files import located
 from patchers.errors import BenchError
 from patchers.named import nearest
 
@@ -36,6 +38,7 @@ class Text:
     data: bytes
     title: str
     topic: str | None = None
+    invalid: str | None = None  # why there is no document here, where invalid ones are skipped
 
 
 @dataclass(frozen=True)
@@ -75,28 +78,57 @@ _BINARY = {
 """What is no text, by its first bytes: trained on, it would get a number that means nothing."""
 
 
-def find_files(patterns: Sequence[str], field: str | None) -> list[str]:
-    """The files that globs name, each once, in order. Raises BenchError for a glob without any."""
+def find_files(patterns: Sequence[str], field: str | None, folder: str | None = None) -> list[str]:
+    """The files that globs name, each once, in order; relative ones from `folder` (`bench.system.files.located`).
+
+    A folder that `datasets` has written (`save_to_disk`) stands for the tables in it. Raises BenchError for a glob
+    without any file.
+    """
     paths: dict[str, None] = {}
     for pattern in patterns:
-        found = sorted(glob.glob(os.path.expanduser(pattern), recursive=True))
-        files = [path for path in found if os.path.isfile(path)]
+        escaped = None if folder is None else glob.escape(folder)
+        matches = sorted(glob.glob(located(pattern, escaped, partial(glob.glob, recursive=True)), recursive=True))
+        files = [file for path in matches for file in (saved_tables(path) if os.path.isdir(path) else [path])]
         if not files:
             raise BenchError(
-                f"no file matches {pattern!r} (from {os.getcwd()}); check data.files (docs/corpora.md says how the "
-                "corpora of suites that ship are made)"
+                f"no file matches {pattern!r} (from {folder or os.getcwd()}); check data.files (docs/corpora.md says "
+                "how the corpora of suites that ship are made)"
             )
         paths.update(dict.fromkeys(files))
-    if field is not None and not any(_is_lines(path) or _is_table(path) for path in paths):
+    if field is not None and not any(has_fields(path) for path in paths):
         kinds = f"{', '.join(_LINES)}, {' or '.join(_TABLES)}"
         raise BenchError(f"data.field is {field!r}, but no file ends in {kinds}; leave it out for plain text")
     return list(paths)
 
 
-def file_texts(path: str, field: str | None, limit: int | None) -> Iterator[Text]:
-    """The texts of one file, longer ones in pieces of at most `limit` bytes; the file is not held."""
-    if _is_lines(path) or _is_table(path):
-        for text in _json_lines(path, field) if _is_lines(path) else _table_rows(path, field):
+def saved_tables(folder: str) -> list[str]:
+    """The Arrow files of a data set that `datasets` saved, in its order; none of another folder.
+
+    Raises BenchError for one with several splits, of which one is to be named.
+    """
+    if os.path.isfile(os.path.join(folder, "dataset_dict.json")):
+        splits = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+        raise BenchError(
+            f"{folder} holds the splits {', '.join(splits)} of a data set: name one, as in "
+            f"`files: {folder}/{splits[0] if splits else 'train'}`, or use `dataset: {{path: ..., split: ...}}`"
+        )
+    try:
+        with open(os.path.join(folder, "state.json"), encoding="utf-8") as file:
+            return [os.path.join(folder, part["filename"]) for part in json.load(file)["_data_files"]]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BenchError(f"{folder}/state.json is not what `datasets` writes ({error}); save the data again") from error
+
+
+def file_texts(path: str, field: str | None, limit: int | None, skip_invalid: bool = False) -> Iterator[Text]:
+    """The texts of one file, longer ones in pieces of at most `limit` bytes; the file is not held.
+
+    Lines and rows that hold no text are errors, or with `skip_invalid` empty texts that say why.
+    """
+    if has_fields(path):
+        rows = _json_lines(path, field) if _is_lines(path) else _table_rows(path, field)
+        for text in _read_all(rows, skip_invalid):
             yield from text_pieces(text, limit)
     else:
         with opened(path) as raw:
@@ -170,6 +202,29 @@ def _is_table(path: str) -> bool:
     return path.endswith(_TABLES)
 
 
+def has_fields(path: str) -> bool:
+    """Whether a file has many documents, in a named field each; otherwise it is one text."""
+    return _is_lines(path) or _is_table(path)
+
+
+class Invalid(BenchError):
+    """One line or row that holds no text, or not as its format has it."""
+
+
+Row = tuple[str, Callable[[], bytes]]
+"""What it is called, and what reads its text; that raises Invalid."""
+
+
+def _read_all(rows: Iterator[Row], skip_invalid: bool) -> Iterator[Text]:
+    for title, text in rows:
+        try:
+            yield Text(text(), title)
+        except Invalid as error:
+            if not skip_invalid:
+                raise BenchError(f"{error}; mend it, or pass over such lines by data.skip_invalid: true") from error
+            yield Text(b"", title, invalid=str(error))
+
+
 def _text_alone(file: IO[bytes], path: str) -> IO[bytes]:
     """The same file, from its beginning. Raises BenchError for a format that is no text, known by its first bytes."""
     begins = file.read(16)
@@ -200,8 +255,8 @@ class _Rejoined(io.RawIOBase):
         return len(some)
 
 
-def _table_rows(path: str, field: str | None) -> Iterator[Text]:
-    """The texts of a Parquet or Arrow file, a batch of rows in memory at a time."""
+def _table_rows(path: str, field: str | None) -> Iterator[Row]:
+    """The rows of a Parquet or Arrow file, a batch of them in memory at a time."""
     if field is None:
         raise BenchError(f"{path} is a table: say which column is the text, as in `field: text`")
     import pyarrow  # half a second
@@ -221,7 +276,7 @@ def _table_rows(path: str, field: str | None) -> Iterator[Text]:
         for batch in batches:
             for value in batch.column(field).to_pylist():
                 where = f"{os.path.basename(path)}, row {number}"
-                yield Text(_field({field: value}, field, where), where)
+                yield where, partial(_field, {field: value}, field, where)
                 number += 1
     except (OSError, pyarrow.ArrowException) as error:
         raise BenchError(f"cannot read {path}: {' '.join(str(error).split())[:200]}; is it whole?") from error
@@ -293,27 +348,31 @@ class _ZstdFrames(io.RawIOBase):
         return size
 
 
-def _json_lines(path: str, field: str | None) -> Iterator[Text]:
+def _json_lines(path: str, field: str | None) -> Iterator[Row]:
     if field is None:
         raise BenchError(f"{path} has JSON lines: say which value is the text, as in `field: text`")
     with opened(path) as file:
         for number, line in enumerate(file, 1):
             if line.strip():
                 where = f"{os.path.basename(path)}:{number}"
-                try:
-                    value = json.loads(line)
-                except ValueError as error:  # bad JSON and bad UTF-8
-                    raise BenchError(f"{where} is not one JSON value in UTF-8: {error}") from error
-                yield Text(_field(value, field, where), where)
+                yield where, partial(_json_field, line, field, where)
+
+
+def _json_field(line: bytes, field: str, where: str) -> bytes:
+    try:
+        value = json.loads(line)
+    except ValueError as error:  # bad JSON and bad UTF-8
+        raise Invalid(f"{where} is not one JSON value in UTF-8: {error}") from error
+    return _field(value, field, where)
 
 
 def _field(value: Any, field: str, where: str) -> bytes:
     if not isinstance(value, dict) or field not in value:
         known = sorted(map(str, value)) if isinstance(value, dict) else []
         there = f"there are: {', '.join(known)}" if known else "wanted an object with named fields"
-        raise BenchError(f"{where} has no field {field!r}{nearest(field, known)}; {there}")
+        raise Invalid(f"{where} has no field {field!r}{nearest(field, known)}; {there}")
     if not isinstance(value[field], str):
-        raise BenchError(f"{where}: field {field!r} holds {type(value[field]).__name__}, wanted text")
+        raise Invalid(f"{where}: field {field!r} holds {type(value[field]).__name__}, wanted text")
     return _encoded(value[field], where)
 
 
@@ -321,16 +380,17 @@ def _encoded(text: str, where: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        raise BenchError(f"{where} cannot be written as UTF-8: {error.reason} at {error.start}") from error
+        raise Invalid(f"{where} cannot be written as UTF-8: {error.reason} at {error.start}") from error
 
 
 # --- the datasets library
 
 
-def dataset_texts(config: DatasetConfig, max_bytes: int | None) -> Iterator[Text]:
+def dataset_texts(config: DatasetConfig, max_bytes: int | None, skip_invalid: bool = False) -> Iterator[Text]:
     size = 0
-    for number, row in enumerate(dataset_rows(config)):
-        text = Text(_field(row, config.field, f"{config.path}, row {number}"), f"row {number}")
+    rows = enumerate(dataset_rows(config))
+    fields = ((f"row {i}", partial(_field, row, config.field, f"{config.path}, row {i}")) for i, row in rows)
+    for text in _read_all(fields, skip_invalid):
         yield text
         size += len(text.data)
         if config.streaming and max_bytes is not None and size > max_bytes:
@@ -347,7 +407,9 @@ def dataset_rows(config: DatasetConfig) -> Iterator[Any]:
     builder = builders.get(os.path.splitext(path)[1]) if os.path.isfile(path) else None
     arguments: dict[str, Any] = {"split": config.split, "streaming": config.streaming}
     try:
-        if builder is not None:
+        if any(os.path.isfile(os.path.join(path, name)) for name in ("state.json", "dataset_dict.json")):
+            rows = _saved(datasets.load_from_disk(path), config)
+        elif builder is not None:
             rows = datasets.load_dataset(builder, data_files=path, **arguments)
         else:
             rows = datasets.load_dataset(path, config.name, revision=config.revision, **arguments)
@@ -357,6 +419,17 @@ def dataset_rows(config: DatasetConfig) -> Iterator[Any]:
             f"cannot read dataset {config.path!r}, split {config.split!r}: {type(error).__name__}: "
             f"{' '.join(str(error).split())[:300]}"
         ) from error
+
+
+def _saved(found: Any, config: DatasetConfig) -> Any:
+    """The split that is asked for of what `save_to_disk` wrote: all splits of a data set, or one."""
+    if isinstance(found, dict):
+        if config.split not in found:
+            raise BenchError(f"no such split{nearest(config.split, list(found))}; there are: {', '.join(found)}")
+        return found[config.split]
+    if config.split not in (DatasetConfig.split, str(found.split)):
+        raise BenchError(f"one split was saved, {found.split or 'without a name'}; leave `split` out")
+    return found
 
 
 # --- corpora that come with the installation

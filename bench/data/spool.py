@@ -27,6 +27,8 @@ SAID_EVERY = 2**26
 """Bytes between two words about how far the reading is."""
 
 Say = Callable[[str], None]
+Skipped = tuple[int, str]
+"""How many texts of a unit were invalid and passed over, and what was wrong with the first."""
 
 
 @dataclass
@@ -38,6 +40,9 @@ class Spool:
     entries: np.ndarray = field(default_factory=lambda: np.zeros(0, ENTRY))
     cutoff: bytes | None = None
     """What comes after it in the order cannot be among the first `max_bytes`."""
+    skipped: int = 0
+    """Texts that were invalid and passed over."""
+    first_skipped: str = ""
     handles: dict[str, int] = field(default_factory=dict)
 
     def fill(self, say: Say) -> None:
@@ -46,17 +51,20 @@ class Spool:
             self.folder.mkdir(parents=True, exist_ok=True)
         for number, unit in enumerate(units(self.config)):
             path = self.folder / str(number)
-            entries = _whole(path, unit)
-            if entries is None:
-                entries = self._read(number, unit, path, say)
+            found = _whole(path, unit) or self._read(number, unit, path, say)
+            entries, (skipped, first) = found
+            self.skipped, self.first_skipped = self.skipped + skipped, self.first_skipped or first
             self.entries = np.concatenate([self.entries, entries], dtype=ENTRY)
             if self.config.max_bytes is not None:
                 self._cut_off(self.entries)
 
-    def _read(self, number: int, unit: Unit, path: Path, say: Say) -> np.ndarray:
+    def _read(self, number: int, unit: Unit, path: Path, say: Say) -> tuple[np.ndarray, Skipped]:
         rows, since, said = bytearray(), 0, 0
+        skipped, first = 0, ""
         with SummedFile(path.with_suffix(".data")) as data, SummedFile(path.with_suffix(".titles")) as titles:
             for text in unit.texts():
+                if text.invalid is not None:
+                    skipped, first = skipped + 1, first or text.invalid
                 digest = hashlib.sha256(text.data).digest()
                 if not text.data or (self.cutoff is not None and digest[8:] + digest[:8] > self.cutoff):
                     continue
@@ -75,8 +83,8 @@ class Spool:
         with SummedFile(path.with_suffix(".entries")) as entries:
             entries.write(rows)
         sums = {name: file.sums.as_json() for name, file in zip(FILES, (data, titles, entries), strict=True)}
-        write_header(path.with_suffix(".json"), {"state": unit.state, "files": sums})
-        return np.frombuffer(rows, ENTRY)
+        write_header(path.with_suffix(".json"), {"state": unit.state, "files": sums, "skipped": [skipped, first]})
+        return np.frombuffer(rows, ENTRY), (skipped, first)
 
     def _cut_off(self, entries: np.ndarray) -> None:
         """Remember the last text in the order that `max_bytes` can reach among these."""
@@ -131,8 +139,8 @@ def in_order(entries: np.ndarray) -> np.ndarray:
     return ordered[np.concatenate((np.ones(min(1, len(ordered)), bool), ~again))]
 
 
-def _whole(path: Path, unit: Unit) -> np.ndarray | None:
-    """The entries of a unit that was read to its end, as it is now; None where there are none.
+def _whole(path: Path, unit: Unit) -> tuple[np.ndarray, Skipped] | None:
+    """The entries of a unit that was read to its end, as it is now, and what was skipped; None where there are none.
 
     Each text has its own checksum, which is looked at when it is copied; of their file only the size is.
     """
@@ -144,7 +152,8 @@ def _whole(path: Path, unit: Unit) -> np.ndarray | None:
             return None
         files = {name: MappedFile(path.with_suffix(name), Sums.of_json(header["files"][name]), "") for name in FILES}
         files[".titles"].check_all()
-        return np.asarray(files[".entries"][:]).view(ENTRY)
+        skipped, first = header.get("skipped", (0, ""))
+        return np.asarray(files[".entries"][:]).view(ENTRY), (skipped, first)
     except Damaged as error:
         warn(f"{error}; its source is read again")
         return None

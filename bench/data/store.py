@@ -116,6 +116,7 @@ def load(config: DataConfig, cache: Path, say: Say) -> Data:
     Raises BenchError as that does, CannotWrite where there is no room, and Damaged later on, from whoever looks into a
     large file that was damaged after it was written.
     """
+    config = data.in_pieces(config)
     folder = folder_of(config, cache)
     with locked(folder.with_name(f"{folder.name}.lock")):
         if folder.exists():
@@ -137,7 +138,10 @@ def load(config: DataConfig, cache: Path, say: Say) -> Data:
 
 def folder_of(config: DataConfig, cache: Path) -> Path:
     """Named by the source as it is now, so that another text is another store."""
-    what = [FORMAT, dataclasses.asdict(config), [unit.state for unit in data.units(config)]]
+    values = dataclasses.asdict(config)
+    for name in ("folder", "few", *(() if config.skip_invalid else ("skip_invalid",))):  # which change no text, or none
+        del values[name]
+    what = [FORMAT, values, [unit.state for unit in data.units(config)]]
     key = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:24]
     label = re.sub(r"[^A-Za-z0-9._-]+", "_", config.label)[-40:]
     return cache / "corpora" / f"{label}-{key}"
@@ -165,7 +169,8 @@ def opened(config: DataConfig, folder: Path) -> Data:
             )
         )
         first = last
-    return Data(config.label, corpora["train"], corpora["calibration"], corpora["test"])
+    skipped = header.get("skipped", 0)
+    return Data(config.label, corpora["train"], corpora["calibration"], corpora["test"], skipped=skipped)
 
 
 def _texts(file: MappedFile, ends: np.ndarray, first: int, last: int) -> FlatTexts:
@@ -177,6 +182,11 @@ def _texts(file: MappedFile, ends: np.ndarray, first: int, last: int) -> FlatTex
 
 def build(config: DataConfig, folder: Path, say: Say) -> None:
     """Read the source into `folder`; what a killed process has read already is not read again."""
+    if config.few:
+        warn(
+            f"{' '.join(config.files)}: too few documents for the splits, so texts are cut at paragraphs into pieces "
+            f"of at most {config.piece_bytes:,} bytes (data.piece_bytes sets another size)"
+        )
     with writing(folder):
         part = folder.with_name(f"{folder.name}.part")
         part.mkdir(parents=True, exist_ok=True)
@@ -204,7 +214,10 @@ def build(config: DataConfig, folder: Path, say: Say) -> None:
         "label": config.label,
         "files": {name: file.sums.as_json() for name, file in files.items()},
         "splits": {name: {"documents": len(splits[name])} for name in SPLITS},
+        **({"skipped": spool.skipped} if spool.skipped else {}),
     }
+    if spool.skipped:
+        warn(f"{config.label}: {spool.skipped:,} invalid documents were passed over; the first: {spool.first_skipped}")
     write_header(part / "store.json", header)
     with writing(folder):
         shutil.rmtree(part / "spool")

@@ -18,6 +18,7 @@ from bench.data.cut_corpus import CutDocuments, batches_of_spans, cut_together, 
 from bench.evaluation.continuations import Scored, scored
 from bench.evaluation.features import Features, features
 from bench.evaluation.generation import Wish, can_write, continuations, stream
+from bench.evaluation.token_bytes import TokenBytes
 from bench.system import distributed
 from models.decoding.generate import Limits
 from models.decoding.sampling import Sampling
@@ -106,6 +107,9 @@ class CutModel:
     with_ids: bool = False
     """Whether the model is over the patcher's tokens."""
 
+    token_bytes: TokenBytes = field(default_factory=TokenBytes, init=False, repr=False)
+    """What these have stood for in all that was scored."""
+
     @property
     def has_latent(self) -> bool:
         return isinstance(self.module, Harness)
@@ -133,6 +137,9 @@ class CutModel:
             yield pieces[0].data
 
     def cuts(self, docs: Sequence[bytes]) -> list[Starts] | None:
+        if self.with_ids:  # tokens, of which a tokenizer that loses something has more than patches
+            tokens = cut_documents(self.patcher, docs, True)
+            return [tokens.cuts.starts[a:b] for a, b in itertools.pairwise(tokens.offsets.tolist())]
         if self.patcher is not None:
             return self.patcher.segment_many(docs)
         if getattr(self.module, "router", None) is None:
@@ -156,12 +163,19 @@ class CutModel:
         """The bytes of each continuation after its context, group by group; what a group's texts have in common at
         their beginning is read once."""
         pairs = list(itertools.chain.from_iterable(groups))
-        corpus = cut_documents(self.patcher, [context + text for context, text in pairs], self.with_ids)
+        corpus = self._cut([context + text for context, text in pairs])
         begins = corpus.offsets[:-1] + [len(context) for context, _ in pairs]
         return scored(self.module, corpus, begins, [len(group) for group in groups], self.window, self.batch_bytes)
 
-    def score(self, docs: Sequence[bytes], mute_latent: bool = False) -> Scores:
+    def _cut(self, docs: Sequence[bytes]) -> CutDocuments:
+        """Raises BenchError for tokens that do not tell the text."""
         corpus = cut_documents(self.patcher, docs, self.with_ids)
+        if self.with_ids:
+            self.token_bytes.check(corpus)
+        return corpus
+
+    def score(self, docs: Sequence[bytes], mute_latent: bool = False) -> Scores:
+        corpus = self._cut(docs)
         spans = scoring_spans(corpus.offsets, self.window)
         nats = np.zeros(len(corpus.data))
         flags = np.zeros(len(corpus.data))

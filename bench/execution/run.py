@@ -13,17 +13,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch import nn
 
 from bench import records
 from bench.data import store
 from bench.data.config import Data
 from bench.data.documents import beginning
-from bench.evaluation.audit import audit
+from bench.evaluation.audit import audit, drawn_seed
 from bench.evaluation.byte_model import ByteModel
 from bench.evaluation.examples import examples
 from bench.evaluation.pretrained.config import check_installed
 from bench.evaluation.run_tasks import run_tasks, with_domains
 from bench.evaluation.tasks import Material
+from bench.execution import curves
+from bench.execution.curves import Curves
 from bench.execution.task_inputs import byte_model, cut_of_pretrained, material, pretrained_material
 from bench.records.record import Record
 from bench.records.selection import without_code
@@ -34,7 +37,7 @@ from bench.system.memory import keep_memory, release_memory
 from bench.system.signals import TimeLimit, time_limit
 from bench.training.checkpoint import save_model
 from bench.training.cut_audit import audit_cuts
-from bench.training.loop import Alone, MakeEngine, Progress, TrainingFailed, train
+from bench.training.loop import Alone, MakeEngine, Progress, Report, TrainingFailed, train
 from bench.training.matching import prepare_matched
 from bench.training.prepare import (
     DESCRIBED_BYTES,
@@ -168,6 +171,8 @@ class Work:
     @staticmethod
     def of(suite: Suite, results: Path, listener: Listener) -> Work:
         """Raises BenchError for what concerns all runs: the data, the results folder, a damaged record."""
+        if suite.log is not None:
+            curves.check_installed()
         keep_memory()
         if suite.pretrained:
             check_installed()
@@ -311,7 +316,7 @@ def _results_of(suite: Suite, run: Run, data: Data, results: Path, listener: Lis
     row = prepared.row  # its bytes and sizes are now those that match
     check_disk(row, prepared.patcher, results)
     cost = cost_of(prepared.scoring_patcher, data.test.texts)
-    cuts = audit_cuts(prepared, data, results / "cache", run.seed)
+    cuts = audit_cuts(prepared, data, results / "cache", drawn_seed())
     if cuts is not None and not cuts.passed:
         raise AuditFailed(cuts.detail)
     model = make_model(row, prepared.patcher, run.seed)
@@ -319,8 +324,8 @@ def _results_of(suite: Suite, run: Run, data: Data, results: Path, listener: Lis
     trained = distributed.told(find_trained(results, wanted) if distributed.is_first() else None)
     if trained is None:
         checkpoint = training_checkpoint(results, suite, run)
-        told, engine = listener.trained, engine_of(suite)
-        progress = train(model, prepared.train, row.train, run.seed, device, checkpoint, told, engine)
+        with hearing(suite, run, prepared, model, data, results, listener.trained) as told:
+            progress = train(model, prepared.train, row.train, run.seed, device, checkpoint, told, engine_of(suite))
     else:
         listener.say(f"taking over the model of {source_of(trained)}")
         progress = take_over(trained, model, device)
@@ -416,6 +421,21 @@ def _results_of_pretrained(
         "audits": audits,
         "examples": examples(model, data),
     }
+
+
+@contextmanager
+def hearing(
+    suite: Suite, run: Run, prepared: Prepared, model: nn.Module, data: Data, results: Path, told: Report
+) -> Iterator[Report]:
+    """Who hears of a training: the listener, and behind it the curves of `log: tensorboard`, from one rank of many."""
+    if suite.log is None or not distributed.is_first():
+        yield told
+        return
+    alone = not distributed.are_there()  # several ranks hold the model in parts
+    asked = byte_model(prepared, model, best_device()) if alone else None
+    folder = results / suite.name / "tensorboard" / run.run_id
+    with Curves(folder, told, asked, curves.beginning(data.calibration.texts)) as heard:
+        yield heard
 
 
 def engine_of(suite: Suite) -> MakeEngine:

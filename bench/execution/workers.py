@@ -22,6 +22,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import torch
 
 from bench import records
@@ -29,10 +30,13 @@ from bench.execution.run import Listener, Outcome, Run, Work, described
 from bench.records.record import Record
 from bench.suites.config import Suite, load_suite
 from bench.system.memory import free_memory
-from bench.system.processes import PARENT, cores, end_with_parent, environment, gpu_of, threads_each
+from bench.system.processes import PARENT, cores, end_with_parent, environment, gpu_of, threads_each, without_main
 from bench.system.signals import EXIT_CODE, STOPS_WITHIN, Stopped, heed_sigterm
 from bench.training.loop import Progress
+from patchers import load_plugin
 from patchers.errors import BenchError
+from patchers.identity import pinned
+from patchers.registry import know, loaded_plugins
 
 SHOWN_EVERY = 0.5
 """Seconds between two reports of a worker's training."""
@@ -42,18 +46,56 @@ WORKER_BYTES = 2 * 2**30
 
 @dataclass(frozen=True)
 class Job:
-    """A suite as the command line has it, for another process to read again."""
+    """A suite for another process: as the command line has it, to be read again, or itself."""
 
     suite: str
     overrides: tuple[str, ...]
     plugins: tuple[str, ...]
     results: Path
+    itself: Suite | bytes | None = None
+    """A suite that is in no file; pickled in another process."""
+
+    @staticmethod
+    def of(suite: Suite, results: Path) -> Job:
+        """Of a suite that was made in Python, with the classes of its patchers and tasks where those are in no file."""
+        return Job(suite.name, (), tuple(loaded_plugins()), results, suite)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is sent. Raises BenchError where a class of the suite holds what cannot be."""
+        state = dict(vars(self))
+        suite = self.itself
+        if suite is None or isinstance(suite, bytes):
+            return state
+        kinds = {type(one) for one in (*(row.patcher for row in suite.rows), *suite.tasks) if one is not None}
+        try:
+            with pinned(kinds):
+                return {**state, "itself": cloudpickle.dumps(suite)}
+        except Exception as error:  # whatever a class of a notebook refers to
+            raise BenchError(
+                f"suite {suite.name} cannot be sent to worker processes ({error}): run it with workers=1, or put its "
+                "patcher into a file and give that as a plug-in"
+            ) from error
 
     def load(self) -> Suite:
-        return load_suite(self.suite, self.overrides, self.plugins)
+        if self.itself is None:
+            return load_suite(self.suite, self.overrides, self.plugins)
+        if isinstance(self.itself, Suite):
+            return self.itself
+        for path in self.plugins:
+            load_plugin(path)
+        suite: Suite = cloudpickle.loads(self.itself)
+        for row in suite.rows:
+            if row.patcher is not None:
+                know(type(row.patcher))
+        return suite
 
     def arguments(self, only: str | None) -> list[str]:
-        """Of the command line, for the whole suite or one run."""
+        """Of the command line, for the whole suite or one run. Raises BenchError for a suite that is in no file."""
+        if self.itself is not None:
+            raise BenchError(
+                f"suite {self.suite} is in no file, and `launch.devices` and `launch.slurm` begin commands that read "
+                "one: write it as YAML, its patchers as plug-ins, and give the path"
+            )
         plugins = [part for plugin in self.plugins for part in ("--plugin", plugin)]
         one = [] if only is None else ["--only", only]
         return [self.suite, *self.overrides, "--results", str(self.results), *plugins, *one]
@@ -161,7 +203,7 @@ class _Worker:
         ours, theirs = multiprocessing.Pipe()
         context = multiprocessing.get_context("spawn")  # a fork would inherit threads and locks of torch in any state
         process = context.Process(target=_work, args=(job, theirs), name=f"worker-{place}")
-        with environment(threads_each(count), gpu_of(place, torch.cuda.device_count())):
+        with environment(threads_each(count), gpu_of(place, torch.cuda.device_count())), without_main():
             process.start()
         theirs.close()  # so that the end of the worker is the end of the pipe
         return _Worker(process, ours, listener, place)

@@ -101,24 +101,24 @@ class _Present:
 
 def select(
     results: Path,
-    suite: str,
+    suite: str | Suite,
     overrides: Sequence[str] = (),
     plugins: Sequence[str] = (),
     everything: bool = False,
 ) -> Selection:
-    """The records of a suite: a path, the name of one that ships, or of a folder in `results`.
+    """The records of a suite: itself, a path, the name of one that ships, or of a folder in `results`.
 
     A suite that cannot be loaded (its file is elsewhere, or wants a plug-in) has all its records shown, and so has
     one without any record of its present configuration. Raises BenchError where there are no records, and for
     overrides that the suite does not take or has no records of.
     """
-    present = _load(suite, overrides, plugins)
+    present = _load(suite, overrides, plugins) if isinstance(suite, str) else _Present.of(suite, "")
     found = load_all(results, present.name)
     if not found:
         others = ", ".join(suites_with_records(results)) or "no suite"
         raise BenchError(
             f"no records of suite {present.name!r} in {results}, which has records of: {others}; make them with "
-            f"`patchbench run {suite} --results {results}`"
+            f"`patchbench run {present.name} --results {results}`"
         )
     current = [] if everything else _newest([record for record in found if present.has(record)], present)
     if overrides and not current and not everything:

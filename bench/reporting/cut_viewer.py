@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
@@ -46,6 +47,17 @@ class View:
     scores: Scores | None
     """(len(text),), where the patcher has any."""
     statistics: CutStatistics
+
+    @property
+    def patches(self) -> list[bytes]:
+        """The text, patch by patch."""
+        edges = [*np.flatnonzero(self.starts).tolist(), len(self.text)]
+        return [self.text[a:b] for a, b in itertools.pairwise(edges)]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Bytes of each patch, shape (patches,)."""
+        return np.diff(np.flatnonzero(np.append(self.starts, True)))
 
     @property
     def boundaries(self) -> str:

@@ -31,6 +31,23 @@ th:first-child { text-align: left; } thead th { color: var(--dim); font-weight: 
 """
 
 
+class Cut(View):
+    """A text as one patcher cuts it; a notebook shows it in colours.
+
+    `starts` has a bool for each byte, `patches` the bytes of each patch, `lengths` their sizes in bytes, `scores` the
+    patcher's score of each byte where it has any (an entropy is in nats), `statistics` what `patchbench segment` says.
+    """
+
+    def __repr__(self) -> str:
+        return f"<{self.label}: {len(self.text):,} bytes in {len(self.patches):,} patches>"
+
+    def _repr_html_(self) -> str:
+        style = _STYLE[_STYLE.index(".text {") :]
+        colours = "--a: #cfe6fb; --b: #ffe4b3; --edge: #00000038; --bar: #b3372f; color: #1d2329"
+        inside = "\n".join([_table([self]), *_section(self)])
+        return f'<style>{style}</style>\n<div style="{colours}">{inside}</div>'
+
+
 def page(views: Sequence[View], source: str) -> str:
     """The whole document."""
     size = len(views[0].text) if views else 0

@@ -53,7 +53,7 @@ def _notes(claims: Claims, findings: Sequence[Finding]) -> Iterable[str]:
     )
     if tested:
         yield (
-            f"Verdict: with Holm's correction over the {len(tested)} claims that records can decide, so that the chance "
+            f"Verdict: with Holm's correction over the {len(tested)} claims that records can decide: the chance "
             "of any false verdict in the list is 5 % at most; uncorrected: each claim alone at 5 %."
         )
     if any(one.need for one in findings):
@@ -81,6 +81,8 @@ def _rests_on(finding: Finding) -> str:
         said.append("All of: " + "; ".join(condition_text(one) for one in finding.tested) + ".")
     else:
         said += [f"{one.what}." for one in finding.tested]
+    if finding.needed:
+        said.append(f"Needs: {'; '.join(map(condition_text, finding.needed))}.")
     suites = dict.fromkeys(predicate.suite for predicate in finding.claim.tests)
     said.append(f"{len(finding.records)} records of {', '.join(suites)}: {scale_text(finding.records)}.")
     return " ".join(said)

@@ -26,6 +26,12 @@ def find_suite(name: str) -> Path:
     raise BenchError(f"unknown suite {name!r}{nearest(name, list(shipped))}; there are: {', '.join(shipped)}")
 
 
+def folder_of(path: Path) -> str | None:
+    """Where the relative paths of a suite begin: where it lies; None, the working directory, for those that ship."""
+    folder = path.resolve().parent
+    return None if folder == Path(str(resources.files("bench") / "configs")).resolve() else str(folder)
+
+
 def purpose(path: Path) -> str:
     """What a suite says of itself: the comment that it begins with."""
     lines = []

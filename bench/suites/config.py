@@ -8,6 +8,7 @@ the nearest name where a name is not known.
 import dataclasses
 import json
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,15 +20,16 @@ from bench.data.config import DataConfig
 from bench.evaluation.pretrained.config import PretrainedConfig, PretrainedFiles, locate
 from bench.evaluation.run_tasks import read_tasks
 from bench.evaluation.tasks import Task
-from bench.suites.catalog import find_suite
+from bench.suites.catalog import find_suite, folder_of
 from bench.suites.launch_config import LaunchConfig
 from bench.suites.sweep import applies, apply, combinations, description, swept_label
+from bench.system.files import located
 from bench.system.precision import Dtype, fast_dtype, has_gpu
 from bench.system.yaml import Place, Tree, dataclass_from_mapping, parse
 from models.byte_lm import ByteLMConfig
 from models.harness import HarnessConfig, Price, boundary_inputs_of
 from models.token_lm import TokenLMConfig
-from patchers import Patcher, create, load_plugin
+from patchers import Patcher, create, get, load_plugin
 from patchers.errors import BenchError
 from patchers.identity import code_identity
 from patchers.named import nearest
@@ -66,24 +68,24 @@ class TrainConfig:
     """How a model is trained; the same for every row unless the row says otherwise."""
 
     bytes: AtLeast1 = 3_276_800  # read in all, again from the start where the corpus is smaller
-    batch_bytes: AtLeast1 = 4096
+    batch_bytes: AtLeast1 = 4096  # in a step
     window: Annotated[int, Field(ge=2)] = 1024  # bytes of context, in training and in scoring
     lr: Positive = 9e-3  # of matrices with 64 inputs; wider ones get less (`bench.training.loop.make_optimizer`)
     lookup_lr: Positive = 8.0  # times lr, for embeddings and hash tables, whose rows are seldom updated
     warmup: Fraction = 0.1  # share of the bytes
-    min_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
-    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    min_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1  # of lr, at the end of the cosine
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1  # of matrices alone
     beta1: Fraction = 0.9
     beta2: Fraction = 0.95
-    clip: Positive = 1.0
-    # What `auto` comes to on this machine stands here, so that it is in a run's name and in its record.
+    clip: Positive = 1.0  # norm of the gradient
+    # Of activations. What `auto` comes to on this machine stands in a run's name and in its record.
     dtype: Literal["auto", Dtype] = "auto"
-    # One graph instead of many operations; `auto` is yes on a GPU. What it comes to stands here, as with dtype.
+    # torch.compile: one graph instead of many operations. `auto` is yes on a GPU; what it comes to stands as dtype's does.
     compile: Literal["auto"] | bool = "auto"
-    # On a GPU, sums in one order, so that a run that was killed ends with the same bits; a CPU's always are.
+    # Sums on a GPU in one order, so that a run that was killed ends with the same bits; a CPU's always are.
     deterministic: bool | None = field(default=None, metadata={"identity": "when set"})
     log_every: AtLeast1 = 10  # steps
-    # How often a run can be resumed from says nothing about what comes out.
+    # Between two checkpoints to go on from; says nothing about what comes out.
     checkpoint_seconds: Positive = field(default=60.0, metadata={"identity": False})
 
     def __post_init__(self) -> None:
@@ -102,15 +104,15 @@ class TrainConfig:
 class RowConfig:
     """A row as it stands in the YAML."""
 
-    patcher: dict[str, Any] | None = None
+    patcher: dict[str, Any] | None = None  # what cuts: a name, or a name with options; none for a byte_lm
     model: ModelKind = "harness"
-    price: Price | None = None
-    leaky: bool = False
-    calibrate: bool = True
+    price: Price | None = None  # how boundaries that are not causal are paid for; by default the tighter way
+    leaky: bool = False  # leaves them unpaid: for research, marked in every table and never ranked
+    calibrate: bool = True  # whether the patcher's knob is set
     bytes_per_patch: PatchSize = None  # by default the suite's
     grow_to: str | None = None  # the row whose FLOPs a byte its local model is grown to (a control's)
-    train: dict[str, Any] = field(default_factory=dict)
-    options: dict[str, Any] = field(default_factory=dict)
+    train: dict[str, Any] = field(default_factory=dict)  # what differs from the suite's
+    options: dict[str, Any] = field(default_factory=dict)  # sizes that differ from those of the suite's section
 
 
 @dataclass(frozen=True)
@@ -175,24 +177,29 @@ class SuiteConfig:
     """A suite as it stands in the YAML, after `base:` (the suite whose data, sizes and training it has, but for what it
     says itself) was filled in."""
 
-    data: DataConfig
-    rows: Annotated[dict[Label, dict[str, Any]], Field(min_length=1)]
-    name: Label | None = None
-    plugins: tuple[str, ...] = ()
-    model: HarnessConfig = field(default_factory=HarnessConfig)
-    token_lm: TokenLMConfig = field(default_factory=TokenLMConfig)
-    byte_lm: ByteLMConfig = field(default_factory=ByteLMConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
+    data: DataConfig  # where the text comes from and how it is split
+    rows: Annotated[dict[Label, dict[str, Any]], Field(min_length=1)]  # the lines of the table, by label
+    name: Label | None = None  # of the folder in the results; by default the file's
+    plugins: tuple[str, ...] = ()  # Python files that register patchers or tasks
+    model: HarnessConfig = field(default_factory=HarnessConfig)  # sizes of the harness, in all rows of that model
+    token_lm: TokenLMConfig = field(default_factory=TokenLMConfig)  # sizes of the token LM
+    byte_lm: ByteLMConfig = field(default_factory=ByteLMConfig)  # sizes of the byte LM
+    train: TrainConfig = field(default_factory=TrainConfig)  # how models are trained
+    # Each row is trained once a seed; seeds vary initial weights and the order of the data, alike in all rows.
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
-    match: Match = "placement"
+    match: Match = "placement"  # what is made equal between rows, and checked after the run
     match_to: str | None = None  # the row whose FLOPs the others get; by default the first
     train_flops: Positive | None = None  # instead of a row's
-    bytes_per_patch: PatchSize = None
+    bytes_per_patch: PatchSize = None  # to what knobs are set: a mean size, or a row whose realised size it is
+    # Keys with dots and the values that all rows are run at; `patchbench fit` reads them.
     sweep: dict[str, Annotated[tuple[int | float, ...], Field(min_length=1)]] = field(default_factory=dict)
+    # What a trained model is asked; `patchbench list tasks`.
     tasks: Annotated[tuple[str | dict[str, Any], ...], Field(min_length=1)] = ("bpb",)
-    eval: dict[DomainName, dict[str, Any]] = field(default_factory=dict)
-    columns: tuple[str, ...] = ()
-    launch: LaunchConfig = field(default_factory=LaunchConfig)
+    eval: dict[DomainName, dict[str, Any]] = field(default_factory=dict)  # further texts to be scored, by name
+    columns: tuple[str, ...] = ()  # of its table, where nothing else is asked for
+    launch: LaunchConfig = field(default_factory=LaunchConfig)  # where runs go; no number depends on it
+    # Curves while a model is trained, into RESULTS/SUITE/tensorboard (extra `tensorboard`); no number depends on it.
+    log: Literal["tensorboard"] | None = None
 
 
 @dataclass(frozen=True)
@@ -209,6 +216,7 @@ class Suite:
     eval: Mapping[str, DataConfig]  # other texts to be scored (their test splits), by name
     columns: tuple[str, ...]  # of its table, where they are not asked for
     launch: LaunchConfig
+    log: Literal["tensorboard"] | None = None
     pretrained: tuple[PretrainedRow, ...] = ()
 
     @property
@@ -297,7 +305,8 @@ def identity(config: Any) -> dict[str, Any]:
     they are set."""
     values = dataclasses.asdict(config)
     kinds = {f.name: f.metadata.get("identity", True) for f in dataclasses.fields(config)}
-    return {k: values[k] for k, kind in kinds.items() if (values[k] is not None if kind == "when set" else kind)}
+    is_set = {name for name, value in values.items() if value is not None and value is not False}
+    return {name: values[name] for name, kind in kinds.items() if (name in is_set if kind == "when set" else kind)}
 
 
 def plain(value: Any) -> Any:
@@ -318,6 +327,7 @@ def load_suite(name: str, overrides: Sequence[str] = (), plugins: Sequence[str] 
         tree = parse(path.read_text(encoding="utf-8"), path.name)
     except (OSError, UnicodeDecodeError) as error:
         raise BenchError(f"cannot read suite {name}: {error}") from error
+    tree.folder = folder_of(path)
     return suite_from_tree(tree, path.stem, overrides, plugins)
 
 
@@ -333,7 +343,7 @@ def suite_from_tree(tree: Tree, stem: str, overrides: Sequence[str], plugins: Se
     config = dataclass_from_mapping(SuiteConfig, tree.value, tree.at())
     for index, plugin in enumerate(config.plugins):
         try:
-            load_plugin(plugin)
+            load_plugin(located(plugin, tree.at("plugins").folder))
         except BenchError as error:
             raise (tree.at("plugins") / index).error(str(error)) from error
     for plugin in plugins:
@@ -348,7 +358,8 @@ def suite_from_tree(tree: Tree, stem: str, overrides: Sequence[str], plugins: Se
     return Suite(
         name=config.name or stem,
         launch=config.launch,
-        data=config.data,
+        log=config.log,
+        data=_placed(config.data, tree.at("data")),
         rows=rows,
         pretrained=pretrained,
         seeds=config.seeds,
@@ -356,7 +367,7 @@ def suite_from_tree(tree: Tree, stem: str, overrides: Sequence[str], plugins: Se
         bytes_per_patch=config.bytes_per_patch,
         tasks=read_tasks(config.tasks, tree.at("tasks")),
         columns=config.columns,
-        eval={n: dataclass_from_mapping(DataConfig, c, tree.at("eval", n)) for n, c in config.eval.items()},
+        eval={name: _domain(mapping, tree.at("eval", name)) for name, mapping in config.eval.items()},
     )
 
 
@@ -373,11 +384,22 @@ def _pretrained(config: SuiteConfig, tree: Tree) -> tuple[tuple[PretrainedRow, .
                 raise (place / key).error("a pretrained row is scored as it is and takes only model; leave this out")
         wanted = dataclass_from_mapping(PretrainedConfig, mapping["model"], place / "model")
         try:
-            files = locate(wanted)
+            here = located(wanted.hf, (place / "model" / "hf").folder, os.path.isdir)
+            files = locate(dataclasses.replace(wanted, hf=here) if os.path.isdir(here) else wanted)
         except BenchError as error:
             raise (place / "model" / "hf").error(str(error)) from error
         found.append(PretrainedRow(label, files, config.train.window))
     return tuple(found), others
+
+
+def _domain(mapping: Mapping[str, Any], place: Place) -> DataConfig:
+    return _placed(dataclass_from_mapping(DataConfig, mapping, place), place)
+
+
+def _placed(data: DataConfig, place: Place) -> DataConfig:
+    """With the folder that its relative paths begin in."""
+    source = place / "files" if data.files else place / "dataset" / "path"
+    return dataclasses.replace(data, folder=source.folder)
 
 
 def _rows(config: SuiteConfig, tree: Tree) -> tuple[Row, ...]:
@@ -439,11 +461,16 @@ def _check_matching(config: SuiteConfig, tree: Tree) -> None:
             raise tree.at("rows", label, "train", "bytes").error("match: train_flops sets this; leave it out")
 
 
+def sweep_keys() -> list[str]:
+    """What a sweep may be over."""
+    sections = {"train": TrainConfig, "model": HarnessConfig, "token_lm": TokenLMConfig, "byte_lm": ByteLMConfig}
+    keys = [f"{name}.{f.name}" for name, section in sections.items() for f in dataclasses.fields(section)]
+    return ["bytes_per_patch", "train_flops", *keys]
+
+
 def _check_sweep(config: SuiteConfig, tree: Tree) -> None:
     """A sweep is over keys that are there, at values that differ."""
-    sections = {"train": TrainConfig, "model": HarnessConfig, "token_lm": TokenLMConfig, "byte_lm": ByteLMConfig}
-    known = ["bytes_per_patch", "train_flops"]
-    known += [f"{name}.{f.name}" for name, section in sections.items() for f in dataclasses.fields(section)]
+    known = sweep_keys()
     for key, values in config.sweep.items():
         place = tree.at("sweep", key)
         if key not in known:
@@ -503,14 +530,17 @@ def _take_from_base(tree: Tree) -> None:
     if not isinstance(name, str):
         raise place.error(f"wanted a path, or the name of a suite that ships, got {name!r}")
     try:
-        path = find_suite(name)
+        beside = located(name, place.folder, os.path.isfile)
+        path = find_suite(beside if os.path.isfile(beside) else name)
         base = parse(path.read_text(encoding="utf-8"), path.name).value
     except (OSError, UnicodeDecodeError, BenchError) as error:
         raise place.error(str(error)) from error
     if not isinstance(base, dict) or "base" in base:
         raise place.error(f"{name} has a base itself, or is no suite; wanted one that stands alone")
     for key in (key for key in WHOLE if key in base):
-        tree.value.setdefault(key, base[key])
+        if key not in tree.value:
+            tree.value[key] = base[key]
+            tree.folders[key,] = folder_of(path)
     for key in (key for key in BY_KEY if isinstance(base.get(key), dict)):
         own = tree.value.get(key)
         if own is None or isinstance(own, dict):
@@ -639,7 +669,13 @@ def _patcher(mapping: Mapping[str, Any], place: Place) -> Patcher:
     if not isinstance(name, str):
         raise (place / "name").error(f"wanted a patcher's name, got {name!r}; see `patchbench list patchers`")
     try:
-        return create(name, **options)
+        file = get(name).file_option
+        given = options.get(file or "")
+        if file is None or not isinstance(given, str):
+            return create(name, **options)
+        # It has read the file; the path stays as it was written, the same on every machine.
+        found = create(name, **{**options, file: located(given, (place / file).folder)})
+        return dataclasses.replace(found, **{file: given})
     except BenchError as error:
         text = str(error)
         named = [key for key in options if f"'{key}'" in text]

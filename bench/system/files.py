@@ -10,12 +10,15 @@ import hashlib
 import json
 import logging
 import mmap
+import multiprocessing
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -42,6 +45,44 @@ class Damaged(BenchError):
 def warn(message: str) -> None:
     """A line that stays, whoever listens to the progress: on standard error, which of a worker is its run's log."""
     logging.getLogger("patchbench").warning(message)
+
+
+def located(path: str, folder: str | None, found: Callable[[str], Any] = os.path.exists) -> str:
+    """Where a suite's path leads: from the folder that the suite lies in, the working directory where that is None.
+
+    Paths once began in the working directory, whatever the suite: one that leads to something only from there still
+    does, and a warning says so. `found` is truthy for a path that leads to something.
+    """
+    path = os.path.expanduser(path)
+    if folder is None or os.path.isabs(path):
+        return path
+    inside = os.path.join(folder, path)
+    if not found(inside) and found(path):
+        _warn_of_place(path, folder)
+        return path
+    return inside
+
+
+@cache
+def _warn_of_place(path: str, folder: str) -> None:
+    """Once, and not by each worker."""
+    if multiprocessing.parent_process() is None:
+        warn(
+            f"{path} is not in {folder}, the folder of the suite, where its relative paths begin; the one in the "
+            "working directory is taken: move it to the suite, or write the path from there"
+        )
+
+
+def check_writable(folder: Path) -> None:
+    """Now, and not after an hour of training. Raises BenchError where nothing can be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise BenchError(
+            f"cannot write to the results folder {folder}: {error.strerror}; choose another with --results DIR"
+        ) from error
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -75,6 +76,20 @@ def environment(threads: int, gpu: str | None = None) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+@contextmanager
+def without_main() -> Iterator[None]:
+    """Processes of multiprocessing that begin inside the block do not run the user's script again to have its names:
+    what is sent to them brings its own."""
+    main = sys.modules["__main__"]
+    hidden = {name: value for name, value in vars(main).items() if name in ("__file__", "__spec__")}
+    vars(main).pop("__file__", None)
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        vars(main).update(hidden)
 
 
 def gpu_of(place: int, count: int) -> str | None:

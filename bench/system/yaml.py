@@ -31,6 +31,8 @@ class Tree:
     value: Any
     lines: dict[Path, int] = field(default_factory=dict)
     overrides: dict[Path, str] = field(default_factory=dict)
+    folder: str | None = None  # where the file lies; None where relative paths in it begin in the working directory
+    folders: dict[Path, str | None] = field(default_factory=dict)  # the same of what is from another file
 
     def override(self, text: str) -> None:
         """Apply one `dotted.key=value`, the value read as YAML. Raises BenchError, naming the override."""
@@ -72,6 +74,14 @@ class Place:
 
     def __truediv__(self, key: str | int) -> "Place":
         return Place(self.tree, (*self.path, key))
+
+    @property
+    def folder(self) -> str | None:
+        """Where a relative path that stands here begins (`bench.system.files.located`): in the folder of the file, or
+        in the working directory if an override put it here, which was typed there."""
+        typed = any(p[: len(self.path)] == self.path[: len(p)] for p in self.tree.overrides)
+        elsewhere = [folder for path, folder in self.tree.folders.items() if self.path[: len(path)] == path]
+        return None if typed else next(iter(elsewhere), self.tree.folder)
 
     def error(self, message: str) -> BenchError:
         """`quick.yaml, line 12: train.lr: MESSAGE`; an override is named instead of a line."""
@@ -191,6 +201,11 @@ def _items(node: yaml.MappingNode, path: Path, tree: Tree, above: tuple[yaml.Nod
 # --- into dataclasses
 
 
+def keys_of(cls: type[Any]) -> list[dataclasses.Field[Any]]:
+    """The fields of a config dataclass that are keys of the YAML: all but those that our own code sets."""
+    return [f for f in dataclasses.fields(cls) if f.init and f.metadata.get("key", True)]
+
+
 def dataclass_from_mapping(cls: type[T], mapping: Any, place: Place, base: T | None = None) -> T:
     """A config dataclass from a YAML mapping; what is absent comes from `base`, or is the default.
 
@@ -198,7 +213,7 @@ def dataclass_from_mapping(cls: type[T], mapping: Any, place: Place, base: T | N
     """
     if not isinstance(mapping, Mapping):
         raise place.error(f"wanted keys and values, got {mapping!r}")
-    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
+    fields = {f.name: f for f in keys_of(cls)}
     hints = typing.get_type_hints(cls, include_extras=True)
     for key in mapping:
         if key not in fields:

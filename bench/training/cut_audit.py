@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from bench.data.config import Data
-from bench.data.cut_corpus import CutDocuments
+from bench.data.cut_corpus import CutDocuments, cut
 from bench.data.segment import cut_cached
 from bench.evaluation.audit import Audit
+from bench.system import distributed
 from bench.training.prepare import Prepared
+from patchers.audit_apart import check_fresh_process
+from patchers.identity import code_identity
 
 SAMPLED = 12
 """Random documents of a split, beside its longest."""
@@ -20,7 +23,8 @@ LONGEST = 2_000_000
 
 def audit_cuts(prepared: Prepared, data: Data, cache: Path, seed: int) -> Audit | None:
     """Whether what the cache, the batches and several processes gave is what the patcher gives now, document by
-    document; None for rows whose model cuts by itself or not at all."""
+    document; and what a plug-in gives in processes of their own, where it remembers nothing. None for rows whose model
+    cuts by itself or not at all."""
     patcher = prepared.scoring_patcher
     if patcher is None:
         return None
@@ -31,7 +35,9 @@ def audit_cuts(prepared: Prepared, data: Data, cache: Path, seed: int) -> Audit 
     for split, corpus in corpora.items():
         for number in _sample(corpus.offsets, seed):
             begin, end = int(corpus.offsets[number]), int(corpus.offsets[number + 1])
-            used, alone = corpus.cuts.starts[begin:end], patcher.segment(texts[split][number])
+            used = corpus.cuts.starts[begin:end]
+            # Of a tokenizer that loses something a token_lm has more tokens than `segment` has patches.
+            alone = cut(patcher, [texts[split][number]], prepared.with_ids).starts[:]
             moved = np.flatnonzero(used != alone)
             if len(moved):
                 return Audit(
@@ -41,6 +47,11 @@ def audit_cuts(prepared: Prepared, data: Data, cache: Path, seed: int) -> Audit 
                     {"documents": looked_at, "bytes": size},
                 )
             looked_at, size = looked_at + 1, size + end - begin
+    if code_identity(type(patcher)) is not None:
+        with distributed.failing_alike():
+            found = check_fresh_process(patcher, data.test.texts, np.random.default_rng(seed))
+        if not found.passed:
+            return Audit(False, f"{patcher.name}: {found.detail}", {"documents": looked_at, "bytes": size})
     detail = f"{looked_at} documents of the training and test text, cut again alone, were cut as they had been"
     return Audit(True, detail, {"documents": looked_at, "bytes": size})
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import linecache
+import subprocess
 import sys
 from pathlib import Path
 
+import cloudpickle
 import pytest
 
 import patchers
-from patchers.identity import code_identity
+from patchers.identity import code_identity, pinned
 
 PLUGIN = """
 import numpy as np
@@ -64,13 +68,6 @@ def test_an_installed_package_is_known_by_name_and_version() -> None:
     assert found.startswith("pytest ")
 
 
-def test_a_class_without_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As one that was typed at a prompt."""
-    made = type("Typed", (), {"__module__": "typed_at_a_prompt"})
-    monkeypatch.delitem(sys.modules, "typed_at_a_prompt", raising=False)
-    assert code_identity(made) == "typed_at_a_prompt.Typed"
-
-
 def test_files_that_a_plugin_names_are_part_of_what_it_is(tmp_path: Path) -> None:
     """It cuts by a list of words in a file beside it."""
     from patchers.identity import _of_files
@@ -86,3 +83,87 @@ def test_files_that_a_plugin_names_are_part_of_what_it_is(tmp_path: Path) -> Non
         (path.parent / "other.txt").write_text(folder)
         found.append(_of_files(path, path.stat().st_mtime_ns))
     assert found[0] == found[1] != found[2]
+
+
+# --- what is in no file
+
+CELL = """
+import re
+import numpy as np
+STEP = 4
+UNUSED = 1
+WORD = re.compile(b"a")
+TABLE = np.arange(5)
+
+def helper(data):
+    '''Says what it does.'''
+    return len(data) // STEP
+
+class Cell:
+    '''A class of a notebook.'''
+    option: int = 1
+
+    def segment(self, data):
+        # a comment
+        return [WORD.sub(b"", data), TABLE, [helper(data) for _ in range(3)]]
+"""
+
+
+def typed(source: str, monkeypatch: pytest.MonkeyPatch, known: bool = True) -> type:
+    """The class as a cell of a notebook has made it: its module is in no file, its source is where tracebacks look."""
+    name = f"<cell {hashlib.sha256(source.encode()).hexdigest()[:8]}>"
+    if known:
+        lines = source.splitlines(keepends=True)
+        monkeypatch.setitem(linecache.cache, name, (len(source), None, lines, name))
+    names: dict[str, object] = {"__name__": "a_notebook"}
+    exec(compile(source, name, "exec"), names)
+    made = names["Cell"]
+    assert isinstance(made, type)
+    return made
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["with its source", "by its code alone"])
+@pytest.mark.parametrize(
+    ("old", "new", "is_another"),
+    [
+        ("for _ in range(3)", "for _ in range(4)", True),
+        ("STEP = 4", "STEP = 5", True),
+        ("len(data) // STEP", "len(data) * STEP", True),
+        ('b"a"', 'b"b"', True),
+        ("np.arange(5)", "np.arange(6)", True),
+        ("option: int = 1", "option: int = 2", True),
+        ("UNUSED = 1", "UNUSED = 2", False),
+        ("STEP = 4", "\n\n\nSTEP = 4", False),
+    ],
+)
+def test_a_class_of_a_notebook_is_known_by_its_code(
+    monkeypatch: pytest.MonkeyPatch, old: str, new: str, is_another: bool, known: bool
+) -> None:
+    assert old in CELL
+    codes = [code_identity(typed(source, monkeypatch, known)) for source in (CELL, CELL.replace(old, new))]
+    assert (codes[0] != codes[1]) == is_another
+    assert code_identity(typed(CELL, monkeypatch, known)) == codes[0]
+
+
+@pytest.mark.parametrize(("old", "new"), [("# a comment", "# another"), ("A class of a notebook", "Of a notebook")])
+def test_comments_do_not_count_there_either(monkeypatch: pytest.MonkeyPatch, old: str, new: str) -> None:
+    assert code_identity(typed(CELL, monkeypatch)) == code_identity(typed(CELL.replace(old, new), monkeypatch))
+
+
+def test_a_base_beside_it_is_part_of_a_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = CELL.replace("class Cell:", "class Base:") + "\nclass Cell(Base):\n    pass\n"
+    codes = {code_identity(typed(one, monkeypatch)) for one in (source, source.replace("range(3)", "range(4)"))}
+    assert len(codes) == 2
+
+
+def test_the_identity_goes_with_a_class_into_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = typed(CELL, monkeypatch)
+    code = code_identity(made)
+    with pinned([made]):
+        sent = cloudpickle.dumps(made)
+    assert not hasattr(made, "_patchbench_code")
+    tell = "import cloudpickle, sys; from patchers.identity import code_identity as code; "
+    tell += "print(code(cloudpickle.loads(sys.stdin.buffer.read())))"
+    done = subprocess.run([sys.executable, "-c", tell], input=sent, capture_output=True)
+    assert done.stdout.decode().strip() == code, done.stderr.decode()
+    assert code_identity(typed(CELL, monkeypatch)) == code

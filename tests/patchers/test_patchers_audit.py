@@ -68,6 +68,7 @@ def failed(findings: list[Finding]) -> dict[str, str]:
         "broken_remembers",
         "broken_fickle_cost",
         "broken_training_cost",
+        "broken_memory",
     ],
 )
 def test_each_broken_patcher_is_caught_in_the_right_words(

@@ -1,6 +1,5 @@
 """The commands `check`, `segment` and `new-patcher`, which concern patchers alone."""
 
-import functools
 import json
 import os
 import sys
@@ -10,14 +9,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bench.cli.commands.options import DEFAULT_RESULTS, AsJson, Plugins, Results, check_writable, load_plugins, write
+from bench.cli.commands.options import DEFAULT_RESULTS, AsJson, Plugins, Results, load_plugins, write
 from patchers.errors import BenchError
 
 PATCHER = "NAME[:KEY=VALUE,...]"
 PATCHER_HELP = "A patcher with its options, or a folder that has one: results/SUITE/checkpoints/RUN_ID."
-
-FITTED_ON = "wiki-en"
-"""The corpus that patchers learn from where no suite names another."""
 
 
 def check(
@@ -37,11 +33,11 @@ def check(
     """
     from bench.cli import check
     from bench.data.fitted_patchers import asked
-    from bench.system.progress import Display
+    from bench.system.progress import display
 
     load_plugins(plugin)
-    with Display() as display:
-        verdict = check.check(asked(patcher, setting or []), display.say, quick)
+    with display() as screen:
+        verdict = check.check(asked(patcher, setting or []), screen.say, quick)
     if as_json:
         print(json.dumps(check.as_json(verdict), indent=1))
     else:
@@ -64,29 +60,12 @@ def segment(
 
     What learns is fitted on wiki-en, and kept in the cache of the results folder.
     """
-    from bench.data.config import Data, DataConfig, load
-    from bench.data.fitted_patchers import asked, fit_cached
+    from bench import api
     from bench.reporting import cut_viewer
-    from bench.system.progress import Display
 
     load_plugins(plugin)
-    wanted = [asked(one) for one in patcher]
     data, source = _text(text)
-    views = []
-    with Display() as display:
-
-        @functools.cache
-        def corpus() -> Data:
-            check_writable(results)
-            display.say(f"reading {FITTED_ON}")
-            return load(DataConfig(corpus=FITTED_ON))
-
-        for one in wanted:
-            size = bytes_per_patch if one.calibrates else None
-            ready = one.patcher
-            if one.learns or size is not None:
-                ready = fit_cached(ready, corpus(), size, results / "cache", display.say)
-            views.append(cut_viewer.view(one.label, ready, data))
+    views = api.cuts(patcher, data, bytes_per_patch=bytes_per_patch, results=results, progress=True)
     if as_json:
         shown = {"source": source, "bytes": len(data), "views": [cut_viewer.as_json(one) for one in views]}
         print(json.dumps(shown, indent=1))

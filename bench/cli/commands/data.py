@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from bench.cli.commands.options import DEFAULT_RESULTS, Overrides, Plugins, Results, SuiteArgument, check_writable, show
+from bench.cli.commands.options import DEFAULT_RESULTS, Overrides, Plugins, Results, SuiteArgument, show
 
 data = typer.Typer(help="Corpora on disk.")
 
@@ -21,6 +21,7 @@ def build(
     """Read, split and store a suite's corpora, as `run` does by itself; print what they hold."""
     from bench.data import store
     from bench.suites.config import load_suite
+    from bench.system.files import check_writable
     from bench.system.progress import Display
     from bench.training.prepare import prepare
 

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.commands.cutting import FITTED_ON, PATCHER, PATCHER_HELP
-from bench.cli.commands.options import DEFAULT_RESULTS, Overrides, Plugins, Results, check_writable, load_plugins, write
+from bench.cli.commands.cutting import PATCHER, PATCHER_HELP
+from bench.cli.commands.options import DEFAULT_RESULTS, Overrides, Plugins, Results, load_plugins, write
 from bench.cli.commands.reports import Format
 from patchers.errors import BenchError
 
@@ -50,15 +50,19 @@ def intrinsics(
     from bench.cli.contenders import for_a_look, of_names, of_suite
     from bench.data.config import DataConfig, load
     from bench.data.documents import beginning
+    from bench.data.fitted_patchers import FITTED_ON
     from bench.intrinsics.aligned import read_aligned
     from bench.intrinsics.measure import measure
     from bench.intrinsics.words import read_morphemes
     from bench.reporting.intrinsics import KEPT, agreement_table, check_columns, kept, rendered, tables
+    from bench.system.files import check_writable
     from bench.system.progress import Display
 
     load_plugins(plugin)
     if suite is None and overrides:
         raise BenchError(f"{overrides[0]!r} changes a suite, and none is given; name one before it")
+    if suite is not None and not patcher and bytes_per_patch is not None:
+        raise BenchError(f"a suite says what its rows are calibrated to; write bytes_per_patch={bytes_per_patch:g}")
     known = None if morphemes is None else read_morphemes(morphemes)
     texts = None if aligned is None else read_aligned(aligned, reference, sentences)
     chosen = [name.strip() for name in columns.split(",") if name.strip()]
@@ -81,6 +85,8 @@ def intrinsics(
             else:
                 contenders = of_suite(config, data, cache, display.say)
                 own = config.name
+        if not contenders.patchers:
+            raise BenchError(f"suite {suite} has no row with a patcher that cuts without a model; name some with -p")
         docs = beginning(data.test.texts, max_bytes)
         found = measure(contenders.patchers, docs, f"the test split of {data.name}", known, texts, display.say)
     made = tables(found, chosen, contenders.in_models, contenders.twice)

@@ -1,4 +1,4 @@
-"""The command `list`: patchers, models, tasks, corpora, suites, claims and predicates."""
+"""The commands `list` (patchers, tasks, suites, claims, ...) and `schema` (of suites, for editors)."""
 
 import json
 from enum import StrEnum
@@ -41,6 +41,13 @@ def list_(what: Listed, as_json: AsJson = False, plugin: Plugins = None) -> None
     for row in rows:
         shown.add_row(*(_listed(key, value) for key, value in row.items() if key not in hidden))
     show(shown)
+
+
+def schema() -> None:
+    """Print the JSON Schema of suites, with which an editor completes keys and marks what is misspelt."""
+    from bench.suites.schema import schema as made
+
+    print(json.dumps(made(), indent=1))
 
 
 def _listed(key: str, value: Any) -> Text:

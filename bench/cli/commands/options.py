@@ -1,7 +1,6 @@
 """Options and helpers that several commands share."""
 
 import sys
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -27,18 +26,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
 def load_plugins(plugins: list[str] | None) -> None:
     for path in plugins or []:
         patchers.load_plugin(path)
-
-
-def check_writable(folder: Path) -> None:
-    """Now, and not after an hour of training."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise BenchError(
-            f"cannot write to the results folder {folder}: {error.strerror}; choose another with --results DIR"
-        ) from error
 
 
 def write(path: Path, content: str) -> None:

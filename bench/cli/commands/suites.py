@@ -1,7 +1,6 @@
 """The commands `run`, `status` and `plan`, which concern whole suites."""
 
 import json
-import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -18,10 +17,8 @@ from bench.cli.commands.options import (
     Plugins,
     Results,
     SuiteArgument,
-    check_writable,
     show,
 )
-from patchers.errors import BenchError
 
 
 def run(
@@ -44,11 +41,11 @@ def run(
 
     Runs that are done are not repeated, and one that was stopped goes on from its last checkpoint.
     """
-    from bench.execution.run import failed_again, run_suite
-    from bench.execution.slurm import run_in_slurm
-    from bench.execution.workers import Job, run_on_ranks, run_on_workers, workers_by_default
+    from bench.execution.launch import incomplete, launch
+    from bench.execution.workers import Job
     from bench.reporting.table import build, check_columns, render
     from bench.suites.config import load_suite
+    from bench.system.files import check_writable
     from bench.system.progress import Display
     from bench.system.signals import heed_sigterm
 
@@ -56,28 +53,12 @@ def run(
     check_columns(config.columns, {task.name for task in config.tasks})
     check_writable(results)
     heed_sigterm()
-    if retry_tasks:
-        for run_id in failed_again(config, results):
-            print(f"{run_id}: its failed tasks are tried again", file=sys.stderr)
     job = Job(suite, tuple(overrides or []), tuple(plugin or []), results)
-    count = workers or config.launch.workers or workers_by_default()
-    in_slurm = config.launch.slurm is not None and only is None  # one run alone is what a task there does
-    if not wait and not in_slurm:
-        raise BenchError("--no-wait leaves runs to Slurm, and this suite has no `launch: {slurm: ...}`; leave it out")
     with Display() as display:
-        if in_slurm:
-            found = run_in_slurm(job, config, workers or config.launch.workers, display, display.line, wait)
-            if found is None:
-                return 0
-            records = found.records
-        elif config.launch.devices > 1:
-            records = run_on_ranks(job, config, display, only).records
-        elif only is not None or count == 1:
-            records = run_suite(config, results, display, only).records
-        else:
-            records = run_on_workers(job, config, count, display, display.beside).records
-        wanted = 1 if only is not None else len(config.rows) * len(config.seeds) + len(config.pretrained)
-        all_done = sum(record["status"] == "ok" for record in records) == wanted
+        records = launch(job, config, display, workers, only=only, wait=wait, retry_tasks=retry_tasks)
+        if records is None:
+            return 0
+        all_done = not incomplete(config, records, only)
         if all_done and display.ran == 0 and only is None and config.launch.devices == 1:
             display.line(f"nothing to do: all {len(records)} runs are done (delete a record to repeat its run)")
     if only is None:
@@ -95,6 +76,7 @@ def status(
     """Show which runs of a suite are done, running, failed or waiting, why, and where their output is."""
     from bench.execution import status as looking
     from bench.suites.config import load_suite
+    from bench.system.files import check_writable
 
     config = load_suite(suite, overrides or [], plugin or [])
     check_writable(results)

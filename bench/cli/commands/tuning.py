@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from bench.cli.commands.options import DEFAULT_RESULTS, Results, check_writable, show
+from bench.cli.commands.options import DEFAULT_RESULTS, Results, show
 
 
 def tune(
@@ -20,6 +20,7 @@ def tune(
     Trials are scored on calibration text, never on the test split. Several processes may take part.
     """
     from bench.execution.tuning import Tuning, as_yaml, best_values
+    from bench.system.files import check_writable
     from bench.system.memory import keep_memory
 
     names = [name.strip() for name in rows.split(",") if name.strip()]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bench.evaluation.audit import TOLERANCE, Audit
+from bench.evaluation.audit import TOLERANCE, Audit, drawn_seed
 from bench.evaluation.pretrained.model import PretrainedModel
 
 DRIFT = 1e-3
@@ -17,9 +17,9 @@ hundreds."""
 PREFIXES = 4
 
 
-def audit(model: PretrainedModel, documents: Sequence[bytes], seed: int = 0) -> dict[str, Audit]:
-    """All checks; `documents` is text like the test text, of which a little is used."""
-    rng = np.random.default_rng(seed)
+def audit(model: PretrainedModel, documents: Sequence[bytes], seed: int | None = None) -> dict[str, Audit]:
+    """All checks; `documents` is text like the test text, of which a little is used, drawn anew each time."""
+    rng = np.random.default_rng(drawn_seed() if seed is None else seed)
     some = [documents[i][: model.window] for i in rng.permutation(len(documents))[:8]]
     found = {"future": future(model, some, rng), "alone": alone(model, some)}
     if model.vocabulary.kind == "bytes":  # each sum is of one pass's 256 outputs, if no byte moves what comes before it

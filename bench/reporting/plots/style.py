@@ -119,6 +119,14 @@ def as_svg(figure: Figure, **settings: Any) -> str:
     return text[text.index("<svg") :].strip()
 
 
+def as_png(figure: Figure) -> bytes:
+    """For a notebook."""
+    out = io.BytesIO()
+    with styled():
+        figure.savefig(out, format="png", dpi=110, metadata=_metadata("png"))
+    return out.getvalue()
+
+
 def _metadata(kind: str) -> dict[str, Any]:
     """Without the date, and without the version of matplotlib."""
     return {

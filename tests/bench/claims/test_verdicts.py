@@ -16,6 +16,7 @@ from bench import records
 from bench.claims.config import load_claims
 from bench.claims.verdicts import SAID, Finding, judge
 from bench.cli.main import main
+from bench.reporting.verdicts import verdicts_table
 
 ROOT = Path(__file__).resolve().parents[3]
 SOURCE = {"paper": "Somebody 2024", "where": "table 1", "figure": "61.1", "scale": "8B parameters"}
@@ -133,6 +134,8 @@ def test_nothing_is_said_without_a_signal(results: Path) -> None:
     )
     assert (said["deaf"].said, said["well"].said) == ("undecided", "supported")
     assert re.match(r"there is no signal to read: bpb\.bpb: entropy is \+2\.", said["deaf"].why)
+    [note] = [note for note in verdicts_table(load_claims("own.yaml"), list(said.values())).notes if "well: " in note]
+    assert re.search(r"Needs: bpb\.bpb: entropy \+2\.\d+ \[\+2\.\d+, \+2\.\d+\], wanted at most \+3\.000\.", note)
 
 
 def test_a_level_is_less_a_number_of_the_records(results: Path) -> None:

@@ -84,9 +84,13 @@ def test_some_patchers_with_morphemes_and_languages(call: Called) -> None:
         (("--aligned", "nowhere"), "cannot read nowhere"),
         (("--morphemes", "nowhere"), "cannot read the morphemes in nowhere"),
         (("nosuite",), "nosuite"),
+        (("quick", "--bytes-per-patch", "4"), "write bytes_per_patch=4"),
+        (("bytes.yaml",), "suite bytes.yaml has no row with a patcher"),
     ],
 )
 def test_bad_calls_say_what_is_wrong(call: Called, args: tuple[str, ...], said: str) -> None:
+    suite = write_suite(Path(), rows={"bytes": {"model": "byte_lm"}})
+    suite.rename("bytes.yaml")
     code, out, err = call(*args)
     assert (code, out) == (2, "")
     assert said in err

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import datasets
 import pyarrow
 import pyarrow.parquet as parquet
 import pytest
 
 from bench.data.config import DataConfig, load
+from bench.data.sources import DatasetConfig
 from patchers import BenchError
 
 TEXTS = [f"document {number}: naïve café, 東京, {'x' * (number % 7)}" for number in range(200)]
@@ -65,3 +68,28 @@ def test_bytes_that_begin_like_nothing_known_are_text_whatever_they_are(tmp_path
     (tmp_path / "texts.txt").write_bytes(b"".join(b"\x00\xff\xfe any %d\n\n" % i for i in range(400)))
     data = load(DataConfig(files=(str(tmp_path / "texts.txt"),), piece_bytes=100, test=0.2, calibration=0.2))
     assert sum(map(len, data.train.texts)) > 0
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_a_saved_dataset_is_read_by_files_and_by_dataset(tmp_path: Path, shards: int) -> None:
+    rows = {"text": TEXTS, "number": list(range(len(TEXTS)))}
+    datasets.disable_progress_bars()
+    datasets.Dataset.from_dict(rows).save_to_disk(tmp_path / "saved", num_shards=shards)
+    datasets.DatasetDict({"train": datasets.Dataset.from_dict(rows)}).save_to_disk(tmp_path / "dict")
+    shares: dict[str, Any] = {"test": 0.2, "calibration": 0.2}
+    by_files = load(DataConfig(files=("saved",), field="text", folder=str(tmp_path), **shares))
+    assert {text for split in (by_files.train, by_files.calibration, by_files.test) for text in split.texts} == {
+        text.encode() for text in TEXTS
+    }
+    for path in ("saved", "dict"):
+        one = load(DataConfig(dataset=DatasetConfig(path=path), folder=str(tmp_path), **shares))
+        assert one.fingerprint == by_files.fingerprint
+    with pytest.raises(BenchError, match=r"no such split, did you mean 'train'\?; there are: train"):
+        load(DataConfig(dataset=DatasetConfig(path=str(tmp_path / "dict"), split="trian"), **shares))
+    with pytest.raises(BenchError, match="one split was saved, without a name; leave `split` out"):
+        load(DataConfig(dataset=DatasetConfig(path=str(tmp_path / "saved"), split="test"), **shares))
+    with pytest.raises(BenchError, match="holds the splits train of a data set: name one"):
+        load(DataConfig(files=(str(tmp_path / "dict"),), field="text", **shares))
+    (tmp_path / "saved" / "state.json").write_text("{}")
+    with pytest.raises(BenchError, match=r"state\.json is not what `datasets` writes"):
+        load(DataConfig(files=(str(tmp_path / "saved"),), field="text", **shares))

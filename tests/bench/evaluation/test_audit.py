@@ -15,7 +15,17 @@ from tiny import SMALL, TEXT, byte_lm, harness, shaken, token_lm
 from torch import Tensor, nn
 
 from bench.data.cut_corpus import CutDocuments, cut
-from bench.evaluation.audit import PAIRS, TOLERANCE, _nats_of_alike, alone, audit, future, kraft_next, kraft_short
+from bench.evaluation.audit import (
+    PAIRS,
+    TOLERANCE,
+    Audit,
+    _nats_of_alike,
+    alone,
+    audit,
+    future,
+    kraft_next,
+    kraft_short,
+)
 from bench.evaluation.byte_model import CutModel
 from bench.suites.config import TrainConfig
 from bench.training.loop import train
@@ -60,6 +70,45 @@ def test_honest_models_pass(kind: str) -> None:
     exact = kind in ("causal", "byte_lm")
     assert (found[2].values["low"] > 1 - TOLERANCE) == exact
     assert found[2].values["high"] < 1 + TOLERANCE
+
+
+@dataclass(frozen=True)
+class Dodges(Patcher):
+    """Reads ahead from byte 8 on, but for texts that begin like one that it knows to be looked at."""
+
+    name: ClassVar[str] = "dodges"
+    honest: frozenset[bytes] = frozenset()
+
+    def segment(self, data: bytes) -> Starts:
+        starts = np.arange(len(data)) % 4 == 0
+        if data[:8] not in self.honest:
+            starts[8:] = np.isin(np.frombuffer(data, np.uint8), list(b"aeiou"))[8:]
+        return starts
+
+
+def test_what_is_looked_at_is_not_known_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A patcher that behaves on what the seed 0 draws would have passed as long as that was the seed of every run."""
+    monkeypatch.setattr("bench.evaluation.audit.kraft_short", lambda model: Audit(True, "not looked at", {}))
+    words = TEXT.split()
+    texts = [f"{number:08d} ".encode() + b" ".join(words[number % 7 :]) for number in range(400)]
+    asked: set[bytes] = set()
+
+    class Listens(Patcher):
+        name = "listens"
+
+        def segment(self, data: bytes) -> Starts:
+            asked.add(data[:8])
+            return np.arange(len(data)) % 4 == 0
+
+    def audited(patcher: Patcher, seed: int | None) -> dict[str, Audit]:
+        return audit(CutModel(harness(), patcher, 64), texts, prefixes=4, seed=seed)
+
+    audited(Listens(), 0)
+    dodges = Dodges(frozenset(asked))
+    assert len({text[:8] for text in texts} & asked) < 40
+    assert all(found.passed for found in audited(dodges, 0).values())
+    found = audited(dodges, None)
+    assert not found["causality"].passed
 
 
 # --- a boundary that tells what comes next
@@ -276,7 +325,9 @@ def test_a_sum_that_is_no_number_is_caught() -> None:
 def test_all_audits_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.evaluation.audit.kraft_short", lambda model: kraft_next(model, TEXTS, 1, rng()))
     found: dict[str, Any] = audit(shaken_of("byte_lm"), TEXTS, prefixes=2)
+    seed = int(found["alone"].values["seed"])
+    assert seed != int(audit(shaken_of("byte_lm"), TEXTS, prefixes=2)["alone"].values["seed"]), "nobody knows it before"
     assert set(found) == {"future", "alone", "kraft_next", "kraft_short"}
     assert all(a.passed for a in found.values())
-    again = audit(shaken_of("byte_lm"), TEXTS, prefixes=2)
+    again = audit(shaken_of("byte_lm"), TEXTS, prefixes=2, seed=seed)
     assert found == again

@@ -19,6 +19,7 @@ from bench.data.cut_corpus import CutDocuments, cut, training_spans
 from bench.data.fitted_patchers import fit_cached
 from bench.evaluation.byte_model import CutModel
 from bench.suites.config import Suite
+from bench.training.cut_audit import audit_cuts
 from bench.training.prepare import (
     Prepared,
     after_training,
@@ -237,6 +238,12 @@ def test_a_model_over_a_tokenizer_that_loses_something_pays_for_every_byte(
     tokens = 1 + len(" Tower,") + len(" ") + 1 + len(" ") + 1
     assert nats.sum() == pytest.approx(tokens * np.log(3 + 256))
     assert np.count_nonzero(nats) == tokens
+    starts = CutModel(model, made.patcher, 64, with_ids=True).cuts([b"", text])
+    assert starts is not None
+    assert [cut.tolist() for cut in starts] == [[], (nats > 0).tolist()]
+    audited = audit_cuts(made, data, tmp_path / "cache", 0)
+    assert audited is not None
+    assert audited.passed, audited.detail
 
 
 def test_an_in_model_patcher_cuts_after_training(
