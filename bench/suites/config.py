@@ -80,7 +80,7 @@ class TrainConfig:
     clip: Positive = 1.0  # norm of the gradient
     # Of activations. What `auto` comes to on this machine stands in a run's name and in its record.
     dtype: Literal["auto", Dtype] = "auto"
-    # torch.compile: one graph instead of many operations. `auto` is yes on a GPU; what it comes to stands as dtype's does.
+    # torch.compile: one graph instead of many operations. What `auto` (yes on a GPU) comes to stands as dtype's does.
     compile: Literal["auto"] | bool = "auto"
     # Sums on a GPU in one order, so that a run that was killed ends with the same bits; a CPU's always are.
     deterministic: bool | None = field(default=None, metadata={"identity": "when set"})
