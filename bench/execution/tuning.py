@@ -147,7 +147,7 @@ def _check_keys(search: Search, tree: Tree) -> None:
 def _is_choice(value: Any) -> bool:
     """Whether a value of a space can be drawn; null stands for none."""
     if isinstance(value, Mapping):
-        ends = [value.get("low"), value.get("high")]
+        ends: list[Any] = [value.get("low"), value.get("high")]
         numbers = all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends)
         return set(value) == {"low", "high"} and numbers and 0 < float(ends[0]) < float(ends[1]) < math.inf
     return value is None or (isinstance(value, list) and bool(value))
