@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import nn
 
 from bench import records
 from bench.cli import main as cli
+from bench.claims.config import load_claims
 from bench.cli import readme
 from bench.execution.plan import RowPlan
 from bench.execution.run import Outcome
@@ -129,7 +131,7 @@ ACTS: dict[str, Act] = {
     "run": stub_run,
     "plan": stub_plan,
     **dict.fromkeys(
-        ("table", "list", "agree", "check", "segment", "new-patcher", "generate", "trace", "plot", "report"), nothing
+        ("table", "list", "agree", "check", "segment", "new-patcher", "generate", "trace", "plot", "report", "verdict", "intrinsics", "schema"), nothing
     ),
 }
 
@@ -154,8 +156,14 @@ def test_a_table_of_the_readme(
     monkeypatch.chdir(ROOT)  # they are made of the records that are there
     assert cli.main([*words, "--format", "md"]) == 0, capsys.readouterr().err
     told = capsys.readouterr().out
-    for row in load_suite(words[1]).rows:
-        assert f"| {row.label}" in told.replace("**", "")
+    if words[0] == "verdict":
+        wanted = [claim.id for claim in load_claims(words[1]).claims]
+    elif "--rows" in words:
+        wanted = words[words.index("--rows") + 1].split(",")
+    else:
+        wanted = [row.label for row in load_suite(words[1]).rows]
+    for name in wanted:
+        assert f"| {name}" in told.replace("**", "")
 
 
 def test_tables_are_what_the_records_give(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,13 +175,24 @@ def test_tables_are_what_the_records_give(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_the_plug_in_of_the_readme_registers_itself(house: Path) -> None:
-    for path in house.glob("*.py"):
+    found = [(path, re.search(r'@register\("(\w+)"\)', path.read_text())) for path in house.glob("*.py")]
+    plugins = [(path, name) for path, name in found if name is not None]
+    assert plugins
+    for path, name in plugins:
         load_plugin(path)
-        name = re.search(r'@register\("(\w+)"\)', path.read_text())
-        assert name is not None
         starts = get(name[1])().segment(b"some text of twenty-four")
         assert starts.shape == (24,)
         assert starts[0]
+
+
+def test_the_script_of_the_readme(
+    house: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stub_run(monkeypatch)
+    runpy.run_path(str(house / "compare.py"), run_name="__main__")
+    told = capsys.readouterr().out
+    assert "bpb" in told
+    assert "entropy" in told
 
 
 def test_what_is_mentioned_is_there() -> None:
