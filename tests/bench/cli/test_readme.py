@@ -111,7 +111,7 @@ def stub_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def stub_plan(monkeypatch: pytest.MonkeyPatch) -> None:
-    def plan_rows(suite: Suite, cache: Path) -> list[RowPlan]:
+    def plan_rows(suite: Suite, cache: Path, results: Path) -> list[RowPlan]:
         assert suite.rows
         return []
 
