@@ -195,7 +195,10 @@ def test_a_task_of_the_suite_that_its_records_have_not_is_a_command(results: Pat
     for row in ("stride", "entropy"):
         records.write(results, make_record(row, 0, changes={"suite": "robustness"}))
     one = found(results, {"C1": {**difference("entropy", metric="noise.after"), "suite": "robustness"}})["C1"]
-    assert one.why == f"row entropy of suite robustness has no noise.after: `patchbench run robustness --results {results}`"
+    assert (
+        one.why
+        == f"row entropy of suite robustness has no noise.after: `patchbench run robustness --results {results}`"
+    )
 
 
 @pytest.mark.parametrize(

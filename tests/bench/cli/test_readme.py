@@ -16,8 +16,8 @@ from rich.table import Table
 from torch import nn
 
 from bench import records
-from bench.cli import main as cli
 from bench.claims.config import load_claims
+from bench.cli import main as cli
 from bench.cli import readme
 from bench.execution.plan import RowPlan
 from bench.execution.run import Outcome
@@ -129,8 +129,9 @@ ACTS: dict[str, Act] = {
     "run": stub_run,
     "plan": stub_plan,
     **dict.fromkeys(
-        ("table", "list", "agree", "check", "segment", "new-patcher", "generate", "trace", "plot", "report", "verdict", "intrinsics", "schema"), nothing
+        ("table", "list", "agree", "check", "segment", "new-patcher", "generate", "trace", "plot", "report"), nothing
     ),
+    **dict.fromkeys(("verdict", "intrinsics", "schema"), nothing),
 }
 
 
