@@ -32,7 +32,6 @@ from bench.system.files import check_writable
 from bench.system.progress import display
 from bench.system.yaml import Tree
 from patchers.errors import BenchError
-from patchers.identity import is_live
 from patchers.registry import know
 
 if TYPE_CHECKING:  # suites and runs need torch, which takes a second, and are imported by the functions that do
@@ -114,7 +113,8 @@ def run(
     check_columns(config.columns, {task.name for task in config.tasks})
     folder = Path(results)
     check_writable(folder)
-    if isinstance(suite, str | os.PathLike) and not any(is_live(type(row.patcher)) for row in config.rows):
+    by_commands = config.launch.devices > 1 or config.launch.slurm is not None  # which read the suite themselves
+    if by_commands and isinstance(suite, str | os.PathLike):
         job = Job(os.fspath(suite), tuple(_changes(overrides)), tuple(plugins), folder)
     else:
         job = Job.of(config, folder)

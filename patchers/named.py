@@ -20,16 +20,18 @@ class Named(Generic[T]):
     def __init__(
         self,
         kind: str,
+        base: type,
         group: str,
         check: Callable[[str, type[Any]], None] = lambda name, cls: None,
         built_in: Callable[[], None] = lambda: None,
     ) -> None:
-        """`kind` is what messages call a class, `group` the entry points' group; `check` may refuse a class.
+        """`kind` is what messages call a class, `base` what all of them are, `group` the entry points' group; `check`
+        may refuse a class.
 
         `built_in` imports the modules that add our own; it is called once, before anybody else's class is added or any
         is asked for.
         """
-        self.kind, self.group, self.check = kind, group, check
+        self.kind, self.base, self.group, self.check = kind, base, group, check
         self.classes: dict[str, type[T]] = {}
         self._built_in: Callable[[], None] | None = built_in
 
@@ -38,11 +40,19 @@ class Named(Generic[T]):
             built_in, self._built_in = self._built_in, None
             built_in()
 
-    def add(self, name: str, cls: type[Any]) -> Any:
+    def add(self, name: str, cls: Any) -> Any:
         """Make a class known by a name, and a frozen dataclass if it is not one yet.
 
-        Raises BenchError where another class has the name, and what `check` raises.
+        Raises BenchError for a class that is none of the kind, where another has the name, and what `check` raises.
         """
+        if not name or not isinstance(name, str):
+            raise BenchError(f"{self.kind} {name!r} in {where(cls)} needs a name: a text that is not empty")
+        if not (isinstance(cls, type) and issubclass(cls, self.base)):
+            what = getattr(cls, "__qualname__", repr(cls))
+            raise BenchError(
+                f"{what} in {where(cls)} is registered as {self.kind} '{name}' and is no "
+                f"{self.base.__name__}: write class {what}({self.base.__name__})"
+            )
         if cls.__module__.partition(".")[0] != "patchers":
             self._with_built_in()
         other = self.classes.get(name)
@@ -89,6 +99,6 @@ def nearest(name: str, known: list[str]) -> str:
     return f", did you mean '{close[0]}'?" if close else ""
 
 
-def where(cls: type) -> str:
+def where(cls: Any) -> str:
     """The file, or the module, that defines a class."""
     return getattr(sys.modules.get(cls.__module__), "__file__", None) or cls.__module__

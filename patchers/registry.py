@@ -33,7 +33,7 @@ def _import_built_in() -> None:
         importlib.import_module(f"patchers.{name}")
 
 
-PATCHERS: Named[Patcher] = Named("patcher", GROUP, built_in=_import_built_in)
+PATCHERS: Named[Patcher] = Named("patcher", Patcher, GROUP, built_in=_import_built_in)
 get, names = PATCHERS.get, PATCHERS.names
 P = TypeVar("P", bound=Patcher)
 

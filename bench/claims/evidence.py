@@ -34,6 +34,7 @@ class Evidence:
 
     _suites: dict[str, dict[str, Runs]] = field(default_factory=dict)
     _labels: dict[str, list[str]] = field(default_factory=dict)
+    _tasks: dict[str, set[str]] = field(default_factory=dict)
     _spreads: dict[tuple[str, str], Spread | None] = field(default_factory=dict)
 
     def command(self, suite: str) -> str:
@@ -53,6 +54,7 @@ class Evidence:
             else:
                 folder = self.results / loaded.name / "runs"
                 self._labels[suite] = [row.label for row in loaded.rows]
+                self._tasks[suite] = {task.name for task in loaded.tasks}
             there = any(folder.glob("*.json"))
             self._suites[suite] = rows_of(select(self.results, suite, (), self.plugins).records) if there else {}
         return self._suites[suite]
@@ -98,7 +100,8 @@ class Evidence:
                 f"the task {task} failed in row {term.row} of suite {term.suite} ({failed[0].full}): {again}"
             )
         known = list(metrics_of(self.rows(term.suite).values()))
-        if term.metric not in known:
+        never_ran = task in self._tasks.get(term.suite, ()) and not any(one.startswith(f"{task}.") for one in known)
+        if term.metric not in known and not never_ran:
             near = nearest(term.metric, known)
             raise BenchError(
                 f"suite {term.suite} has no metric {term.metric!r}{near}; its records have: {', '.join(known)}"

@@ -87,7 +87,7 @@ class Quantity(Predicate):
         return [Condition(self.what(), self.value(of), self.at_least, self.at_most)]
 
 
-PREDICATES: Named[Predicate] = Named("predicate", GROUP)
+PREDICATES: Named[Predicate] = Named("predicate", Predicate, GROUP)
 get, names = PREDICATES.get, PREDICATES.names
 
 

@@ -31,9 +31,11 @@ Every trial is a line of `results/tuning/NAME.jsonl`.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
@@ -50,7 +52,7 @@ from bench.execution.run import best_device
 from bench.execution.task_inputs import byte_model
 from bench.suites.config import Suite, load_suite
 from bench.system.files import locked
-from bench.system.yaml import dataclass_from_mapping, parse
+from bench.system.yaml import Tree, dataclass_from_mapping, parse
 from bench.training.loop import TrainingFailed, train
 from bench.training.matching import expected, prepare_matched
 from bench.training.prepare import Prepared, after_training, flops, make_model, prepare
@@ -113,23 +115,47 @@ def load_search(path: Path) -> Search:
                 raise tree.at(*name.split(".", 1), key).error(
                     f"wanted {{low: A, high: B}} with 0 < A < B, or a list of values, got {value!r}"
                 )
+    if not search.rounds:
+        raise tree.at("rounds").error("wanted one round at least, as {trials: 8, bytes: 4_000_000}")
     for row in search.only:
         if row not in search.rows:
             raise tree.at("only", row).error(f"no row of this search{nearest(row, list(search.rows))}")
+    _check_keys(search, tree)
     return search
+
+
+def _check_keys(search: Search, tree: Tree) -> None:
+    """Raises BenchError for rows that the suite has not, and for keys of which there are no values."""
+    known = [row.label for row in load_suite(search.suite, ["sweep={}"]).rows]
+    keys: dict[str, set[str]] = {}
+    for index, row in enumerate(search.rows):
+        if row not in known:
+            raise (tree.at("rows") / index).error(f"suite {search.suite} has no row {row!r}{nearest(row, known)}")
+        space = search.space_of(row)
+        together = [value for part in space.values() for value in part if isinstance(value, Mapping)]
+        keys[row] = {*space, *(key for value in together for key in value)}
+        if search.sensitivity and "train.lr" not in keys[row]:
+            raise tree.at("sensitivity").error(f"is of train.lr, of which row {row!r} has no values in `space`")
+    every = sorted(set().union(*keys.values()))
+    for index, one in enumerate(search.rounds):
+        for number, name in enumerate(one.exchange or ()):
+            if not any(among(key, [name]) for key in every):
+                place = tree.at("rounds") / index / "exchange" / number
+                raise place.error(f"no row has values of {name!r}{nearest(name, every)}, so none could be exchanged")
 
 
 def _is_choice(value: Any) -> bool:
     """Whether a value of a space can be drawn; null stands for none."""
     if isinstance(value, Mapping):
-        ends = [value.get("low"), value.get("high")]
+        ends: list[Any] = [value.get("low"), value.get("high")]
         numbers = all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends)
         return set(value) == {"low", "high"} and numbers and 0 < float(ends[0]) < float(ends[1]) < math.inf
     return value is None or (isinstance(value, list) and bool(value))
 
 
 def draws(space: Mapping[str, Any], seed: int, row: str) -> Iterator[Values]:
-    """Endless draws; the n-th depends on the seed, the row and n alone."""
+    """Draws, the n-th of which depends on the seed, the row and n alone; each one once where there are only so many,
+    endless otherwise."""
     distributions: dict[str, Any] = {}
     for key, value in sorted(space.items()):
         if isinstance(value, Mapping):
@@ -138,7 +164,11 @@ def draws(space: Mapping[str, Any], seed: int, row: str) -> Iterator[Values]:
             distributions[key] = list(value)
     digest = hashlib.sha256(f"{seed}:{row}".encode()).digest()
     sampler = ParameterSampler(distributions, n_iter=10**9, random_state=int.from_bytes(digest[:4], "big"))
-    for drawn in sampler:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The total space of parameters", UserWarning)
+        drawings = iter(sampler)
+        first = next(drawings, None)
+    for drawn in () if first is None else itertools.chain([first], drawings):
         out: Values = {}
         for key, value in drawn.items():
             if isinstance(value, Mapping):  # values that go together
@@ -197,7 +227,14 @@ class Tuning:
         return {trial.name: trial for trial in trials}
 
     def run(self, rows: Sequence[str] = ()) -> None:
-        """Do what is missing, of these rows alone where some are named."""
+        """Do what is missing, of these rows alone where some are named.
+
+        Raises BenchError for one that is not searched, and where no such trials can be drawn.
+        """
+        for row in rows:
+            if row not in self.search.rows:
+                known = list(self.search.rows)
+                raise BenchError(f"no row {row!r} in this search{nearest(row, known)}; it has: {', '.join(known)}")
         for index, one in enumerate(self.search.rounds):
             by_row = [self.trials_of(row, index, one) for row in rows or self.search.rows]
             for together in zip_longest(*by_row):  # so that no row is ahead of the others where a search is stopped
@@ -224,7 +261,11 @@ class Tuning:
                 best = self.ranking(other, earlier, before=index)[:1] if other != row else []
                 for trial in best:
                     taken = {k: v for k, v in trial.values.items() if k in own and among(k, one.exchange)}
-                    yield Trial(row, str(index), number, {**own, **taken}, one.bytes)
+                    values = {**own, **taken}
+                    if self._may_be(row, values):
+                        yield Trial(row, str(index), number, values, one.bytes)
+                    else:
+                        self.say(f"{row} {index} #{number}: left out, as {other}'s values do not fit it")
 
     def sensitivity_of(self, row: str) -> Iterator[Trial]:
         ranked = self.ranking(row, self.search.rounds[-1].bytes)
@@ -247,10 +288,7 @@ class Tuning:
         for values in draws(self.search.space_of(row), self.search.seed, row):
             looked += 1
             if looked > LOOKED_AT * (found + 1):
-                raise BenchError(
-                    f"of {looked} draws for row {row!r} {found} cost {self.search.flops_per_byte:g} FLOPs a "
-                    f"byte, within {self.search.tolerance:.0%}: widen `space`, or raise `tolerance`{refused}"
-                )
+                break
             try:
                 if not self._fits(row, values):
                     continue
@@ -261,6 +299,19 @@ class Tuning:
             found += 1
             if found == one.trials:
                 return
+        wanted, within = self.search.flops_per_byte, f"{self.search.tolerance:.0%}"
+        cost = "can be trained" if wanted is None else f"cost {wanted:g} FLOPs a byte, within {within}"
+        raise BenchError(
+            f"of {looked} draws for row {row!r} {found} {cost}, and {one.trials} trials are wanted: widen `space`, "
+            f"raise `tolerance`, or want fewer{refused}"
+        )
+
+    def _may_be(self, row: str, values: Values) -> bool:
+        """Whether sizes go together, and cost what every trial costs."""
+        try:
+            return self._fits(row, values)
+        except BenchError:
+            return False
 
     def _fits(self, row: str, values: Values) -> bool:
         suite = with_values(self.search, row, values, 1_000_000)

@@ -80,7 +80,6 @@ SOURCES: dict[str, Callable[[bytes], bytes]] = {
     "a program": lambda text: b"\x7fELF\x02\x01\x01" + bytes(200) + text,
     "gzip of half a stream": lambda text: gzip.compress(text)[:300],
     "text with zeros in it": lambda text: text[:300] + bytes(50) + text[350:],
-    "nothing": lambda text: b"",
 }
 """What the first of the source's files is found to be, given what it was."""
 DISK = 8 * 2**20

@@ -51,7 +51,10 @@ from bench.execution.run import run_suite
 from bench.suites.catalog import shipped_suites
 from bench.suites.config import load_suite
 from campaigns import mutations
+from patchers import Patcher
+from patchers.audit import EDGES, _guarded, check_shape
 from patchers.errors import BenchError
+from patchers.finding import Finding
 
 SECONDS = 10.0
 """Of the processor, for one case; what imports matplotlib for the first time takes the longest."""
@@ -274,6 +277,10 @@ def harmless() -> Iterator[None]:
             refuse()
         return tiny if config.corpus is not None else config
 
+    def shape_alone(patcher: Patcher, *_: Any, **__: Any) -> list[Finding]:
+        """The rule without which nothing else can be said of a patcher."""
+        return [_guarded("shape", lambda: check_shape(patcher, EDGES))]
+
     load, stored = reading.load, store.load
 
     def load_small(config: DataConfig) -> Any:
@@ -285,7 +292,7 @@ def harmless() -> Iterator[None]:
     with contextlib.ExitStack() as changes:
         for module, name, instead in (
             *((reading, "load", load_small), (check, "load", load_small), (plan, "load", load_small)),
-            *((store, "load", load_stored), (check, "audit", lambda *_, **__: []), (check, "rate", lambda *_: 1.0)),
+            *((store, "load", load_stored), (check, "audit", shape_alone), (check, "rate", lambda *_: 1.0)),
             *((plan, "plan_rows", refuse), (run.Work, "attempt", refuse), (tuning, "LOOKED_AT", 3)),
             *((tuning, "prepare", refuse), (tuning, "prepare_matched", refuse)),
             *((workers, "run_on_ranks", refuse), (workers, "run_on_workers", refuse)),

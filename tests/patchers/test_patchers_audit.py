@@ -35,6 +35,7 @@ BROKEN = Path(__file__).resolve().parents[1] / "broken_patchers.py"
 
 @pytest.fixture(autouse=True)
 def broken(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, tuple[str, str]]]:
+    patchers.names()  # so that ours are there, which are imported when they are first asked for
     monkeypatch.setattr(registry.PATCHERS, "classes", dict(registry.PATCHERS.classes))
     module = patchers.load_plugin(BROKEN)
     for value in vars(module).values():

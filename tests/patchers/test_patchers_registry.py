@@ -35,6 +35,7 @@ class Mine(Patcher):
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a test registers or imports is gone after it."""
+    patchers.names()  # so that ours are there, which are imported when they are first asked for
     monkeypatch.setattr(registry.PATCHERS, "classes", dict(registry.PATCHERS.classes))
     known = set(sys.modules)
     yield
@@ -207,3 +208,17 @@ def test_the_default_stream_and_the_hooks_of_other_kinds() -> None:
         Vowels().router(8)
     with pytest.raises(BenchError, match="'bpe' is not causal and cannot cut a document that is still being written"):
         patchers.create("bpe").stream()
+
+
+def test_what_is_no_patcher_cannot_be_registered() -> None:
+    class Something:
+        pass
+
+    with pytest.raises(BenchError, match=r"Something .* is registered as patcher 'something' and is no Patcher: write"):
+        patchers.register("something")(Something)  # type: ignore[type-var]
+    with pytest.raises(BenchError, match="is registered as patcher 'function' and is no Patcher"):
+        patchers.register("function")(lambda data: data)  # type: ignore[arg-type]
+    for name in ("", None, 3):
+        with pytest.raises(BenchError, match="needs a name"):
+            patchers.register(name)(Something)  # type: ignore[arg-type, type-var]
+    assert "something" not in patchers.names()

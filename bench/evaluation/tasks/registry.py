@@ -21,7 +21,7 @@ def _has_defaults(name: str, cls: type[Any]) -> None:
         raise BenchError(f"task '{name}' in {where(cls)}: give {', '.join(needed)} a default (tuples for lists)")
 
 
-TASKS: Named[Task] = Named("task", GROUP, _has_defaults)
+TASKS: Named[Task] = Named("task", Task, GROUP, _has_defaults)
 get, names = TASKS.get, TASKS.names
 
 

@@ -190,6 +190,17 @@ def test_a_task_that_failed_says_how_to_try_it_again(results: Path) -> None:
     )
 
 
+def test_a_task_of_the_suite_that_its_records_have_not_is_a_command(results: Path) -> None:
+    """Records of before the suite had the task are no reason to refuse all claims."""
+    for row in ("stride", "entropy"):
+        records.write(results, make_record(row, 0, changes={"suite": "robustness"}))
+    one = found(results, {"C1": {**difference("entropy", metric="noise.after"), "suite": "robustness"}})["C1"]
+    assert (
+        one.why
+        == f"row entropy of suite robustness has no noise.after: `patchbench run robustness --results {results}`"
+    )
+
+
 @pytest.mark.parametrize(
     ("test", "said"),
     [

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from rich.table import Table
 from torch import nn
 
 from bench import records
+from bench.claims.config import load_claims
 from bench.cli import main as cli
 from bench.cli import readme
 from bench.execution.plan import RowPlan
@@ -53,10 +56,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert first is not None, "a file begins with its name"
         (folder / first[1]).write_text(code, encoding="utf-8")
     for name in {words[1] for words in [*named("patchbench"), *table_commands()] if words[0] == "table"}:
-        suite = load_suite(name)
-        for row in suite.rows:
-            changes = {"suite": name, "config": suite.run_config(row.label)}
-            records.write(folder / "results", make_record(row.label, documents=20, changes=changes))
+        shutil.copytree(ROOT / "results" / name / "runs", folder / "results" / name / "runs")
     small = ["model.latent_layers=1", "model.ngram_rows=97", "model.patch_rows=97"]
     suite = load_suite("quick", small)
     row = suite.row("stride")
@@ -109,11 +109,11 @@ def stub_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def stub_plan(monkeypatch: pytest.MonkeyPatch) -> None:
-    def plan_rows(suite: Suite, cache: Path) -> list[RowPlan]:
+    def plan_rows(suite: Suite, cache: Path, results: Path) -> list[RowPlan]:
         assert suite.rows
         return []
 
-    def tables(suite: Suite, rows: list[RowPlan]) -> list[Table]:
+    def tables(suite: Suite, rows: list[RowPlan], pretrained: Any) -> list[Table]:
         return [Table("row")]
 
     monkeypatch.setattr("bench.execution.plan.plan_rows", plan_rows)
@@ -131,6 +131,7 @@ ACTS: dict[str, Act] = {
     **dict.fromkeys(
         ("table", "list", "agree", "check", "segment", "new-patcher", "generate", "trace", "plot", "report"), nothing
     ),
+    **dict.fromkeys(("verdict", "intrinsics", "schema"), nothing),
 }
 
 
@@ -154,8 +155,14 @@ def test_a_table_of_the_readme(
     monkeypatch.chdir(ROOT)  # they are made of the records that are there
     assert cli.main([*words, "--format", "md"]) == 0, capsys.readouterr().err
     told = capsys.readouterr().out
-    for row in load_suite(words[1]).rows:
-        assert f"| {row.label}" in told.replace("**", "")
+    if words[0] == "verdict":
+        wanted = [claim.id for claim in load_claims(words[1]).claims]
+    elif "--rows" in words:
+        wanted = words[words.index("--rows") + 1].split(",")
+    else:
+        wanted = [row.label for row in load_suite(words[1]).rows]
+    for name in wanted:
+        assert f"| {name}" in told.replace("**", "")
 
 
 def test_tables_are_what_the_records_give(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,13 +174,28 @@ def test_tables_are_what_the_records_give(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_the_plug_in_of_the_readme_registers_itself(house: Path) -> None:
-    for path in house.glob("*.py"):
+    found = [(path, re.search(r'@register\("(\w+)"\)', path.read_text())) for path in house.glob("*.py")]
+    plugins = [(path, name) for path, name in found if name is not None]
+    assert plugins
+    for path, name in plugins:
         load_plugin(path)
-        name = re.search(r'@register\("(\w+)"\)', path.read_text())
-        assert name is not None
         starts = get(name[1])().segment(b"some text of twenty-four")
         assert starts.shape == (24,)
         assert starts[0]
+
+
+def test_the_script_of_the_readme(
+    house: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite = load_suite("quick")
+    for row in suite.rows:
+        changes = {"suite": "quick", "config": suite.run_config(row.label)}
+        records.write(house / "results", make_record(row.label, documents=20, changes=changes))
+    stub_run(monkeypatch)
+    runpy.run_path(str(house / "compare.py"), run_name="__main__")
+    told = capsys.readouterr().out
+    assert "difference" in told
+    assert "token_lm" in told
 
 
 def test_what_is_mentioned_is_there() -> None:

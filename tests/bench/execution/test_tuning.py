@@ -74,7 +74,7 @@ def test_a_search_goes_on_where_it_stopped(tmp_path: Path) -> None:
 
 def test_every_trial_costs_what_it_should(tmp_path: Path) -> None:
     cheap = Tuning(write_search(tmp_path, flops_per_byte=1e3), tmp_path / "results", print)
-    with pytest.raises(BenchError, match="cost 1000 FLOPs a byte, within 10%: widen `space`, or raise `tolerance`"):
+    with pytest.raises(BenchError, match="0 cost 1000 FLOPs a byte, within 10%, and 2 trials are wanted"):
         next(cheap.trials_of("none", 0, cheap.search.rounds[0]))
 
 
@@ -122,6 +122,51 @@ def test_an_exchange_gives_each_row_the_other_rows_best_shared_values(tmp_path: 
         (verified,) = [t for t in done if (t.row, t.stage) == (row, "2")]
         best = min((drawn[row], exchanged), key=lambda t: t.bpb or 9)
         assert verified.values == best.values, "the best of all trials of that length"
+
+
+def test_an_exchange_keeps_to_what_a_trial_costs(tmp_path: Path) -> None:
+    """Sizes of another row may cost more than every trial should, or not go together with the row's own."""
+    rounds = [{"trials": 1, "bytes": 4000}, {"exchange": ["options"], "bytes": 4000}]
+    space = {"options.local_width": [16]}
+    only = {"none": {"options.local_width": [512]}, "stride": {"options.local_window": [8]}}
+    for wanted, left in ((None, ["1"]), (1e3, [])):
+        path = write_search(tmp_path, rounds=rounds, sensitivity=[], space=space, only=only, flops_per_byte=wanted)
+        heard: list[str] = []
+        tuning = Tuning(path, tmp_path / "results", heard.append)
+        tuning.log.parent.mkdir(parents=True, exist_ok=True)
+        done = [
+            Trial("stride", "0", 0, {"options.local_width": 16, "options.local_window": 8}, 4000, 3.0),
+            Trial("none", "0", 0, {"options.local_width": 512}, 4000, 2.5),
+        ]
+        tuning.log.write_text("".join(json.dumps(vars(trial)) + "\n" for trial in done))
+        assert [trial.stage for trial in tuning.trials_of("stride", 1, tuning.search.rounds[1])] == left
+        assert heard == ([] if left else ["stride 1 #1: left out, as none's values do not fit it"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"rows": ["strid"]}, r"rows.*suite .* has no row 'strid', did you mean 'stride'\?"),
+        ({"rounds": []}, "rounds.*wanted one round at least"),
+        ({"space": {"train.warmup": [0.1]}}, "sensitivity.*is of train.lr, of which row 'stride' has no values"),
+        (
+            {"rounds": [{"trials": 1, "bytes": 4000}, {"exchange": ["trian"], "bytes": 4000}]},
+            "exchange.*no row has values of 'trian'.*so none could be exchanged",
+        ),
+    ],
+)
+def test_what_a_search_cannot_do_is_said_before_it_begins(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(BenchError, match=said):
+        load_search(write_search(tmp_path, **changes))
+
+
+def test_trials_that_cannot_be_drawn_are_said(tmp_path: Path) -> None:
+    """A row that is not searched, and a space of fewer values than trials: nothing was trained, unsaid."""
+    tuning = Tuning(write_search(tmp_path, space={"train.lr": [1e-3]}), tmp_path / "results", lambda said: None)
+    with pytest.raises(BenchError, match="no row 'strid' in this search, did you mean 'stride'"):
+        tuning.run(["strid"])
+    with pytest.raises(BenchError, match="of 1 draws for row 'stride' 1 can be trained, and 2 trials are wanted"):
+        list(tuning.trials_of("stride", 0, tuning.search.rounds[0]))
 
 
 @pytest.mark.parametrize("wrong", [{"bytes": 4000}, {"bytes": 4000, "best": 1, "exchange": ["train"]}])
