@@ -101,9 +101,9 @@ def _attend(
     """The outcome, and in one flat vector what the way back needs of it: weights, or logarithms of their sums."""
     if right < 0:
         wide = [_array(x) for x in (q, k, v)]
-        out, log_sums = np.zeros_like(wide[0]), np.zeros(q.shape[:2], wide[0].dtype)
-        _loops(*wide, cu_q.cpu().numpy(), cu_k.cpu().numpy(), max_k, out, log_sums)
-        return _like(out, q), torch.from_numpy(log_sums).flatten()
+        mixed, log_sums = np.zeros_like(wide[0]), np.zeros(q.shape[:2], wide[0].dtype)
+        _loops(*wide, cu_q.cpu().numpy(), cu_k.cpu().numpy(), max_k, mixed, log_sums)
+        return _like(mixed, q), torch.from_numpy(log_sums).flatten()
     blocks = _blocks(q, cu_k, max_k, left)
     out, kept = blocks.forward(*(_heads_first(x, blocks.room) for x in (q, k, v)))
     return _places_first(out, len(q)), kept
@@ -138,7 +138,7 @@ def _attend_backward(
         _loops_backward(*wide, kept.view(q.shape[:2]).numpy(), cu_q.cpu().numpy(), cu_k.cpu().numpy(), *grads)
         return _like(grads[0], q), _like(grads[1], k), _like(grads[2], v)
     blocks = _blocks(q, cu_k, max_k, left)
-    found = blocks.backward(*(_heads_first(x, blocks.room) for x in (q, k, v, out, grad)), kept)
+    found = blocks.backward(kept, *(_heads_first(x, blocks.room) for x in (q, k, v, out, grad)))
     to_q, to_k, to_v = (_places_first(x, len(q)) for x in found)
     return to_q, to_k, to_v
 
@@ -241,7 +241,7 @@ class _Band:
         out[1:].baddbmm_(back[1:], v[:-1])
         return out.view(h, self.room, e), kept.flatten()
 
-    def backward(self, q: Tensor, k: Tensor, v: Tensor, out: Tensor, grad: Tensor, kept: Tensor) -> tuple[Tensor, ...]:
+    def backward(self, kept: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, grad: Tensor) -> tuple[Tensor, ...]:
         shape, scale = q.shape, q.shape[-1] ** -0.5
         q, k, v, out, grad = (x.view(-1, self.window, shape[-1]) for x in (q * scale, k, v, out, grad))
         here, back = kept.view(2, -1, self.window, self.window)
@@ -330,7 +330,7 @@ class _Spans:
             group.put(out, new)
         return out, kept
 
-    def backward(self, q: Tensor, k: Tensor, v: Tensor, out: Tensor, grad: Tensor, kept: Tensor) -> tuple[Tensor, ...]:
+    def backward(self, kept: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, grad: Tensor) -> tuple[Tensor, ...]:
         scale, grads = q.shape[-1] ** -0.5, [torch.empty_like(x) for x in (q, k, v)]
         q = q * scale
         along = torch.linalg.vecdot(grad, out).neg_().unsqueeze(-1)

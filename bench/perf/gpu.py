@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import hashlib
 import json
 import subprocess
@@ -122,12 +123,19 @@ MODES: dict[str, dict[str, bool]] = {
     "varlen": {"varlen": True, "compile": False},
     "compiled": {"varlen": True, "compile": True},
 }
+
 SMALL = {
     "harness": {"local_width": 32, "latent_width": 64, "latent_heads": 2, "latent_layers": 2, "local_heads": 2},
     "token_lm": {"width": 32, "heads": 2, "layers": 1},
     "byte_lm": {"width": 32, "heads": 2, "layers": 1},
 }
 """Sizes of a dry run."""
+
+
+def made_small(row: Row) -> Row:
+    """A row with the sizes of a dry run."""
+    sizes: Any = row.sizes  # what fields they have goes with the kind of model
+    return dataclasses.replace(row, sizes=dataclasses.replace(sizes, **SMALL[row.model]))
 
 
 class Visit:
@@ -234,17 +242,17 @@ def everything(suite_name: str, overrides: Sequence[str], minutes: float, turns:
         for number, row in enumerate(suite.rows):
             prepared = prepare(suite, row, data, Path(cache), lambda message: None)
             if dry:
-                visit.part(f"{row.label}: on meta tensors", 20, lambda r=row, p=prepared: on_meta(r, p, suite))
-                row = dataclasses.replace(row, sizes=dataclasses.replace(row.sizes, **SMALL[row.model]))
+                visit.part(f"{row.label}: on meta tensors", 20, functools.partial(on_meta, row, prepared, suite))
+                row = made_small(row)
                 prepared = dataclasses.replace(prepared, row=row)
             for mode, how in MODES.items():
                 name = f"{row.label}: {mode}"
-                visit.part(name, 40, lambda r=row, p=prepared, how=how: rate_of(suite, r, p, how, turns, dry))
+                visit.part(name, 40, functools.partial(rate_of, suite, row, prepared, how, turns, dry))
                 rate, peak = visit.found.get(name), visit.found.get("products_flops_per_second")
                 if isinstance(rate, float) and isinstance(peak, float):
                     visit.found[name] = {"flops_per_second": rate, "mfu": rate / peak}
             if number == 0:
-                visit.part("stopped twice", 60, lambda r=row, p=prepared: stopped_twice(suite, r, p))
+                visit.part("stopped twice", 60, functools.partial(stopped_twice, suite, row, prepared))
     return visit.found
 
 

@@ -146,8 +146,10 @@ class TorchAttention(nn.Module):
         h, width = self.own.heads, x.shape[1]
         heads = self.own.qkv(x).view(len(x), 3 * h, -1).transpose(0, 1)
         q, k, v = heads.split(h)
-        each = (y.reshape(h, -1, self.length, width // h).transpose(0, 1) for y in (rope.rotate(q), rope.rotate(k), v))
-        mixed = F.scaled_dot_product_attention(*each, is_causal=True)
+        q, k, v = (
+            y.reshape(h, -1, self.length, width // h).transpose(0, 1) for y in (rope.rotate(q), rope.rotate(k), v)
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         return self.own.out(mixed.transpose(1, 2).reshape(len(x), width))
 
 
@@ -164,7 +166,9 @@ class DenseGPT(nn.Module):
         initialise(self, 0)
         if torchs:
             for block in self.latent.blocks:
-                block.attention = TorchAttention(block.attention, length)
+                own = block.attention
+                assert isinstance(own, Attention)
+                block.attention = TorchAttention(own, length)
 
     def forward(self, data: Tensor, dtype: torch.dtype) -> Any:
         x = F.embedding(data, self.byte).to(dtype)

@@ -16,7 +16,8 @@ from models.plan import Tensors
 DEPTH = 2
 """Batches that are made before they are wanted."""
 
-A, B = TypeVar("A"), TypeVar("B")
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 def ahead(make: Callable[[A], B], items: Iterable[A]) -> Iterator[tuple[A, B]]:

@@ -33,6 +33,7 @@ from models.batch import Windows
 from models.byte_lm import ByteLM, ByteLMConfig
 from models.harness import Harness, Prediction, Price
 from models.initialization import initialise
+from models.plan import BytePlan
 from patchers import Patcher, Starts, create
 
 TEXTS = [TEXT[:50], TEXT[20:], TEXT[40:90], b"ab", b"c"]
@@ -222,7 +223,8 @@ def test_documents_of_two_bytes_cost_what_scoring_each_says(kind: str) -> None:
 
 def test_a_model_that_claims_what_one_pass_does_not_show_is_scored_in_full() -> None:
     class Generous(ByteLM):
-        def forward(self, batch: Windows, dtype: torch.dtype = torch.float32) -> Prediction:
+        def forward(self, batch: Windows | BytePlan, dtype: torch.dtype = torch.float32) -> Prediction:
+            assert isinstance(batch, Windows)
             return Prediction(super().forward(batch, dtype).nats * (1 - 0.1 * (batch.positions() > 0)))
 
     small = Generous(ByteLMConfig(width=8, layers=1, heads=1, window=2))
