@@ -90,6 +90,9 @@ def told_of(record: Record) -> str | None:
     return str(dig(record, "config.model.boundary_inputs") or "prefix")
 
 
+BPB = "bpb.bpb"
+"""The metric that rows are ordered by where nothing else is said."""
+
 Equal = Literal["bytes", "flops"]
 """What a control and a row have in common: the bytes that they were trained on, or their training FLOPs."""
 
@@ -133,7 +136,6 @@ def control_of(label: str, rows: Mapping[str, Runs], equal: Equal) -> str | None
     return min(found, key=lambda other: found[other], default=None)
 
 
-BPB = "bpb.bpb"
 OF_TABLES = ("ngrams", "ngram_rows")
 OF_LOCAL_MODEL = ("local_width", "local_heads", "local_window", "local_hidden", "encoder_layers", "decoder_layers")
 OF_CONTROL = (*OF_LOCAL_MODEL, *OF_TABLES, "byte_std", "ngram_std")

@@ -286,6 +286,9 @@ def test_plan_trains_nothing(call: Called, monkeypatch: pytest.MonkeyPatch) -> N
     for part in ("tiny: 2 rows x 3 seeds", "stride", "random", "parameters", "train FLOPs"):
         assert part in out
     assert not Path("results").exists()
+    Path("results", "cache").mkdir(parents=True)
+    assert call("plan", "tiny.yaml")[0] == 0
+    assert any(Path("results", "cache").iterdir()), "what was fitted is there for the next plan, and for the run"
     code, out, err = call("plan", "tiny.yaml", "train.bytes=none")
     assert (code, out) == (2, "")
     assert is_one_error_line(err)
