@@ -17,7 +17,8 @@ from typing import ClassVar, Literal, TypeVar
 
 import numpy as np
 
-from bench.claims.numbers import BPB, Measured, Numbers
+from bench.claims.numbers import Measured, Numbers
+from bench.records.comparison import BPB
 from bench.records.fits import fit
 from bench.records.statistics import LEVEL, Estimate, Floats
 from patchers.errors import BenchError
