@@ -12,7 +12,6 @@ looked at. `needs` is what must be shown before there is a verdict.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,10 +23,10 @@ from pydantic import AfterValidator, Field
 
 from bench.claims import predicates
 from bench.claims.predicates import Predicate
+from bench.suites.catalog import find
 from bench.system.yaml import Place, Tree, dataclass_from_mapping, parse
 from patchers import load_plugin
 from patchers.errors import BenchError
-from patchers.named import nearest
 
 NO_FIGURE = "no figure is given"
 
@@ -118,23 +117,12 @@ def shipped_claims() -> dict[str, Path]:
 
 def load_claims(name: str, plugins: Sequence[str] = ()) -> Claims:
     """Read claims by path or by the name of a file that ships. Raises BenchError for all that a user can mend."""
-    path = _find(name)
+    path = find("claims", name, shipped_claims())
     try:
         tree = parse(path.read_text(encoding="utf-8"), path.name)
     except (OSError, UnicodeDecodeError) as error:
         raise BenchError(f"cannot read claims {name}: {error}") from error
     return claims_from_tree(tree, path.stem, plugins)
-
-
-def _find(name: str) -> Path:
-    path, shipped = Path(os.path.expanduser(name)), shipped_claims()
-    if os.path.isfile(path):
-        return path
-    if name in shipped:
-        return shipped[name]
-    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
-        raise BenchError(f"no claims at {name} (from {Path.cwd()}); check the path")
-    raise BenchError(f"unknown claims {name!r}{nearest(name, list(shipped))}; there are: {', '.join(shipped)}")
 
 
 def claims_from_tree(tree: Tree, stem: str, plugins: Sequence[str] = ()) -> Claims:

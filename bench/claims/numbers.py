@@ -23,6 +23,7 @@ from typing import Protocol
 
 import numpy as np
 
+from bench.records.comparison import BPB
 from bench.records.statistics import (
     LEVEL,
     RESAMPLES,
@@ -36,7 +37,6 @@ from bench.records.statistics import (
 )
 from patchers.errors import BenchError
 
-BPB = "bpb.bpb"
 WEIGHT = 0.1
 """How much more a document weighs where its influence is measured: small beside 1, large beside what a fit rounds."""
 

@@ -17,7 +17,8 @@ from typing import ClassVar, Literal, TypeVar
 
 import numpy as np
 
-from bench.claims.numbers import BPB, Measured, Numbers
+from bench.claims.numbers import Measured, Numbers
+from bench.records.comparison import BPB
 from bench.records.fits import fit
 from bench.records.statistics import LEVEL, Estimate, Floats
 from patchers.errors import BenchError
@@ -185,13 +186,9 @@ class Ratio(Quantity):
         return f"{self.metric}: {self.row} over {self.reference}"
 
 
-@register_predicate("slope")
 @dataclass(frozen=True)
-class Slope(Quantity):
-    """By how much a metric changes where a number of the rows doubles: the least squares line over its logarithm.
-
-    With `minus` the slope over those rows less, in the same order or not.
-    """
+class OverRows(Quantity):
+    """A number of several rows' curve; with `minus` that of those rows less."""
 
     rows: tuple[str, ...]
     over: str = "flops.train"
@@ -200,49 +197,59 @@ class Slope(Quantity):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for rows in (self.rows, self.minus) if self.minus else (self.rows,):
-            if len(rows) < 2:
-                raise BenchError("a slope is of two rows or more")
+        least, complaint = self.takes()
+        if len(self.rows) < least or 0 < len(self.minus) < least:
+            raise BenchError(complaint)
+
+    @abstractmethod
+    def takes(self) -> tuple[int, str]:
+        """The least number of rows, and what is said where there are fewer."""
+
+    @abstractmethod
+    def of_rows(self, of: Numbers, rows: Sequence[str]) -> Floats:
+        """The number of these rows."""
 
     def value(self, of: Numbers) -> Floats:
-        found = self._slope(of, self.rows)
-        return found - self._slope(of, self.minus) if self.minus else found
+        found = self.of_rows(of, self.rows)
+        return found - self.of_rows(of, self.minus) if self.minus else found
 
-    def _slope(self, of: Numbers, rows: Sequence[str]) -> Floats:
+    def what(self) -> str:
+        return f", minus that of {', '.join(self.minus)}" if self.minus else ""
+
+
+@register_predicate("slope")
+@dataclass(frozen=True)
+class Slope(OverRows):
+    """By how much a metric changes where a number of the rows doubles: the least squares line over its logarithm.
+
+    With `minus` the slope over those rows less, in the same order or not.
+    """
+
+    def takes(self) -> tuple[int, str]:
+        return 2, "a slope is of two rows or more"
+
+    def of_rows(self, of: Numbers, rows: Sequence[str]) -> Floats:
         places = np.log2(_constants(of, rows, self.over))
         centred = places - places.mean()
         weights = centred / (centred**2).sum()
         return sum((w * of.metric(row, self.metric) for w, row in zip(weights, rows, strict=True)), np.zeros((1, 1)))
 
     def what(self) -> str:
-        minus = f", minus that of {', '.join(self.minus)}" if self.minus else ""
-        return f"{self.metric} for each doubling of {self.over} over {', '.join(self.rows)}{minus}"
+        return f"{self.metric} for each doubling of {self.over} over {', '.join(self.rows)}{super().what()}"
 
 
 @register_predicate("exponent")
 @dataclass(frozen=True)
-class Exponent(Quantity):
+class Exponent(OverRows):
     """The exponent a of L = E + A * C^-a over rows of three budgets C or more (`bench.records.fits`).
 
     With `minus` that of those rows less.
     """
 
-    rows: tuple[str, ...]
-    over: str = "flops.train"
-    metric: str = BPB
-    minus: tuple[str, ...] = ()
+    def takes(self) -> tuple[int, str]:
+        return 3, "a curve of three unknowns takes rows of three budgets at least"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for rows in (self.rows, self.minus) if self.minus else (self.rows,):
-            if len(rows) < 3:
-                raise BenchError("a curve of three unknowns takes rows of three budgets at least")
-
-    def value(self, of: Numbers) -> Floats:
-        found = self._exponent(of, self.rows)
-        return found - self._exponent(of, self.minus) if self.minus else found
-
-    def _exponent(self, of: Numbers, rows: Sequence[str]) -> Floats:
+    def of_rows(self, of: Numbers, rows: Sequence[str]) -> Floats:
         budgets = _constants(of, rows, self.over)
         losses = np.stack(np.broadcast_arrays(*(of.metric(row, self.metric) for row in rows)), axis=-1)
         flat = losses.reshape(-1, len(rows))
@@ -252,8 +259,7 @@ class Exponent(Quantity):
         return exponents.reshape(losses.shape[:-1])
 
     def what(self) -> str:
-        minus = f", minus that of {', '.join(self.minus)}" if self.minus else ""
-        return f"exponent of {self.metric} over {self.over} of {', '.join(self.rows)}{minus}"
+        return f"exponent of {self.metric} over {self.over} of {', '.join(self.rows)}{super().what()}"
 
 
 def _constants(of: Numbers, rows: Sequence[str], path: str) -> Floats:

@@ -55,9 +55,13 @@ def page() -> str:
     lines.append("## Options of patchers\n\n| patcher | options | what it is |\n|---|---|---|")
     for name in patchers.names():
         found = patchers.get(name)
+        if not found.__module__.startswith("patchers."):
+            continue  # a plug-in's
         lines.append(f"| `{name}` | {_options(found)} | {_cell(_summary(found))} |")
     lines.append("\n## Options of tasks\n\n| task | options | what it is |\n|---|---|---|")
     for name in tasks.names():
+        if not tasks.get(name).__module__.startswith("bench."):
+            continue
         lines.append(f"| `{name}` | {_options(tasks.get(name))} | {_cell(_summary(tasks.get(name)))} |")
     return "\n".join(lines) + "\n"
 

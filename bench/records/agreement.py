@@ -23,12 +23,11 @@ from typing import Any, Literal
 import numpy as np
 from scipy.stats import kendalltau
 
-from bench.records.comparison import Runs, rows_of, scores_of
+from bench.records.comparison import BPB, Runs, rows_of, scores_of
 from bench.records.record import Record, dig
 from bench.records.statistics import MARGIN, RESAMPLES, Bootstrap, Estimate, interval_of, verdict
 from patchers.errors import BenchError
 
-METRIC = "bpb.bpb"
 Order = Literal["better", "worse", "unclear"]
 """Of the first row of a pair against the second."""
 
@@ -82,7 +81,7 @@ def agreement(small: Sequence[Record], large: Sequence[Record], *, resamples: in
             f"{'has' if len(shared) == 1 else 'have'}: the first has {', '.join(runs[0]) or 'none'}, the second "
             f"{', '.join(runs[1]) or 'none'}"
         )
-    boots = [Bootstrap(scores_of(METRIC, [own[label] for label in shared]), resamples=resamples) for own in runs]
+    boots = [Bootstrap(scores_of(BPB, [own[label] for label in shared]), resamples=resamples) for own in runs]
     pairs = []
     for a, b in combinations(shared, 2):
         first, second = (_order(bootstrap.difference(a, b)) for bootstrap in boots)

@@ -90,6 +90,9 @@ def told_of(record: Record) -> str | None:
     return str(dig(record, "config.model.boundary_inputs") or "prefix")
 
 
+BPB = "bpb.bpb"
+"""The metric that rows are ordered by where nothing else is said."""
+
 Equal = Literal["bytes", "flops"]
 """What a control and a row have in common: the bytes that they were trained on, or their training FLOPs."""
 
@@ -106,9 +109,10 @@ def is_control(record: Record) -> bool:
 def control_of(label: str, rows: Mapping[str, Runs], equal: Equal) -> str | None:
     """The row without patches that says what this row's patches are worth (DESIGN section 5); None without one.
 
-    At equal bytes: the one with the same local model. At equal training FLOPs: the cheapest that has spent as much as
-    the row at least, whose local model has grown, or which has read more bytes, and has the row's lookup tables, which
-    cost no FLOPs; None for rows that are controls.
+    At equal bytes: the one with the same local model. At equal training FLOPs: of those that have spent as much as the
+    row at least (their local model has grown, or they have read more bytes) and have as many lookup tables, which cost
+    no FLOPs, the one with the fewest bits per byte, since a worse one than there is would flatter the row; None for
+    rows that are controls.
     """
     own = rows[label].any_record
     if not rows[label].records or dig(own, "config.model.kind") != "harness":
@@ -125,15 +129,16 @@ def control_of(label: str, rows: Mapping[str, Runs], equal: Equal) -> str | None
                 found[other] = abs(ratio - 1)
         else:
             ratio = dig(runs.any_record, "flops.train") / dig(own, "flops.train")
-            same_lookups = _values(runs.any_record, OF_LOOKUPS) == _values(own, OF_LOOKUPS)
-            if not is_control(own) and same_lookups and AT_LEAST <= ratio <= AT_MOST:
-                found[other] = ratio
+            same_tables = _values(runs.any_record, OF_TABLES) == _values(own, OF_TABLES)
+            if not is_control(own) and same_tables and AT_LEAST <= ratio <= AT_MOST:
+                scores = scores_of(BPB, [runs]).get(other)
+                found[other] = math.inf if scores is None else float(scores.ratios().mean())
     return min(found, key=lambda other: found[other], default=None)
 
 
-OF_LOOKUPS = ("ngrams", "ngram_rows", "byte_std", "ngram_std")
+OF_TABLES = ("ngrams", "ngram_rows")
 OF_LOCAL_MODEL = ("local_width", "local_heads", "local_window", "local_hidden", "encoder_layers", "decoder_layers")
-OF_CONTROL = (*OF_LOCAL_MODEL, *OF_LOOKUPS)
+OF_CONTROL = (*OF_LOCAL_MODEL, *OF_TABLES, "byte_std", "ngram_std")
 """What a control has in common with a row, but for what they are told."""
 
 

@@ -26,12 +26,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bench.records.comparison import Runs, check_comparable, rows_of, scores_of
+from bench.records.comparison import BPB, Runs, check_comparable, rows_of, scores_of
 from bench.records.record import Record, dig
 from bench.records.statistics import LEVEL, RESAMPLES, Bootstrap, Estimate, Floats, interval_of
 from patchers.errors import BenchError
 
-METRIC = "bpb.bpb"
 EXPONENTS = np.geomspace(0.005, 4, 121)
 STEPS = 400
 """Places between the smallest and the largest common budget at which curves are compared."""
@@ -184,7 +183,7 @@ def fits_of(records: Iterable[Record], rows: Sequence[str] | None = None, resamp
     groups = {label: groups[label] for label in rows or groups}
     used = [found for group in groups.values() for found in group]
     check_comparable([record for found in used for record in found.records])
-    scores = scores_of(METRIC, used)
+    scores = scores_of(BPB, used)
     bootstrap = Bootstrap(scores, resamples=resamples)
     streams = {found.label: number for number, found in enumerate(used, 1)}
     made = {label: _fit(label, group, bootstrap, streams) for label, group in groups.items()}

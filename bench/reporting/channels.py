@@ -14,14 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bench.records.comparison import Runs, is_control, told_of
+from bench.records.comparison import BPB, Runs, is_control, told_of
 from bench.records.record import Record, dig
 from bench.reporting.formats import Cell, Column, Row, Table
 from bench.reporting.table import Comparison
 from patchers.errors import BenchError
 
 CHANNELS = ("placed", "told", "both")
-METRIC = "bpb.bpb"
 
 
 def channel_of(record: Record) -> str | None:
@@ -83,5 +82,5 @@ def channels_table(compared: Comparison) -> Table:
 def _gain(compared: Comparison, label: str, reference: str) -> Cell:
     if label == reference:
         return Cell(0.0, text="reference")
-    worth = compared.worth(METRIC, label, reference)
+    worth = compared.worth(BPB, label, reference)
     return Cell() if worth is None else Cell(worth.value, worth.low, worth.high)

@@ -1,6 +1,7 @@
 """Finds suites: by path, or by the name of one that ships."""
 
 import os
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
@@ -16,14 +17,19 @@ def shipped_suites() -> dict[str, Path]:
 
 def find_suite(name: str) -> Path:
     """A file of that name, else the suite that ships under it. Raises BenchError for neither."""
-    path, shipped = Path(os.path.expanduser(name)), shipped_suites()
+    return find("suite", name, shipped_suites())
+
+
+def find(what: str, name: str, shipped: Mapping[str, Path]) -> Path:
+    """A file of that name, else what ships under it. Raises BenchError for neither; `what` is what it should be."""
+    path = Path(os.path.expanduser(name))
     if os.path.isfile(path):  # pathlib's own raises for a name that is too long to be a file's
         return path
     if name in shipped:
         return shipped[name]
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
-        raise BenchError(f"no suite at {name} (from {Path.cwd()}); check the path")
-    raise BenchError(f"unknown suite {name!r}{nearest(name, list(shipped))}; there are: {', '.join(shipped)}")
+        raise BenchError(f"no {what} at {name} (from {Path.cwd()}); check the path")
+    raise BenchError(f"unknown {what} {name!r}{nearest(name, list(shipped))}; there are: {', '.join(shipped)}")
 
 
 def folder_of(path: Path) -> str | None:

@@ -150,7 +150,7 @@ def test_an_entry_point_must_register_what_it_promises(tmp_path: Path, monkeypat
     [
         (
             lambda: patchers.get("whitspace"),
-            r"unknown patcher 'whitspace', did you mean 'whitespace'\?; there are: bpe, ",
+            r"unknown patcher 'whitspace', did you mean 'whitespace'\?; there are: .*bpe, ",
         ),
         (lambda: patchers.get("qqqqqq"), r"unknown patcher 'qqqqqq'; there are: "),
         (

@@ -85,7 +85,8 @@ def new_patcher(
     from bench.cli.scaffold import write_patcher
 
     plugin, test = write_patcher(name, folder)
-    print(f"{plugin}\n{test}\n\nNext: python -m pytest {test}\n      patchbench check {name} --plugin {plugin}")
+    print(f"{plugin}\n{test}\n\nNext: patchbench check {name} --plugin {plugin}")
+    print(f"      python -m pytest {test}   (pip install pytest, where it is not there)")
 
 
 def _text(text: str) -> tuple[bytes, str]:

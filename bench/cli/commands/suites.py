@@ -103,8 +103,9 @@ def plan(
 ) -> None:
     """Say what would be trained, what it costs, and what is made equal how closely; train nothing.
 
-    Patchers are fitted, and this machine is timed for ten seconds; nothing is kept. What would keep `run` from its end
-    is said: texts that are missing or too few for a task, and no room for a model, or for its checkpoints in --results.
+    Patchers are fitted (those in the cache of --results are taken from there), and this machine is timed for ten
+    seconds. What would keep `run` from its end is said: texts that are missing or too few for a task, and no room for a
+    model, or for its checkpoints in --results.
     """
     from bench.execution.plan import plan_pretrained, plan_rows, tables
     from bench.reporting.table import check_columns
@@ -112,9 +113,10 @@ def plan(
 
     config = load_suite(suite, overrides or [], plugin or [])
     check_columns(config.columns, {task.name for task in config.tasks})
-    with tempfile.TemporaryDirectory() as cache:
+    with tempfile.TemporaryDirectory() as scratch:
+        kept = results / "cache"
         pretrained = plan_pretrained(config)
-        rows = plan_rows(config, Path(cache), results)
+        rows = plan_rows(config, kept if kept.is_dir() else Path(scratch), results)
     if as_json:
         print(json.dumps([vars(row) for row in (*rows, *pretrained)], indent=1))
         return

@@ -6,6 +6,7 @@ from html import escape
 
 import numpy as np
 
+from bench.records.comparison import BPB
 from bench.records.record import dig
 from bench.records.statistics import Estimate, best_rows, verdict
 from bench.reporting.footnotes import matched
@@ -14,17 +15,15 @@ from bench.reporting.plots.curves import fits_of
 from bench.reporting.report.tables import crossing_text
 from bench.reporting.table import Comparison
 
-METRIC = "bpb.bpb"
-
 
 def headline(compared: Comparison) -> str:
     """HTML. Of the rows that are ranked: leaky and failed ones are not."""
-    has = compared.scores(METRIC) if METRIC in compared.metrics else {}
+    has = compared.scores(BPB) if BPB in compared.metrics else {}
     ranked = [label for label in compared.shown if compared.runs[label].mark is None and label in has]
     said, ranked = _largest(compared, ranked)
     if not ranked:
         return "No row has a number."
-    bootstrap, margin = compared.bootstrap(METRIC), compared.margin(METRIC)
+    bootstrap, margin = compared.bootstrap(BPB), compared.margin(BPB)
     values = {label: bootstrap.estimate(label) for label in ranked}
     order = sorted(ranked, key=lambda label: values[label].value)
     best = order[0]

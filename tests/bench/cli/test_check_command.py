@@ -82,7 +82,11 @@ def test_the_findings_as_json(call: Called) -> None:
     assert 1e5 < found["bytes_per_second"] < 1e11
 
 
-@pytest.mark.parametrize("name", sorted(CAUGHT.keys() - {"broken_tired", "broken_learns_by_itself"}))
+# Another process looks at the patchers of a plug-in alone; the audit's own tests have these.
+IN_MORE_PROCESSES = {"broken_tired", "broken_learns_by_itself", "broken_memory"}
+
+
+@pytest.mark.parametrize("name", sorted(CAUGHT.keys() - IN_MORE_PROCESSES))
 def test_a_broken_patcher_is_caught_in_the_right_words(call: Called, name: str) -> None:
     rule, words = CAUGHT[name]
     code, out, err = call(name)
@@ -150,8 +154,9 @@ def test_what_a_plugin_raises_is_shown_with_its_traceback(call: Called) -> None:
     assert 'raise RuntimeError("no stream today")' in out
     found = json.loads(call("check-test-raises-late", "--plugin", "mine.py", "--json")[1])
     assert [finding["rule"] for finding in found["findings"] if finding["trace"]] == ["stream"]
-    with pytest.raises(RuntimeError, match="nothing to learn"):
-        call("check-test-fit", "--plugin", "mine.py")
+    code, _, err = call("check-test-fit", "--plugin", "mine.py")
+    assert code == 2
+    assert "mine.py, line 19, in fit: RuntimeError: nothing to learn" in err
 
 
 @register("check-test-learns")

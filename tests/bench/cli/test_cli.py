@@ -141,10 +141,13 @@ def test_a_wrong_call_is_one_line_and_exit_code_2(call: Called, args: list[str],
     assert is_one_error_line(err)
 
 
-def test_other_exceptions_are_not_swallowed(call: Called, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_plugin_raises_is_one_line(call: Called) -> None:
     Path("broken.py").write_text("raise RuntimeError('the plug-in itself')")
-    with pytest.raises(RuntimeError, match="the plug-in itself"):
-        call("list", "patchers", "--plugin", "broken.py")
+    code, _, err = call("list", "patchers", "--plugin", "broken.py")
+    assert code == 2
+    assert is_one_error_line(err)
+    assert "broken.py, line 1" in err
+    assert "RuntimeError: the plug-in itself" in err
 
 
 def test_the_keyboard_stops_without_a_traceback(call: Called, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,6 +286,9 @@ def test_plan_trains_nothing(call: Called, monkeypatch: pytest.MonkeyPatch) -> N
     for part in ("tiny: 2 rows x 3 seeds", "stride", "random", "parameters", "train FLOPs"):
         assert part in out
     assert not Path("results").exists()
+    Path("results", "cache").mkdir(parents=True)
+    assert call("plan", "tiny.yaml")[0] == 0
+    assert any(Path("results", "cache").iterdir()), "what was fitted is there for the next plan, and for the run"
     code, out, err = call("plan", "tiny.yaml", "train.bytes=none")
     assert (code, out) == (2, "")
     assert is_one_error_line(err)
@@ -353,7 +359,7 @@ def test_display_without_a_terminal_is_a_line_a_run(capsys: pytest.CaptureFixtur
 def test_display_on_a_terminal_has_a_bar() -> None:
     file = io.StringIO()
     shown(Display(Console(file=file, force_terminal=True, width=120, highlight=False)))
-    for part in ("reading texts", "stride-s0-abc  7.50 bpb", "scoring", "done: bpb 2.500"):
+    for part in ("reading texts", "stride-s0-abc  7.500 bpb", "scoring", "done: bpb 2.500"):
         assert part in file.getvalue()
 
 

@@ -81,15 +81,27 @@ def test_the_control_has_the_local_model_of_the_row() -> None:
 def test_the_control_at_equal_flops_has_the_lookup_tables_of_the_row() -> None:
     """They cost no FLOPs: a lean row against a control with tables would be a comparison of tables."""
     lean: dict[str, Any] = {"config.model.ngrams": []}
+    own: dict[str, Any] = {"config.model.local_window": 64, "config.model.byte_std": 0.5}
     records = [
         record("entropy", 2.20, 3.05e12),
         record("lean", 2.40, 3e12, **lean),
-        record("none-grown", 2.30, 3.05e12, "none", **{"config.model.local_window": 64}),
+        record("none-grown", 2.30, 3.05e12, "none", **own),
         record("none-lean-grown", 2.60, 3.1e12, "none", **lean),
     ]
     rows = rows_of(records)
-    assert control_of("entropy", rows, "flops") == "none-grown"
+    assert control_of("entropy", rows, "flops") == "none-grown", "its initial scales are its own"
     assert control_of("lean", rows, "flops") == "none-lean-grown", "not the cheaper one"
+
+
+def test_of_several_controls_at_equal_flops_the_best_counts() -> None:
+    """Also where a worse one is nearer in FLOPs."""
+    records = [
+        record("entropy", 2.20, 3.0e12),
+        record("near", 2.30, 3.0e12, "none"),
+        record("best", 2.25, 3.2e12, "none"),
+        record("dear", 2.10, 3.5e12, "none"),
+    ]
+    assert control_of("entropy", rows_of(records), "flops") == "best"
 
 
 def test_budgets_of_a_sweep_have_their_own_control() -> None:

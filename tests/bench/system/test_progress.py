@@ -17,7 +17,7 @@ from tiny_suite import write_suite
 from bench.system import progress
 from bench.system.progress import Display, NotebookDisplay, display, shell
 
-LINE = r"\[1/1\] stride-s0-[0-9a-f]{12}  [\d.]+ kB of 20.0 kB, [\d.]+ (bytes|kB)/s, \d+:\d\d:\d\d left, [\d.]+ bpb"
+LINE = r"\[1/1\] stride-s0-[0-9a-f]{12}  [\d.]+ kB of [\d.]+ kB, [\d.]+ (bytes|kB)/s, \d+:\d\d:\d\d left, [\d.]+ bpb"
 
 
 def trained(read: int, loss: float = 2.5) -> Any:
@@ -68,7 +68,7 @@ import sys
 from bench.cli.main import main
 from bench.system import progress
 progress.LINE_EVERY = 0.0
-sys.exit(main(["run", sys.argv[1], "--results", "results", "--workers", sys.argv[2]]))
+sys.exit(main(["run", sys.argv[1], "train.bytes=400_000", "--results", "results", "--workers", sys.argv[2]]))
 """
 
 
