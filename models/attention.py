@@ -164,9 +164,12 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) 
     q, k, v, cu_q, cu_k, _, max_k, left, right = inputs
     ctx.save_for_backward(q, k, v, *output, cu_q, cu_k)
     ctx.rest = max_k, left, right
+    ctx.set_materialize_grads(False)  # else zeros as large as `kept` are made for what has no gradient
 
 
-def _gradient(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+def _gradient(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+    if grads[0] is None:
+        return (None,) * 9
     found = torch.ops.patchbench.attend_backward(grads[0], *ctx.saved_tensors, *ctx.rest)
     return *found, None, None, None, None, None, None
 

@@ -236,7 +236,7 @@ class Harness(nn.Module):
         cut = plan.cut
         assert cut is not None
         if c.pool == "cross_attention":
-            pooled = self.queries(x, cut.members).flatten(1)
+            pooled = self.queries(x, cut.members).view(len(cut.bos), -1)
         else:
             pooled = pool(x, cut.members, c.pool)
         latent = self.latent(self.to_latent(pooled), cut.latent)

@@ -49,7 +49,7 @@ class PatchQueries(nn.Module):
         self.query, self.key_value, self.out = Linear(width, width), Linear(width, 2 * width), Linear(width, width)
 
     def forward(self, x: Tensor, members: Members) -> Tensor:
-        """x (T, D) -> (P, K, D)."""
+        """x (T, D) -> (P * K, D)."""
         d = x.shape[1]
         slots = self.expand(pool(x, members, "max")).view(-1, d)
         query = self.query(self.query_norm(slots)).view(-1, self.heads, d // self.heads)
@@ -57,7 +57,7 @@ class PatchQueries(nn.Module):
         key, value = both.split(self.heads, 1)
         asking, asked = members.slots, members.positions
         mixed = attend(query, key, value, asking.cu, asked.cu, asking.longest, asked.longest)
-        return (slots + self.out(mixed.view(-1, d))).view(-1, self.slots, d)
+        return slots + self.out(mixed.view(-1, d))
 
 
 class PatchReader(nn.Module):

@@ -64,7 +64,8 @@ class TokenLM(nn.Module):
         before = batch.ids.new_zeros(room)
         before[1 : len(batch.ids)] = batch.ids[:-1]
         tokens = Sequences.of(counts, room)
-        before[tokens.segments.cu[:-1].clamp(max=room - 1).long()] = self.vocab_size
+        begins = tokens.segments.cu[:-1].long()
+        before[begins[begins < room]] = self.vocab_size  # empty segments begin behind the last place
         return TokenPlan(len(batch.data), batch.ids, at, before, tokens)
 
     def forward(self, batch: Windows | TokenPlan, dtype: torch.dtype = torch.float32) -> Prediction:

@@ -52,7 +52,15 @@ from bench.training.prepare import (
     patcher_summary,
     training_flops,
 )
-from bench.training.reuse import audits_beside, find_trained, source_of, take_over, training_header, training_id
+from bench.training.reuse import (
+    TRAINING_VERSION,
+    audits_beside,
+    find_trained,
+    source_of,
+    take_over,
+    training_header,
+    training_id,
+)
 from patchers.errors import BenchError
 
 COUNTED_BYTES = 2**18
@@ -303,7 +311,7 @@ def described(suite: Suite, run: Run, data: Data) -> Record:
         "seed": run.seed,
         "config": suite.run_config(run.row.label),
         "data": data.summary(),
-        "environment": records.environment(str(best_device())),
+        "environment": records.environment(str(best_device())) | {"training_version": TRAINING_VERSION},
     }
 
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental import _config as symbolic_sizes
 
 from bench.data.cut_corpus import CutDocuments, batches, training_spans
 from bench.suites.config import TrainConfig
@@ -109,10 +110,17 @@ class Engine(Protocol):
         ...
 
 
-def compiled(model: nn.Module) -> Trainable:
-    """One graph for batches of all sizes; two around the place where a router's cut is read."""
+def of_all_sizes() -> dict[str, Any]:
+    """Options of `torch.compile` for one graph that is used for batches of all sizes."""
+    # else sizes that are equal in the first batch must be equal in every other, or there is another graph
+    symbolic_sizes.use_duck_shape = False
+    return {"dynamic": True}
+
+
+def compiled(model: nn.Module, backend: str = "inductor") -> Trainable:
+    """One graph; two around the place where a router's cut is read."""
     routed = isinstance(model, Harness) and model.router is not None
-    forward: Trainable = torch.compile(model, fullgraph=not routed, dynamic=True)
+    forward: Trainable = torch.compile(model, fullgraph=not routed, backend=backend, **of_all_sizes())
     return forward
 
 

@@ -27,7 +27,16 @@ from bench.data.cut_corpus import CutDocuments
 from bench.suites.config import TrainConfig
 from bench.system import distributed
 from bench.training.ahead import planned
-from bench.training.loop import DTYPES, Engine, Trainable, compiled, load_checkpoint, make_optimizer, save_alone
+from bench.training.loop import (
+    DTYPES,
+    Engine,
+    Trainable,
+    compiled,
+    load_checkpoint,
+    make_optimizer,
+    of_all_sizes,
+    save_alone,
+)
 from bench.training.sharded_checkpoint import Progress, load_shards, save_shards
 from models.harness import Harness
 from models.hash_embeddings import NgramEmbedding, PatchStateEmbedding
@@ -86,7 +95,7 @@ class RankEngine:
         self.run: Trainable = self.forward
         if config.compile and distributed.are_there():
             for block in blocks:  # a graph cannot hold the exchange of gradients
-                block.compile(fullgraph=True, dynamic=True)
+                block.compile(fullgraph=True, **of_all_sizes())
         elif config.compile:
             self.run = compiled(self.model)
         self.optimizer = make_optimizer(self.model, config)

@@ -168,7 +168,7 @@ class Pooler:
             return torch.from_numpy(made[0] if len(made) == 1 else np.concatenate(made))
         x = torch.cat(list(members))
         pooled: Tensor = self._module(x, members_of(sizes, self._module.slots).to(x.device))
-        return pooled.flatten(1)
+        return pooled.view(len(members), -1)
 
 
 def members_of(sizes: Sequence[int], slots: int = 1) -> Members:

@@ -401,9 +401,10 @@ class HarnessBranches:
             row = torch.from_numpy(branches.row()).to(self.device)
             states, member = states.index_select(0, row[inside]), member[inside]
             members = Members.of(member.cpu(), int(own.sum()), model.config.n_slots).to(self.device)
-            pooled = (
-                model.queries(states, members).flatten(1) if how == "cross_attention" else pool(states, members, how)
-            )
+            if how == "cross_attention":
+                pooled = model.queries(states, members).view(len(members.last), -1)
+            else:
+                pooled = pool(states, members, how)
             beyond = Beyond(made, own, branches.group, None, self.device)
             new = advanced(model.latent, model.to_latent(pooled), self.seen, made, beyond)
             if probability is not None:

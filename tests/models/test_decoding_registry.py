@@ -23,6 +23,7 @@ from bench.evaluation.generation import continuations
 from models.decoding.baselines import TokenLMDecoder
 from models.decoding.step import HarnessDecoder
 from models.harness import Harness
+from models.plan import Sequences
 from models.token_lm import TokenLM, TokenLMConfig
 from patchers import Patcher
 
@@ -144,8 +145,9 @@ def test_every_step_over_tokens_is_the_full_forwards(name: str) -> None:
         for step in range(STEPS):
             for i, ids in enumerate(begun):
                 before = torch.tensor([model.vocab_size, *ids.tolist(), *rest[:step, i].tolist()])
+                tokens = Sequences.of(torch.tensor([len(before)]), len(before))
                 with torch.no_grad():
-                    states = model.latent(nn.functional.embedding(before, model.token), torch.tensor([len(before)]))
+                    states = model.latent(nn.functional.embedding(before, model.token), tokens)
                     assert torch.allclose(decoder.logits[i], model.head(states)[len(before) - 1], atol=CLOSE)
             decoder.step(rest[step])
 

@@ -74,7 +74,7 @@ def test_pooling_of_patches_of_any_length() -> None:
     assert isinstance(module, PatchQueries)
     for sizes in ((1,), (5, 1, 9), (4 * modules.FEW + 1,)):
         members = normal(sum(sizes), WIDTH).split(list(sizes))
-        want = [module(own, modules.members_of([len(own)], SLOTS)).flatten(1) for own in members]
+        want = [module(own, modules.members_of([len(own)], SLOTS)).view(1, -1) for own in members]
         assert same(Pooler(module).pool(members), torch.cat(want))
 
 

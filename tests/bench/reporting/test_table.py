@@ -194,6 +194,16 @@ def test_notes_state_what_differs_between_rows_where_it_may() -> None:
     assert note(table, "Not audited") == "Not audited: whitespace."
 
 
+def test_notes_say_which_rows_were_trained_by_which_version() -> None:
+    records = suite(1, stride=2.3, whitespace=2.3, entropy=2.3)
+    assert "different versions" not in "".join(build(records).notes)
+    put(records[1], "environment.training_version", 3)
+    assert note(build(records), "Trained by").endswith("(version 2 or older: stride, entropy; version 3: whitespace).")
+    for record in records:
+        put(record, "environment.training_version", 3)
+    assert "different versions" not in "".join(build(records).notes)
+
+
 def test_notes_say_how_closely_flops_are_those_of_the_reference() -> None:
     records = suite(1, stride=2.3, whitespace=2.2, bpe=2.3)
     for record, deviation in zip(records, (0.0, -0.0041, 0.002), strict=True):
