@@ -41,14 +41,19 @@ class Curves:
         self.report, self.model, self.texts = report, model, texts
         self.next = 0.0  # bytes at which the calibration text is scored
         self.before = (0, 0.0)  # bytes and seconds at the point before
+        self.written: int | None = None  # points of the curve
 
     def __call__(self, progress: Progress, total: int) -> None:
         self.report(progress, total)
         read = progress.bytes
-        if progress.curve and progress.curve[-1][1] == read:
-            _, _, loss, rate = progress.curve[-1]
-            self._write("loss", loss, read)
-            self._write("learning_rate", rate, read)
+        if self.written is None:  # what a checkpoint brought along was written when it was read
+            self.written = sum(point[1] < read for point in progress.curve)
+        new = progress.curve[self.written :]  # losses are read a step late, the last one with the one before it
+        self.written = len(progress.curve)
+        for _, at, loss, rate in new:
+            self._write("loss", loss, int(at))
+            self._write("learning_rate", rate, int(at))
+        if new:
             seconds = progress.seconds - self.before[1]
             if seconds > 0:
                 self._write("bytes_per_second", (read - self.before[0]) / seconds, read)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 from tiny_suite import ROWS, tiny_suite, write_suite
 
@@ -61,10 +62,10 @@ def test_time_is_that_of_a_step_that_is_warm(tmp_path: Path, monkeypatch: pytest
     """The clock goes on 0.1 ms a byte, and a minute in the first step, which prepares kernels."""
     now, steps = [0.0], [0]
 
-    def train_step(*others: Any) -> float:
+    def train_step(*others: Any) -> torch.Tensor:
         now[0] += 1e-4 * len(others[3].data) + (60.0 if steps[0] == 0 else 0.0)
         steps[0] += 1
-        return 8.0
+        return torch.tensor(8.0)
 
     monkeypatch.setattr(training, "train_step", train_step)
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
