@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.batch import Windows
+from models.batch import Patches, Windows
 from models.hash_embeddings import NgramEmbedding, PatchStateEmbedding
 from models.layers import Block, Linear, RMSNorm, Rope, Transformer, wide
 from models.plan import Cut, HarnessPlan, Told, byte_plan
@@ -270,8 +270,8 @@ class Harness(nn.Module):
 
     def hidden(self, batch: Windows, dtype: torch.dtype = torch.float32) -> States:
         decoded = self.states(batch, dtype)
-        starts = decoded.starts
-        ended = decoded.read[: len(starts)][starts]
+        starts, offsets = decoded.starts, batch.offsets.to(decoded.starts.device)
+        ended = Patches.of(self.placed(starts, offsets), offsets).read[starts]
         return States(starts, self.norm(decoded.x)[: len(starts)], decoded.latent.index_select(0, ended))
 
     def forward(
