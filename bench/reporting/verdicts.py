@@ -10,8 +10,8 @@ from typing import Any
 from bench.claims.config import Claims
 from bench.claims.power import MOST_DOCUMENTS, MOST_SEEDS, WANTED, Need
 from bench.claims.verdicts import Examined, Finding
-from bench.records.comparison import is_leaky, is_pretrained
-from bench.records.record import Record, dig
+from bench.records.comparison import is_leaky
+from bench.records.record import Record, dig, is_pretrained
 from bench.records.statistics import Estimate
 from bench.reporting import footnotes
 from bench.reporting.formats import Cell, Column, Row, Style, Table, number
