@@ -10,8 +10,10 @@ from typing import Any
 from bench.claims.config import Claims
 from bench.claims.power import MOST_DOCUMENTS, MOST_SEEDS, WANTED, Need
 from bench.claims.verdicts import Examined, Finding
-from bench.records.record import Record, dig
+from bench.records.comparison import is_leaky
+from bench.records.record import Record, dig, is_pretrained
 from bench.records.statistics import Estimate
+from bench.reporting import footnotes
 from bench.reporting.formats import Cell, Column, Row, Style, Table, number
 
 COLUMNS = (
@@ -23,6 +25,7 @@ COLUMNS = (
     Column("published", "published", "text"),
     Column("decide", "what would decide it", "text"),
 )
+MARKS = (("Leaky", is_leaky, footnotes.LEAKY), ("Pretrained", is_pretrained, footnotes.PRETRAINED))
 
 
 def verdicts_table(claims: Claims, findings: Sequence[Finding]) -> Table:
@@ -85,6 +88,9 @@ def _rests_on(finding: Finding) -> str:
         said.append(f"Needs: {'; '.join(map(condition_text, finding.needed))}.")
     suites = dict.fromkeys(predicate.suite for predicate in finding.claim.tests)
     said.append(f"{len(finding.records)} records of {', '.join(suites)}: {scale_text(finding.records)}.")
+    for name, is_so, remark in MARKS:
+        if rows := dict.fromkeys(record["row"] for record in finding.records if is_so(record)):
+            said.append(f"{name}: {', '.join(rows)}; {remark[0].lower()}{remark[1:]}")
     return " ".join(said)
 
 

@@ -96,6 +96,15 @@ def test_all_of_several_conditions_must_hold(results: Path) -> None:
     assert said["well"].said == "supported"
 
 
+def test_a_leaky_row_is_told(results: Path) -> None:
+    for seed in range(3):
+        records.write(results, make_record("cheat", seed, bpb=1.7, changes={"config.leaky": True}))
+    loaded = load_claims(claims(results.parent, {"yes": difference("entropy"), "cheat": difference("cheat")}))
+    notes = {note.split(": ")[0]: note for note in verdicts_table(loaded, judge(loaded, results, resamples=2000)).notes}
+    assert "Leaky: cheat; the model is told where patches begin and does not pay for it" in notes["cheat"]
+    assert "Leaky" not in notes["yes"]
+
+
 def test_a_list_is_corrected_for(results: Path) -> None:
     # at this margin the difference is shown alone, and no more where it is one of thirteen of that kind
     alone = found(results, {"C1": difference("entropy", at_most=-0.01)})["C1"].tested[0]
