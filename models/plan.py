@@ -209,7 +209,8 @@ class TokenPlan(Tensors):
 
 def byte_plan(batch: Windows, grams: Any) -> dict[str, Any]:
     """The fields of a `BytePlan`; `grams` is the model's `NgramEmbedding`, or None."""
-    data, positions = batch.data.long(), batch.positions()
+    batch = replace(batch, data=batch.data.long())
+    data, positions = batch.data, batch.positions()
     room = padded(len(data))
     spare = room - len(data)
     rows = None if grams is None else F.pad(grams.rows_of(data, positions), (0, 0, 0, spare), value=grams.nothing)

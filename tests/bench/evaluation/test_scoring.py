@@ -22,6 +22,7 @@ from models.batch import Windows
 from models.byte_lm import ByteLM, ByteLMConfig
 from models.harness import Harness, Prediction, Price
 from models.initialization import initialise
+from models.plan import Sequences
 from models.token_lm import TokenLM
 from patchers import Patcher, create
 
@@ -189,7 +190,7 @@ def test_a_token_model_scores_its_tokens() -> None:
     (got,) = CutModel(module, tokens, 1024, with_ids=True).nats([TEXT])
     before = torch.tensor([tokens.vocab_size, *ids[:-1].tolist()])  # type: ignore[attr-defined]
     with torch.no_grad():
-        states = module.latent(module.token[before], torch.tensor([len(ids)]))
+        states = module.latent(module.token[before], Sequences.of(torch.tensor([len(ids)]), len(ids)))
         log_p = module.head(states).double().log_softmax(-1)
     want = -log_p[torch.arange(len(ids)), torch.from_numpy(ids.astype(np.int64))].numpy()
     assert got[starts] == pytest.approx(want, abs=1e-5)
