@@ -21,6 +21,7 @@ from patchers.calibration import CLOSE, mean_size
 from patchers.counter_example import CounterExample, barred, shown
 from patchers.errors import BenchError
 from patchers.finding import Finding, differing
+from patchers.identity import OURS
 from patchers.registry import load
 
 EDGES = (
@@ -104,7 +105,15 @@ def _guarded(name: str, check: Callable[[], Finding]) -> Finding:
     try:
         return check()
     except Exception as error:  # noqa: BLE001  (a plug-in under examination may raise anything; that is a finding)
-        return Finding(name, False, f"it raised {type(error).__name__}: {error}", traceback.format_exc())
+        return Finding(name, False, f"it raised {type(error).__name__}: {error}", _told(error))
+
+
+def _told(error: Exception) -> str:
+    """An exception and the lines that it came through, from the first that is not ours on; all, where all are ours."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    others = [i for i, (frame, _) in enumerate(frames) if str(frame.f_globals.get("__name__")).split(".")[0] not in OURS]
+    lines = traceback.StackSummary.extract(iter(frames[others[0] :] if others else frames))
+    return "".join([*lines.format(), *traceback.format_exception_only(error)])
 
 
 def check_shape(patcher: Patcher, texts: Sequence[bytes]) -> Finding:
