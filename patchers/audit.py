@@ -111,8 +111,9 @@ def _guarded(name: str, check: Callable[[], Finding]) -> Finding:
 def _told(error: Exception) -> str:
     """An exception and the lines that it came through, from the first that is not ours on; all, where all are ours."""
     frames = list(traceback.walk_tb(error.__traceback__))
-    others = [i for i, (frame, _) in enumerate(frames) if str(frame.f_globals.get("__name__")).split(".")[0] not in OURS]
-    lines = traceback.StackSummary.extract(iter(frames[others[0] :] if others else frames))
+    names = [str(frame.f_globals.get("__name__")).partition(".")[0] for frame, _ in frames]
+    first = next((place for place, name in enumerate(names) if name not in OURS), 0)
+    lines = traceback.StackSummary.extract(iter(frames[first:]))
     return "".join([*lines.format(), *traceback.format_exception_only(error)])
 
 

@@ -61,7 +61,8 @@ from patchers import Patcher
 from patchers.audit import EDGES, _guarded, check_shape
 from patchers.errors import BenchError
 from patchers.finding import Finding
-from patchers.registry import PATCHERS, PLUGIN
+from patchers.registry import PATCHERS
+from patchers.registry import PLUGIN as PLUGIN_MODULE
 
 SECONDS = 10.0
 """Of the processor, for one case; what imports matplotlib for the first time takes the longest."""
@@ -224,8 +225,9 @@ class Sandbox:
             return self._of_claims(rng)
         if kind == 4:
             data = mutations.data_file(rng, self.files["aligned.tar"], MORPHEMES)
+            what: list[tuple[str, ...]] = [("tiny.yaml",), ("-p", "stride")]
             option = rng.choice(("--aligned", "--morphemes"))
-            return Case(("intrinsics", *rng.choice((("tiny.yaml",), ("-p", "stride"))), option, "fuzzed.data"), data=data)
+            return Case(("intrinsics", *rng.choice(what), option, "fuzzed.data"), data=data)
         if kind == 5:
             edited = mutations.plugin_file(rng, OWN) if rng.random() < 0.5 else mutations.edited_plugin(rng, OWN)
             views: list[tuple[str, ...]] = [("status", "--json"), ("status", "--json"), ("table",), ("plan",)]
@@ -233,7 +235,8 @@ class Sandbox:
             return Case((command, "plugged.yaml", *options), plugin=edited)
         suite = mutations.suite_file(rng, self.texts)
         if kind == 6:
-            views = [("agree", "fuzzed.yaml", "tiny.yaml"), ("agree", "tiny", "fuzzed.yaml"), ("intrinsics", "fuzzed.yaml")]
+            views = [("agree", "fuzzed.yaml", "tiny.yaml"), ("agree", "tiny", "fuzzed.yaml")]
+            views += [("intrinsics", "fuzzed.yaml")]
             return Case(rng.choice(views), suite)
         command = rng.choice(("plan", "plan", "plan", "table", "table", "fit", "run", "status", "data build")).split()
         changes = [mutations.override(rng) for _ in range(rng.choice((0, 0, 0, 1, 2)))]
@@ -295,11 +298,11 @@ class Sandbox:
 
 def _forget_plugin() -> None:
     """What a case has left of `fuzzed.py` in this process, where another one has none of it."""
-    for name in [name for name in sys.modules if name.startswith(f"{PLUGIN}fuzzed")]:
+    for name in [name for name in sys.modules if name.startswith(f"{PLUGIN_MODULE}fuzzed")]:
         del sys.modules[name]
     for registry in (PATCHERS, TASKS, PREDICATES):
         for name, cls in list(registry.classes.items()):
-            if cls.__module__.startswith(f"{PLUGIN}fuzzed"):
+            if cls.__module__.startswith(f"{PLUGIN_MODULE}fuzzed"):
                 del registry.classes[name]
 
 
