@@ -47,11 +47,11 @@ PARALLEL_FROM = 2**25
 CHECKED_AT_ONCE = 2**26
 
 PATIENCE = 600.0
-"""Seconds that a process may take for one run of documents, however fast the patcher is here."""
+"""Seconds that a process may take for one run of documents, however fast the patcher is."""
 SLOWER = 50
-"""And how many times longer than it takes here: the machine has other work, and documents are not alike."""
+"""And how many times longer than the first texts would let one expect: documents are not alike."""
 TIMED = 20_000
-"""Bytes that are cut here to know how fast that is."""
+"""Bytes of them."""
 
 Say = Callable[[str], None]
 Run = tuple[int, int]
@@ -178,12 +178,14 @@ def _processes(task: _Task, patcher: Patcher, runs: int, size: int) -> Iterator[
     with writing(task.patcher):
         patcher.save(task.patcher)
     others = set(active_children())
-    waits = _patience(patcher, task.texts)
+    longest = max(_bytes_of(task.texts, [run]) for run in task.texts.runs())
+    waits = PATIENCE
     with (
         environment(threads=1),
         ProcessPoolExecutor(count, get_context("spawn"), _begin, (task,)) as pool,
     ):
         try:
+            waits = max(PATIENCE, SLOWER * longest * pool.submit(_time_here).result(PATIENCE))
             yield lambda missing: (one.result(waits) for one in [pool.submit(_cut_here, run) for run in missing])
         except BrokenProcessPool as error:
             raise BenchError(f"a process that cut with {patcher.name!r} was killed; out of memory?") from error
@@ -193,23 +195,11 @@ def _processes(task: _Task, patcher: Patcher, runs: int, size: int) -> Iterator[
             if isinstance(error, TimeoutError):
                 raise BenchError(
                     f"a process that cut with {patcher.name!r} had not come to an end after {waits:,.0f} seconds, at "
-                    f"least {SLOWER} times what as much text takes outside of it: does its segment wait for something?"
+                    f"least {SLOWER} times what its first texts would let one expect: does segment wait for something?"
                 ) from error
             raise
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _patience(patcher: Patcher, texts: FlatTexts) -> float:
-    """Seconds after which a process that is at a run is given up."""
-    longest = max(int(texts.offsets[last] - texts.offsets[first]) for first, last in texts.runs())
-    some = [texts[number] for number in range(min(len(texts), 100))]
-    began, size = time.perf_counter(), 0
-    for text in some:
-        size += len(cut(patcher, [text[:TIMED]]).starts)
-        if size >= TIMED:
-            break
-    return max(PATIENCE, SLOWER * (time.perf_counter() - began) * longest / max(1, size))
 
 
 _here: tuple[_Task, Patcher] | BenchError | None = None
@@ -229,10 +219,25 @@ def _begin(task: _Task) -> None:
 
 
 def _cut_here(run: Run) -> Run:
+    return _cut_run(*_ready(), run)
+
+
+def _ready() -> tuple[_Task, Patcher]:
     assert _here is not None
     if isinstance(_here, BenchError):
         raise _here
-    return _cut_run(*_here, run)
+    return _here
+
+
+def _time_here() -> float:
+    """Seconds a byte of the first texts."""
+    task, patcher = _ready()
+    began, size = time.perf_counter(), 0
+    for number in range(len(task.texts)):
+        size += len(cut(patcher, [task.texts[number][:TIMED]]).starts)
+        if size >= TIMED:
+            break
+    return (time.perf_counter() - began) / max(1, size)
 
 
 def _cut_run(task: _Task, patcher: Patcher, run: Run) -> Run:

@@ -231,8 +231,8 @@ class Sandbox:
         if kind == 5:
             edited = mutations.plugin_file(rng, OWN) if rng.random() < 0.5 else mutations.edited_plugin(rng, OWN)
             views: list[tuple[str, ...]] = [("status", "--json"), ("status", "--json"), ("table",), ("plan",)]
-            command, *options = rng.choice(views)
-            return Case((command, "plugged.yaml", *options), plugin=edited)
+            view, *options = rng.choice(views)
+            return Case((view, "plugged.yaml", *options), plugin=edited)
         suite = mutations.suite_file(rng, self.texts)
         if kind == 6:
             views = [("agree", "fuzzed.yaml", "tiny.yaml"), ("agree", "tiny", "fuzzed.yaml")]
