@@ -135,6 +135,23 @@ def test_processes_cut_as_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert found == everything(cut(patcher, docs))
 
 
+def test_processes_do_not_cut_with_code_that_was_edited_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They import the file as it is then; the cuts would be kept as those of the code that this process has."""
+    from patchers import load_plugin
+
+    path, source = tmp_path / "edited.py", PLUGIN.format(log=str(tmp_path / "log")).replace("thirds", "edited")
+    path.write_text(source)
+    load_plugin(path)
+    patcher = create("segmenting-test-edited")
+    path.write_text(source.replace("% 3", "% 4"))
+    small_runs(monkeypatch)
+    with pytest.raises(BenchError, match="'segmenting-test-edited' of other code than its plug-in has now"):
+        cut_cached(patcher, documents(100), "data", tmp_path)
+    assert not list(tmp_path.rglob("starts"))
+
+
 def test_processes_that_cut_do_without_torch() -> None:
     code = "import sys, bench.data.segment; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).resolve().parents[3]).returncode == 0
