@@ -21,6 +21,7 @@ from patchers.calibration import CLOSE, mean_size
 from patchers.counter_example import CounterExample, barred, shown
 from patchers.errors import BenchError
 from patchers.finding import Finding, differing
+from patchers.identity import OURS
 from patchers.registry import load
 
 EDGES = (
@@ -104,7 +105,16 @@ def _guarded(name: str, check: Callable[[], Finding]) -> Finding:
     try:
         return check()
     except Exception as error:  # noqa: BLE001  (a plug-in under examination may raise anything; that is a finding)
-        return Finding(name, False, f"it raised {type(error).__name__}: {error}", traceback.format_exc())
+        return Finding(name, False, f"it raised {type(error).__name__}: {error}", _told(error))
+
+
+def _told(error: Exception) -> str:
+    """An exception and the lines that it came through, from the first that is not ours on; all, where all are ours."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    names = [str(frame.f_globals.get("__name__")).partition(".")[0] for frame, _ in frames]
+    first = next((place for place, name in enumerate(names) if name not in OURS), 0)
+    lines = traceback.StackSummary.extract(iter(frames[first:]))
+    return "".join([*lines.format(), *traceback.format_exception_only(error)])
 
 
 def check_shape(patcher: Patcher, texts: Sequence[bytes]) -> Finding:

@@ -29,6 +29,8 @@ PIECES, PIECE = 100, 200
 """Short texts that are cut, and the bytes of each."""
 LONG, LONG_PIECE = 8, 2500
 """And longer ones."""
+PATIENCE = 600.0
+"""Seconds after which a process that cuts them is given up: a hundred bytes a second take less."""
 
 FRESH = """
 import base64, json, sys
@@ -96,7 +98,12 @@ def cut_apart(patcher: Patcher, docs: Sequence[bytes]) -> list[Starts]:
         told.write_text(json.dumps(what))
         roots = [str(Path(__file__).resolve().parents[1]), *sys.path]
         code = f"import sys; sys.path[:0] = {roots!r}\n{FRESH}"
-        done = subprocess.run([sys.executable, "-c", code, str(told), str(out)], capture_output=True, text=True)
+        command = [sys.executable, "-c", code, str(told), str(out)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+        except subprocess.TimeoutExpired as error:
+            size = sum(map(len, docs))
+            raise FailedApart(f"it had not cut {size:,} bytes after {PATIENCE:g} seconds", "") from error
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["no word"])[-1]
             if "unknown patcher" in last:  # of a module that was imported and not loaded as a plug-in

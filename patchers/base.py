@@ -149,10 +149,17 @@ class Patcher(ABC):
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """The patcher that `save` wrote there. Raises BenchError when it is another one's or not readable."""
+        """The patcher that `save` wrote there. Raises BenchError when it is another one's, of other code of its
+        plug-in, or not readable."""
         header = read_header(folder)
         if header["name"] != cls.name:
             raise BenchError(f"{folder} holds patcher '{header['name']}', not '{cls.name}': use patchers.load(folder)")
+        code = code_identity(cls) or ""
+        if header.get("code", code) != code:
+            raise BenchError(
+                f"{folder} holds patcher '{cls.name}' of other code than its plug-in has now ({header['code'][:12]}, "
+                f"not {code[:12]}), which may cut otherwise: put the plug-in back as it was, or train again"
+            )
         values: dict[str, Any] = {**header["options"], **header["state"]}
         if header["arrays"]:
             with np.load(Path(folder) / "arrays.npz", allow_pickle=False) as arrays:

@@ -5,6 +5,8 @@ file (or in a package that is installed for editing) by a hash of its module and
 own folder, and of the files there that their source names. One that was defined in a notebook, a script or at a prompt
 is known by its own source and that of whatever it uses from there. The hash is of the syntax trees without docstrings:
 comments and formatting do not count.
+
+What counts is the code that runs: a module that was imported is what its files were then, whatever they are now.
 """
 
 from __future__ import annotations
@@ -21,15 +23,14 @@ import sysconfig
 import types
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 OURS = ("bench", "models", "patchers")
 
 PINNED = "_patchbench_code"
-"""The attribute of a class that holds its identity where its source is not: in another process."""
-
+"""The attribute of a class that holds its identity, once it was asked for or where its source is in another process;
+and of a module's spec (which `importlib.reload` makes anew) that of its files when it was imported."""
 
 PLAIN = (bool, int, float, str, bytes, tuple, list, dict, set, frozenset, re.Pattern, type(None))
 """What is known by how it is written."""
@@ -44,7 +45,16 @@ def code_identity(cls: type) -> str | None:
     file = _file_of(cls)
     if file is None:
         return _digest(_live_sources(cls))
-    return _installed(cls.__module__.partition(".")[0], file) or _of_files(file, file.stat().st_mtime_ns)
+    code = _installed(cls.__module__.partition(".")[0], file) or of_module(sys.modules[cls.__module__], file)
+    setattr(cls, PINNED, code)  # its module may be imported again
+    return code
+
+
+def of_module(module: types.ModuleType, file: Path) -> str:
+    """The identity of an imported module, as its files were when this was first asked; `load_plugin` asks at once."""
+    if not hasattr(module.__spec__, PINNED):
+        setattr(module.__spec__, PINNED, of_files(file))
+    return str(getattr(module.__spec__, PINNED))
 
 
 @contextmanager
@@ -88,7 +98,8 @@ def _live_sources(cls: type) -> dict[str, str]:
                 found[name] = _live_source(thing)
                 waiting += _used_by(thing)
             elif file is not None and _may_be_edited(file):
-                found[name] = _of_files(file, file.stat().st_mtime_ns)
+                module = thing if isinstance(thing, types.ModuleType) else sys.modules[thing.__module__]
+                found[name] = of_module(module, file)
         elif isinstance(thing, PLAIN):
             found[name] = repr(sorted(map(repr, thing)) if isinstance(thing, set | frozenset) else thing)
         elif hasattr(thing, "tobytes"):  # an array
@@ -161,22 +172,34 @@ def _installed(package: str, path: Path) -> str | None:
     return f"{names[0]} {importlib.metadata.version(names[0])}" if names else None
 
 
-@lru_cache(maxsize=64)
-def _of_files(path: Path, modified: int) -> str:
-    """A hash of a module and of its neighbours that it imports; `modified` keeps an old answer from being given."""
+def of_files(path: Path) -> str:
+    """A hash of a module's file, of its neighbours that it imports, and of the files there that they name."""
     found: dict[str, str] = {}
-    waiting = [path]
-    while waiting:
-        file = waiting.pop()
-        name = file.relative_to(path.parent).as_posix()
-        if name in found:
-            continue
-        source = file.read_text(encoding="utf-8", errors="replace")
-        found[name] = _normal(source)
-        waiting += _neighbours(source, path.parent)
+    for file, source in _imported(path).items():
+        found[file.relative_to(path.parent).as_posix()] = _normal(source)
         for named in _named_files(source, path.parent):
             found.setdefault(named.relative_to(path.parent).as_posix(), _content(named))
     return _digest(found)
+
+
+def forget(path: Path) -> None:
+    """Have a module and its neighbours that it imports read anew when they are next imported."""
+    files = _imported(path)
+    for name, module in list(sys.modules.items()):
+        if (file := getattr(module, "__file__", None)) and Path(file).resolve() in files:
+            del sys.modules[name]
+
+
+def _imported(path: Path) -> dict[Path, str]:
+    """The sources of a module and of its neighbours that it imports, and these in turn."""
+    found: dict[Path, str] = {}
+    waiting = [path]
+    while waiting:
+        file = waiting.pop()
+        if file not in found:
+            found[file] = file.read_text(encoding="utf-8", errors="replace")
+            waiting += _neighbours(found[file], path.parent)
+    return found
 
 
 def _named_files(source: str, folder: Path) -> Iterator[Path]:
@@ -211,7 +234,9 @@ def _neighbours(source: str, folder: Path) -> Iterator[Path]:
         if isinstance(node, ast.ImportFrom):
             base = node.module or ""
             names = [base, *(f"{base}.{alias.name}".lstrip(".") for alias in node.names)]
-        for name in filter(None, names):
+        for name in names:
+            if not name or name.partition(".")[0] in OURS:
+                continue
             place = folder.joinpath(*name.split("."))
             for file in (place.with_suffix(".py"), place / "__init__.py"):
                 if file.is_file():

@@ -5,8 +5,12 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib.metadata
+import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from functools import lru_cache
+from importlib.metadata import EntryPoint
 from typing import Any, Generic, TypeVar
 
 from patchers.errors import BenchError
@@ -69,7 +73,7 @@ class Named(Generic[T]):
     def get(self, name: str) -> type[T]:
         """The class of a name. A plug-in that fails to import raises its own exception here."""
         self._with_built_in()
-        installed = [point for point in importlib.metadata.entry_points(group=self.group) if point.name == name]
+        installed = [point for point in entry_points(self.group) if point.name == name]
         modules = {point.module for point in installed}
         if name in self.classes:
             modules.add(self.classes[name].__module__)
@@ -90,7 +94,22 @@ class Named(Generic[T]):
     def names(self) -> list[str]:
         """Every name that can be asked for, sorted; entry points are listed without being imported."""
         self._with_built_in()
-        return sorted({*self.classes, *(point.name for point in importlib.metadata.entry_points(group=self.group))})
+        return sorted({*self.classes, *(point.name for point in entry_points(self.group))})
+
+
+def entry_points(group: str) -> tuple[EntryPoint, ...]:
+    """Those of installed packages, read again when a package was added or removed: to read them takes as long as most
+    commands do otherwise, and a suite asks for each row."""
+    folders = []
+    for path in sys.path:
+        with suppress(OSError):
+            folders.append((path, os.stat(path or ".").st_mtime_ns))
+    return _entry_points(group, tuple(folders))
+
+
+@lru_cache(maxsize=8)
+def _entry_points(group: str, folders: tuple[tuple[str, int], ...]) -> tuple[EntryPoint, ...]:
+    return tuple(importlib.metadata.entry_points(group=group))
 
 
 def nearest(name: str, known: list[str]) -> str:

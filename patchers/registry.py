@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from patchers.base import Patcher, read_header
 from patchers.errors import BenchError
+from patchers.identity import forget, of_files, of_module
 from patchers.named import Named, nearest
 
 GROUP = "patchbench.patchers"
@@ -84,7 +85,7 @@ PLUGIN = "patchbench_plugin_"
 
 
 def load_plugin(path: str | Path) -> types.ModuleType:
-    """Import a Python file that registers patchers; a file that is loaded already is not run again.
+    """Import a Python file that registers patchers; one that is loaded already is run again only where it was edited.
 
     Raises BenchError for what is no Python, and whatever the file itself raises.
     """
@@ -94,7 +95,9 @@ def load_plugin(path: str | Path) -> types.ModuleType:
     file = file.resolve()
     module_name = f"{PLUGIN}{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
     if module_name in sys.modules:
-        return sys.modules[module_name]
+        if of_files(file) == of_module(sys.modules[module_name], file):
+            return sys.modules[module_name]
+        forget(file)
     spec = importlib.util.spec_from_file_location(module_name, file)
     if spec is None or spec.loader is None:
         raise BenchError(f"{path} is no Python file: give the path of a .py file that registers a patcher")
@@ -107,6 +110,7 @@ def load_plugin(path: str | Path) -> types.ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
     try:
+        of_module(module, file)
         spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[module_name]

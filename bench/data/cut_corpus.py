@@ -18,6 +18,7 @@ from bench.data.packed_starts import EvenStarts, Flags, Ranks, count
 from bench.system import distributed
 from patchers import Patcher
 from patchers.errors import BenchError
+from patchers.identity import code_identity
 
 if TYPE_CHECKING:
     from models.batch import Windows
@@ -98,7 +99,71 @@ class CutDocuments:
 
 
 def cut(patcher: Patcher, docs: Sequence[bytes], with_ids: bool = False) -> Cuts:
-    """Segment documents; raises BenchError if a patcher answers with the wrong shape or type."""
+    """Segment documents; raises BenchError if a patcher answers with the wrong shape or type.
+
+    Among the documents of a plug-in that says it is causal are probes, each before its document: texts that begin like
+    it and go on otherwise. They are cut by the call whose cuts are used, so that nothing tells a patcher when it is
+    looked at. Raises BenchError where a later byte has moved a start.
+    """
+    if not patcher.causal or code_identity(type(patcher)) is None:
+        return _cut(patcher, docs, with_ids)
+    probes = _probes(docs, np.random.default_rng())  # which nobody can know beforehand
+    mixed: list[bytes] = []
+    of, own = np.zeros(len(docs), np.int64), np.zeros(len(docs) + len(probes), bool)
+    for number, doc in enumerate(docs):
+        mixed += [probe.text for probe in probes if probe.before == number]
+        of[number], own[len(mixed)] = len(mixed), True
+        mixed.append(doc)
+    cuts = _cut(patcher, mixed, with_ids)
+    ends = np.cumsum([len(text) for text in mixed], dtype=np.int64)
+    for probe, at in zip(probes, np.flatnonzero(~own).tolist(), strict=True):
+        first, second = int(ends[at]) - len(probe.text), int(ends[of[probe.document]]) - len(docs[probe.document])
+        seen = min(probe.shared + 1, len(probe.text))
+        moved = np.flatnonzero(cuts.starts[first : first + seen] != cuts.starts[second : second + seen])
+        if len(moved):
+            raise BenchError(
+                f"patcher {patcher.name!r} says that it is causal, and of two texts that share their first "
+                f"{probe.shared} bytes, cut in one call, it cuts only one at byte {int(moved[0])}: `patchbench check "
+                f"{patcher.name}` looks at it closely; where what follows moves a start, declare causal = False"
+            )
+    kept = np.repeat(own, np.diff(ends, prepend=0))
+    starts = cuts.starts[:]
+    ids = None if cuts.ids is None else cuts.ids[:][kept[np.flatnonzero(starts)]]
+    return Cuts(starts[kept], ids)
+
+
+PROBES = 8
+"""Texts with another future in one call, at most; and at most one to so many documents."""
+LONGEST_PROBE = 100_000
+"""Bytes of a document that is cut twice for it."""
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """The first `shared` bytes of a document, and another text after them."""
+
+    document: int
+    shared: int
+    text: bytes
+    before: int
+    """The document that it is cut before, at most its own: whoever remembers what it has cut, and keeps to it, cuts the
+    document then by what does not follow in it."""
+
+
+def _probes(docs: Sequence[bytes], rng: np.random.Generator) -> list[_Probe]:
+    """Of documents at random, in the order in which they are cut."""
+    some = [number for number, doc in enumerate(docs) if 1 < len(doc) <= LONGEST_PROBE]
+    count = min(PROBES, int(len(some) / PROBES + rng.random()))
+    found = []
+    for number in rng.permutation(some)[:count].tolist():
+        shared = int(rng.integers(1, len(docs[number])))
+        foreign = docs[int(rng.choice(some))]
+        future = bytes([rng.integers(256)]) + foreign[int(rng.integers(len(foreign))) :]
+        found.append(_Probe(number, shared, docs[number][:shared] + future, int(rng.integers(number + 1))))
+    return sorted(found, key=lambda probe: probe.before)
+
+
+def _cut(patcher: Patcher, docs: Sequence[bytes], with_ids: bool) -> Cuts:
     if with_ids:
         encode = getattr(patcher, "encode", None)
         if encode is None:

@@ -46,6 +46,13 @@ PARALLEL_FROM = 2**25
 """Bytes below which other processes take longer to begin than they save."""
 CHECKED_AT_ONCE = 2**26
 
+PATIENCE = 600.0
+"""Seconds that a process may take for one run of documents, however fast the patcher is."""
+SLOWER = 50
+"""And how many times longer than the first texts would let one expect: documents are not alike."""
+TIMED = 20_000
+"""Bytes of them."""
+
 Say = Callable[[str], None]
 Run = tuple[int, int]
 """The first document of some that are cut together, and the first that is not among them."""
@@ -171,37 +178,66 @@ def _processes(task: _Task, patcher: Patcher, runs: int, size: int) -> Iterator[
     with writing(task.patcher):
         patcher.save(task.patcher)
     others = set(active_children())
+    longest = max(_bytes_of(task.texts, [run]) for run in task.texts.runs())
+    waits = PATIENCE
     with (
         environment(threads=1),
         ProcessPoolExecutor(count, get_context("spawn"), _begin, (task,)) as pool,
     ):
         try:
-            yield lambda missing: iter(pool.map(_cut_here, missing))
+            waits = max(PATIENCE, SLOWER * longest * pool.submit(_time_here).result(PATIENCE))
+            yield lambda missing: (one.result(waits) for one in [pool.submit(_cut_here, run) for run in missing])
         except BrokenProcessPool as error:
             raise BenchError(f"a process that cut with {patcher.name!r} was killed; out of memory?") from error
-        except BaseException:
+        except BaseException as error:
             for process in set(active_children()) - others:
                 process.kill()  # whoever hangs in a plug-in would not end by itself, and runs are whole or not there
+            if isinstance(error, TimeoutError):
+                raise BenchError(
+                    f"a process that cut with {patcher.name!r} had not come to an end after {waits:,.0f} seconds, at "
+                    f"least {SLOWER} times what its first texts would let one expect: does segment wait for something?"
+                ) from error
             raise
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-_here: tuple[_Task, Patcher] | None = None
-"""Of a process that cuts: what it was begun with."""
+_here: tuple[_Task, Patcher] | BenchError | None = None
+"""Of a process that cuts: what it was begun with, or why that cannot be had."""
 
 
 def _begin(task: _Task) -> None:
     global _here
     end_with_parent()
-    for plugin in task.plugins:
-        load_plugin(plugin)
-    _here = task, load(task.patcher)
+    try:
+        for plugin in task.plugins:
+            load_plugin(plugin)
+        _here = task, load(task.patcher)
+    except Exception as error:  # noqa: BLE001 - told of the first run: of an initializer a pool says that it is broken
+        said = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
+        _here = BenchError(f"a process that cuts cannot load what it is to cut with: {said}")
 
 
 def _cut_here(run: Run) -> Run:
+    return _cut_run(*_ready(), run)
+
+
+def _ready() -> tuple[_Task, Patcher]:
     assert _here is not None
-    return _cut_run(*_here, run)
+    if isinstance(_here, BenchError):
+        raise _here
+    return _here
+
+
+def _time_here() -> float:
+    """Seconds a byte of the first texts."""
+    task, patcher = _ready()
+    began, size = time.perf_counter(), 0
+    for number in range(len(task.texts)):
+        size += len(cut(patcher, [task.texts[number][:TIMED]]).starts)
+        if size >= TIMED:
+            break
+    return (time.perf_counter() - began) / max(1, size)
 
 
 def _cut_run(task: _Task, patcher: Patcher, run: Run) -> Run:

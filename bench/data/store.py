@@ -182,11 +182,6 @@ def _texts(file: MappedFile, ends: np.ndarray, first: int, last: int) -> FlatTex
 
 def build(config: DataConfig, folder: Path, say: Say) -> None:
     """Read the source into `folder`; what a killed process has read already is not read again."""
-    if config.few:
-        warn(
-            f"{' '.join(config.files)}: too few documents for the splits, so texts are cut at paragraphs into pieces "
-            f"of at most {config.piece_bytes:,} bytes (data.piece_bytes sets another size)"
-        )
     with writing(folder):
         part = folder.with_name(f"{folder.name}.part")
         part.mkdir(parents=True, exist_ok=True)
@@ -195,6 +190,11 @@ def build(config: DataConfig, folder: Path, say: Say) -> None:
     spool = Spool(part / "spool", config)
     spool.fill(say)
     splits = spool.splits()
+    if config.few:
+        warn(
+            f"{' '.join(config.files)}: too few documents for the splits, so texts are cut at paragraphs into pieces "
+            f"of at most {config.piece_bytes:,} bytes (data.piece_bytes sets another size)"
+        )
     with ExitStack() as stack:
         stack.callback(spool.close)
         files = {name: stack.enter_context(SummedFile(part / name)) for name in FILES}

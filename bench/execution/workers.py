@@ -283,6 +283,8 @@ def _work(job: Job, pipe: Connection) -> None:
         pipe.send(("free",))
         while (asked := pipe.recv()) is not None:
             run_id, seconds = asked
+            if run_id not in runs:
+                raise BenchError(f"the suite or a plug-in was edited while {run_id} waited: run the same command again")
             pipe.send(("free" if work.attempt(runs[run_id], seconds) else "held",))
     except BenchError as error:
         pipe.send(("refused", str(error)))

@@ -52,6 +52,9 @@ def begin() -> None:
 
 
 def end() -> None:
+    """Leave the group, with nothing of it left for the interpreter to take down when it ends."""
+    global _aside
+    _aside = None
     _distributed().destroy_process_group()
 
 

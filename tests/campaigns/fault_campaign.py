@@ -3,9 +3,10 @@ PYTHONPATH=tests python -m campaigns.fault_campaign [--seed 0] [-o FOLDER]
 
 Runs of a tiny suite are killed (`kill -9`) in every phase, run out of disk in every phase, find one bit of each kind of
 file flipped, or their source in another form, their plug-in edited after they were killed, and share a results folder
-with others; a search (`tune`) is killed in the midst of its trials. After each the same command is run again and its
-records, less what a clock says, and its weights are compared with those of a run that nothing disturbed. `report.md`
-and `report.json` go to FOLDER; exit code 1 where something was lost, believed, or left lying about.
+with others; a search (`tune`) is killed in the midst of its trials, and `intrinsics` in what it fits; `verdict`,
+`agree` and `intrinsics` find a bit flipped of what they read. After each the same command is run again and its records,
+less what a clock says, its weights, or what it prints are compared with those of a run that nothing disturbed.
+`report.md` and `report.json` go to FOLDER; exit code 1 where something was lost, believed, or left lying about.
 
 Moments are drawn from --seed, within how long each phase takes on this machine, or among its operations on files. The
 campaign may be stopped: the same command goes on from the report, which is written after each case.
@@ -72,6 +73,22 @@ SEARCH: dict[str, Any] = {
     "sensitivity": [0.5],
     "space": {"train.lr": {"low": 1e-3, "high": 1e-2}, "train.weight_decay": [0.01, 0.1]},
 }
+CLAIMS = """
+claims:
+  C1:
+    claim: Tokens are better than strides.
+    source: {paper: Nobody 2024, where: table 1}
+    test: {name: difference, suite: tiny, row: tokens, reference: stride, at_most: -0.01}
+"""
+VIEWS = {
+    "verdict": (("verdict", "claims.yaml"), ("tiny/runs/tokens*.json",)),
+    "agree": (("agree", "tiny.yaml", "tiny.yaml"), ("tiny/runs/stride*.json",)),
+    "intrinsics": (
+        ("intrinsics", "tiny.yaml", "--columns", "bytes_per_patch"),
+        ("cache/corpora/*/data", "cache/patchers/bpe*/arrays.npz"),
+    ),
+}
+"""Commands that train nothing, and what they read."""
 SOURCES: dict[str, Callable[[bytes], bytes]] = {
     "half of a parquet file": lambda text: as_parquet()[: len(as_parquet()) // 2],
     "a parquet file with a byte changed in its footer": lambda text: as_parquet()[:-20] + b"\xff" + as_parquet()[-19:],
@@ -361,6 +378,47 @@ class Campaign:
                 case.wrong.append(f"exit code {told.returncode}: {told.stderr[-300:]}")
             case.wrong += ["its trials differ"] if trials(results) != wanted else []
 
+    def view(self, case: Case, what: str, name: str) -> None:
+        """One bit of what a command reads is flipped: it says so and prints nothing, or what it would have printed."""
+        command = VIEWS[what][0]
+        with self.results() as results:
+            shutil.copytree(self.undisturbed, results, dirs_exist_ok=True)
+            wanted = self.run(results, {}, *command)
+            assert wanted.returncode == 0, wanted.stderr
+            path = next(iter(sorted(results.glob(name))))
+            whole = path.read_bytes()
+            held = bytearray(whole)
+            place, bit = self.random.randrange(len(held)), self.random.randrange(8)
+            held[place] ^= 1 << bit
+            path.write_bytes(held)
+            told = self.run(results, {}, *command)
+            case.hit = f"byte {place} of {len(held)}, bit {bit}, {'refused' if told.returncode else 'made again'}"
+            if path.name not in told.stderr:
+                case.wrong.append("nothing was said")
+            if told.returncode and (told.returncode, len(told.stderr.splitlines()), told.stdout) != (2, 1, ""):
+                case.wrong.append(f"exit code {told.returncode}: {told.stdout[-100:]}{told.stderr[-300:]}")
+            if not told.returncode and told.stdout != wanted.stdout:
+                case.wrong.append("it printed something else")
+            path.write_bytes(whole)
+            if self.run(results, {}, *command).stdout != wanted.stdout:
+                case.wrong.append("put back, it prints something else")
+
+    def kill_view(self, case: Case, phase: str) -> None:
+        """`intrinsics` of a suite that was not run, killed while it builds or fits what it needs."""
+        command = VIEWS["intrinsics"][0]
+        with self.results() as results:
+            wanted = self.run(results, {}, *command)
+            assert wanted.returncode == 0, wanted.stderr
+            shutil.rmtree(results / "cache")
+            self.run(results, {"phase": phase, "nth": 1, "operation": self.random.randint(1, 3)}, *command)
+            hit = next((line for line in self.report() if "killed in" in line), None)
+            case.hit = "not hit" if hit is None else f"{hit['killed in']}, {hit['why']}"
+            case.wrong += ["not hit"] if hit is None else []
+            told = self.run(results, {}, *command)
+            if (told.returncode, told.stdout) != (0, wanted.stdout):
+                case.wrong.append(f"exit code {told.returncode}, other output: {told.stderr[-300:]}")
+            case.wrong += [f"left: {p.name}" for p in results.rglob("*") if any(mark in p.name for mark in LEFT)]
+
     def together(self, case: Case, count: int) -> None:
         """Processes that are begun at once with the same command."""
         with self.results() as results:
@@ -410,6 +468,11 @@ class Campaign:
             add("edited plug-in", f"after a kill in {phase}", self.edit, phase)
         for nth in (1, 2, 4):
             add("kill -9", f"tune, trial {nth}", self.kill_search, nth)
+        for what, (_, names) in VIEWS.items():
+            for name in names:
+                add("flipped bit", f"{name}, read by {what}", self.view, what, name)
+        for phase in ("data build", "fitting"):
+            add("kill -9", f"intrinsics, {phase}", self.kill_view, phase)
         for victim in ("parent", "child"):
             add("kill -9", f"processes that cut, the {victim}", self.kill_cutting, victim)
         for victim in ("parent", "child"):
@@ -423,6 +486,7 @@ def make_suite(folder: Path) -> Path:
     for number in range(4):
         write_texts(folder, 30, seed=number).rename(folder / f"{number}.jsonl")
     (folder / "search.yaml").write_text(json.dumps(SEARCH))
+    (folder / "claims.yaml").write_text(CLAIMS)
     source = {"files": ["?.jsonl"], "field": "text", "calibration": 0.2, "test": 0.2}
     train = {**TRAIN, "checkpoint_seconds": 0.01}
     every: dict[str, dict[str, Any]] = {"every": {"patcher": "faults-every", "calibrate": False}}
@@ -445,12 +509,14 @@ def trials(results: Path) -> list[Any]:
 
 
 def outcome(results: Path) -> dict[str, str]:
-    """A digest of every number of every record but what the clock says, and one of the weights."""
+    """A digest of every number of every record but what the clock says or the audit draws, and one of the weights."""
     found: dict[str, str] = {}
     for path in sorted(results.glob("*/runs/*.json")):
         record = records.read(path)
         if "cost" in record:
             record["cost"] = timeless(record["cost"])
+            # The audit draws other documents in each run, so that no patcher can know them.
+            record["audits"]["cuts"] = record["audits"]["cuts"]["passed"]
         found[path.name] = records.digest(record)
     for path in sorted(results.glob("*/checkpoints/*/model.safetensors")):
         digest = hashlib.sha256()

@@ -1,11 +1,12 @@
-"""Thousands of suite files, searches, plug-ins, data files and command lines that are wrong:
+"""Thousands of suite files, searches, claims, plug-ins, data files and command lines that are wrong:
 PYTHONPATH=tests python -m campaigns.fuzz [--cases 20000] [--seed 0] [--seconds S]
 
 Each is given to the command line in this process, as the console script does it. What must come out: exit code 0 with
-nothing to complain about, or 2 with one line on standard error and nothing on standard output (1 from `check`, `run`
-and `lm-eval` alone, which document it); no traceback, no warning, within SECONDS and MEMORY. What would train, fit,
-read large texts or begin processes is made harmless, and refuses in one line like anything else; suites are loaded,
-planned, tabled and drawn, models are made and write, on a folder with a tiny suite that has been run.
+nothing to complain about, or 2 with one line on standard error and nothing on standard output (1 from `check`, `run`,
+`verdict` and `lm-eval` alone, which document it); no traceback, no warning, no run of other code that is called done,
+within SECONDS and MEMORY. What would train, fit, read large texts or begin processes is made harmless, and refuses in
+one line like anything else; suites are loaded, planned, tabled and drawn, models are made and write, on a folder with
+two tiny suites that have been run, one of them with a plug-in.
 
 A case comes out again from its number (`--only N`). One that fails is told once a kind, with its command line and its
 suite file made as small as still fails in the same way. Exits 1 when any failed.
@@ -14,6 +15,7 @@ suite file made as small as still fails in the same way. Exits 1 when any failed
 from __future__ import annotations
 
 import argparse
+import ast
 import contextlib
 import io
 import json
@@ -24,6 +26,7 @@ import shlex
 import shutil
 import signal
 import sys
+import tarfile
 import tempfile
 import time
 import traceback
@@ -42,10 +45,13 @@ import pyarrow.parquet
 import typer
 
 import bench.cli.main
+from bench.claims.config import shipped_claims
+from bench.claims.predicates import PREDICATES
 from bench.cli import check
 from bench.data import config as reading
 from bench.data import store
 from bench.data.config import DataConfig
+from bench.evaluation.tasks.registry import TASKS
 from bench.execution import plan, run, tuning, workers
 from bench.execution.run import run_suite
 from bench.suites.catalog import shipped_suites
@@ -55,12 +61,14 @@ from patchers import Patcher
 from patchers.audit import EDGES, _guarded, check_shape
 from patchers.errors import BenchError
 from patchers.finding import Finding
+from patchers.registry import PATCHERS
+from patchers.registry import PLUGIN as PLUGIN_MODULE
 
 SECONDS = 10.0
 """Of the processor, for one case; what imports matplotlib for the first time takes the longest."""
 MEMORY = 3 * 2**30
 """Bytes of address space for all cases, beyond what the process has when they begin."""
-MAY_FAIL = {"check", "run", "lm-eval"}
+MAY_FAIL = {"check", "run", "verdict", "lm-eval"}
 """Commands whose exit code is 1 where what they were asked about is not sound."""
 
 TINY = """\
@@ -89,6 +97,33 @@ space:
 only:
   stride: {local: [{options.local_width: 16, options.local_heads: 1}, {options.local_width: 32}]}
 """
+CLAIMS = """\
+about: What is claimed of bottles.
+spread: [tiny]
+claims:
+  C1:
+    claim: Words are better than strides.
+    source: {paper: "A. Nobody 2024", arxiv: "2412.09871", where: figure 6, figure: "0.1", scale: 8B parameters}
+    test: {name: difference, suite: tiny, row: words, reference: stride, at_most: -0.01}
+  C2:
+    claim: So are bytes.
+    source: {paper: "A. Nobody 2024", where: table 1}
+    needs: {name: level, suite: tiny, row: bytes, at_most: 9}
+    test:
+      - {name: ratio, suite: tiny, row: bytes, reference: stride, at_most: 1.0}
+      - {name: contrast, suite: tiny, weights: {words: 1, stride: -1}, at_least: 0}
+  C3:
+    claim: And where there is more of it.
+    source: {paper: "A. Nobody 2024", where: table 1}
+    test: {name: slope, suite: tiny, rows: [stride, words], over: flops.train, at_most: 0}
+  C4:
+    claim: They cross.
+    source: {paper: "A. Nobody 2024", where: table 1}
+    test: {name: crossing, suite: tiny, rows: [stride, words], references: [bytes, bytes], margin: 0.01}
+"""
+EXPECTED = "C1: undecided\nC2: no records\nC3: supported\nC4: refuted\n"
+LANGUAGES = {"x.eng.txt": b"One and two\nthree\n", "x.deu.txt": b"Eins und zwei\ndrei\n", "x.rus.txt": b"\xd0\xb8\nx\n"}
+MORPHEMES = b"bottles\tbottle s\nstanding\tstand ing\n"
 ITEMS = '{"ctx": "One and", "endings": [" two", " three"], "label": 0}\n' * 3
 PLUGIN = """\
 import numpy as np
@@ -99,6 +134,9 @@ class Halves(Patcher):
     def segment(self, data):
         return np.arange(len(data)) % max(1, len(data) // 2) == 0
 """
+OWN = PLUGIN.replace("fuzz-halves", "fuzz-own").replace("len(data) // 2", "9 // 2")
+"""What `fuzzed.py` was when `plugged.yaml` was run: a sound one."""
+PLUGGED = TINY.partition("\nrows:")[0] + "\nplugins: [fuzzed.py]\nrows:\n  own: {patcher: fuzz-own, calibrate: false}\n"
 
 
 @dataclass(frozen=True)
@@ -141,14 +179,19 @@ class Sandbox:
         self.files = {
             "tiny.yaml": TINY.encode(), "texts.jsonl": "\n".join(lines).encode(), "plug.py": PLUGIN.encode(),
             "items.jsonl": ITEMS.encode(), "search.yaml": SEARCH.encode(), "texts.parquet": _parquet(),
+            "claims.yaml": CLAIMS.encode(), "expected.yaml": EXPECTED.encode(), "plugged.yaml": PLUGGED.encode(),
+            "aligned.tar": _archive(), "morphemes.txt": MORPHEMES,
         }  # fmt: skip
         self.folder = folder
         self.clean()
-        records = run_suite(load_suite("tiny.yaml"), Path("results")).records if trained else []
+        (folder / "fuzzed.py").write_text(OWN)
+        suites = [load_suite(name) for name in ("tiny.yaml", "plugged.yaml")] if trained else []
+        records = [record for suite in suites for record in run_suite(suite, Path("results")).records]
         assert all(record["status"] == "ok" for record in records), records
         self.good = _good_values([record["run_id"] for record in records])
         self.root: Any = typer.main.get_command(bench.cli.main.app)
         self.texts = [TINY, *(path.read_text(encoding="utf-8") for path in shipped_suites().values())]
+        self.claims = [path.read_text(encoding="utf-8") for path in shipped_claims().values()]
 
     def clean(self) -> None:
         """Put the files back, and remove what cases have left."""
@@ -163,38 +206,60 @@ class Sandbox:
         rng = random.Random(f"{seed}-{number}")
         if number % 2:
             return Case(mutations.command_line(rng, self.root, self.good))
-        kind = rng.randrange(8)
+        kind = rng.randrange(14)
         if kind == 0:
             search = mutations.suite_file(rng, [SEARCH])
             return Case(("tune", "fuzzed.yaml", *rng.choice(((), (), ("--show",), ("--rows", "stride")))), search)
         if kind == 1:
-            # one process has each name once
-            source = PLUGIN.replace("fuzz-halves", f"fuzz-{seed}-{number}")
-            name = rng.choice((f"fuzz-{seed}-{number}", "fuzz-halves"))
+            name = rng.choice(("fuzz-own", "fuzz-own", "fuzz-halves"))
             segment = ("segment", "-p", name, "some words")
-            calls: list[tuple[str, ...]] = [("check", name), segment, ("plan", "tiny.yaml")]
-            call = rng.choice(calls)
-            more = rng.choice(((), ("--quick",))) if call[0] == "check" else ()
-            plugin = mutations.plugin_file(rng, source)
-            return Case((*call, *more, "--plugin", "fuzzed.py"), plugin=plugin)
+            calls: list[tuple[str, ...]] = [("check", name), ("check", name, "--quick"), segment, ("plan", "tiny.yaml")]
+            return Case((*rng.choice(calls), "--plugin", "fuzzed.py"), plugin=mutations.plugin_file(rng, OWN))
         if kind == 2:
             data = mutations.data_file(rng, self.files["texts.parquet"], self.files["texts.jsonl"])
             field = rng.choice(("data.field=text", "data.field=null", "data.field=x"))
             readers: list[tuple[str, ...]] = [("data", "build", "tiny.yaml"), ("status", "tiny.yaml")]
             suited = (*rng.choice(readers), "data.files=fuzzed.data", field)
             return Case(rng.choice((suited, suited, ("segment", "-p", "words", "fuzzed.data"))), data=data)
+        if kind == 3:
+            return self._of_claims(rng)
+        if kind == 4:
+            data = mutations.data_file(rng, self.files["aligned.tar"], MORPHEMES)
+            what: list[tuple[str, ...]] = [("tiny.yaml",), ("-p", "stride")]
+            option = rng.choice(("--aligned", "--morphemes"))
+            return Case(("intrinsics", *rng.choice(what), option, "fuzzed.data"), data=data)
+        if kind == 5:
+            edited = mutations.plugin_file(rng, OWN) if rng.random() < 0.5 else mutations.edited_plugin(rng, OWN)
+            views: list[tuple[str, ...]] = [("status", "--json"), ("status", "--json"), ("table",), ("plan",)]
+            view, *options = rng.choice(views)
+            return Case((view, "plugged.yaml", *options), plugin=edited)
         suite = mutations.suite_file(rng, self.texts)
+        if kind == 6:
+            views = [("agree", "fuzzed.yaml", "tiny.yaml"), ("agree", "tiny", "fuzzed.yaml")]
+            views += [("intrinsics", "fuzzed.yaml")]
+            return Case(rng.choice(views), suite)
         command = rng.choice(("plan", "plan", "plan", "table", "table", "fit", "run", "status", "data build")).split()
         changes = [mutations.override(rng) for _ in range(rng.choice((0, 0, 0, 1, 2)))]
         return Case((*command, "fuzzed.yaml", *changes), suite)
+
+    def _of_claims(self, rng: random.Random) -> Case:
+        """Claims, or verdicts that are expected, that are wrong."""
+        form = rng.choice(((), ("--format", rng.choice(("md", "latex", "html", "json", "yaml")))))
+        if rng.random() < 0.2:
+            expected = mutations.suite_file(rng, [EXPECTED], mutations.CLAIM_KEYS)
+            return Case(("verdict", "claims.yaml", "--expect", "fuzzed.yaml", *form), expected)
+        claims = mutations.suite_file(rng, [CLAIMS, CLAIMS, *self.claims], mutations.CLAIM_KEYS)
+        views: list[tuple[str, ...]] = [("verdict", "fuzzed.yaml", *form), ("verdict", "fuzzed.yaml", *form)]
+        views += [("verdict", "fuzzed.yaml", "--expect", "expected.yaml")]
+        views += [("report", "tiny", "--claims", "fuzzed.yaml", "-o", "out.html")]
+        return Case(rng.choice(views), claims)
 
     def run(self, case: Case) -> Outcome:
         """Run a case and judge what came out."""
         self.clean()
         for name, held in case.files().items():
             (self.folder / name).write_bytes(held)
-        for name in [name for name in sys.modules if name.startswith("patchbench_plugin_fuzzed")]:
-            del sys.modules[name]
+        _forget_plugin()
         out, err = (_stream(errors) for errors in ("strict", "backslashreplace"))
         began = time.process_time()
         code: int | None = None
@@ -231,6 +296,16 @@ class Sandbox:
         return replace(case, suite=b"".join(lines))
 
 
+def _forget_plugin() -> None:
+    """What a case has left of `fuzzed.py` in this process, where another one has none of it."""
+    for name in [name for name in sys.modules if name.startswith(f"{PLUGIN_MODULE}fuzzed")]:
+        del sys.modules[name]
+    for registry in (PATCHERS, TASKS, PREDICATES):
+        for name, cls in list(registry.classes.items()):
+            if cls.__module__.startswith(f"{PLUGIN_MODULE}fuzzed"):
+                del registry.classes[name]
+
+
 def _good_values(run_ids: Sequence[str]) -> dict[str, Sequence[str]]:
     """Values that are right, by the names of parameters of commands."""
     suites = ("tiny.yaml", "tiny", "quick", "standard", "fuzzed.yaml")
@@ -245,7 +320,7 @@ def _good_values(run_ids: Sequence[str]) -> dict[str, Sequence[str]]:
         ),
         "results": ("results", "new"), "plugin": ("plug.py",), "workers": ("1", "2"), "only": run_ids or ("none",),
         "rows": ("stride", "bytes,stride"), "columns": ("bpb", "row,bpb,bpb.bpb.verdict", "flops.per_byte.latent"),
-        "reference": ("stride", "bytes"), "sort": ("bpb", "-bpb"), "group": ("model", "patcher"),
+        "reference": ("stride", "bytes", "eng"), "sort": ("bpb", "-bpb"), "group": ("model", "patcher"),
         "output": ("out.svg", "out", "out.html"), "kind": ("differences", "curves"),
         "patcher": (*cutters, *checkpoints), "setting": ("stride=3", "every=2"), "bytes_per_patch": ("4", "2.5"),
         "text": ("some words", "texts.jsonl", "-", "é\udcff"), "html": ("out.html",), "name": ("my-words",),
@@ -253,6 +328,8 @@ def _good_values(run_ids: Sequence[str]) -> dict[str, Sequence[str]]:
         "max_bytes": ("0", "1", "5"), "until": ("a", " "), "temperature": ("0", "1"), "top_k": ("1", "5"),
         "top_p": ("0.5",), "seed": ("0", "7"), "picture": ("out.png",), "tasks": ("a,b", "hellaswag"),
         "include_path": (".",), "limit": ("2",), "num_fewshot": ("0",), "files": ("items.jsonl", *binaries),
+        "claims": ("claims.yaml", "paper", "fuzzed.yaml"), "expect": ("expected.yaml",), "sentences": ("1", "2"),
+        "aligned": ("aligned.tar", "fuzzed.data", "."), "morphemes": ("morphemes.txt", "fuzzed.data"),
         "corpus": ("wiki-en",), "what": ("patchers", "suites"), "format": ("md", "latex", "csv", "html", "json"),
     }  # fmt: skip
 
@@ -261,6 +338,17 @@ def _parquet() -> bytes:
     texts = pyarrow.table({"text": [f"{i} green bottles are standing on the wall" for i in range(60)]})
     made = io.BytesIO()
     pyarrow.parquet.write_table(texts, made)
+    return made.getvalue()
+
+
+def _archive() -> bytes:
+    """The same sentences in three languages."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as archive:
+        for name, content in LANGUAGES.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
     return made.getvalue()
 
 
@@ -290,7 +378,9 @@ def harmless() -> Iterator[None]:
         return stored(small(config), *more, **named)
 
     with contextlib.ExitStack() as changes:
+        root = typer.main.get_command(bench.cli.main.app)  # which takes as long to make as most cases take
         for module, name, instead in (
+            (typer.main, "get_command", lambda app: root),
             *((reading, "load", load_small), (check, "load", load_small), (plan, "load", load_small)),
             *((store, "load", load_stored), (check, "audit", shape_alone), (check, "rate", lambda *_: 1.0)),
             *((plan, "plan_rows", refuse), (run.Work, "attempt", refuse), (tuning, "LOOKED_AT", 3)),
@@ -318,9 +408,17 @@ def _judged(case: Case, code: int, out: str, err: str, seconds: float) -> Outcom
         wrong = f"exit code 2 with {len(told)} lines on standard error"
     elif code == 2 and out:
         wrong = "exit code 2 after output"
+    elif code == 0 and case.args[:3] == ("status", "plugged.yaml", "--json") and _is_stale(case, out):
+        wrong = "a run of other code is called done"
     elif seconds > SECONDS:
         wrong = "too slow"
     return Outcome(code, wrong, f"{out[-500:]}\n{err[-1500:]}" if wrong else "")
+
+
+def _is_stale(case: Case, out: str) -> bool:
+    """Whether a run is said to be done although its plug-in is not what it was."""
+    done = any(run["state"] == "done" for run in json.loads(out))
+    return done and ast.dump(ast.parse(case.plugin)) != ast.dump(ast.parse(OWN))
 
 
 def _where() -> str:

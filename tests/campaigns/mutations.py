@@ -17,6 +17,8 @@ from typing import Any
 import yaml
 
 import patchers
+from bench.claims import predicates
+from bench.claims.config import ClaimConfig, ClaimsConfig, Origin
 from bench.data.config import DataConfig
 from bench.data.sources import DatasetConfig
 from bench.evaluation import tasks
@@ -46,16 +48,19 @@ SNIPPETS = (
 # --- files
 
 
-def suite_file(rng: random.Random, texts: Sequence[str]) -> bytes:
-    """One of these suites, changed in one to four ways."""
+Keys = Sequence[tuple[tuple[str, ...], tuple[Any, ...]]]
+
+
+def suite_file(rng: random.Random, texts: Sequence[str], keys: Keys | None = None) -> bytes:
+    """One of these suites, changed in one to four ways; `keys` of other files than suites."""
     text = rng.choice(texts)
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
-        text = _changed_tree(rng, text) if rng.random() < 0.6 else rng.choice(_OF_TEXT)(rng, text)
+        text = _changed_tree(rng, text, keys or KEYS) if rng.random() < 0.6 else rng.choice(_OF_TEXT)(rng, text)
     data = text.encode("utf-8", "surrogatepass")
     return rng.choice(_OF_BYTES)(rng, data) if rng.random() < 0.15 else data
 
 
-def _changed_tree(rng: random.Random, text: str) -> str:
+def _changed_tree(rng: random.Random, text: str, keys: Keys) -> str:
     """The document with a value or a key of its tree changed; as text is, where it has no tree any more."""
     try:
         tree = yaml.safe_load(text)
@@ -65,7 +70,7 @@ def _changed_tree(rng: random.Random, text: str) -> str:
         return rng.choice(_OF_TEXT)(rng, text)
     tree = copy.deepcopy(tree)
     if rng.random() < 0.5:
-        path, values = rng.choice(KEYS)
+        path, values = rng.choice(keys)
         _put(rng, tree, path, rng.choice(values) if values and rng.random() < 0.5 else rng.choice(VALUES))
     else:
         holder, key = rng.choice(_some_places(tree))
@@ -225,6 +230,17 @@ _BODIES = (
 )
 
 
+_EDITS = (
+    *(("// 2", "// 3"), ("max(1, ", "max(2, "), (" == 0", " < 1"), ("class Halves", "class Thirds"), ("\n", "\n\n")),
+    *(("import numpy as np\n", "import numpy as np  # arrays\n"), ("segment(self", "segment(this"), ("    ", "  ")),
+)
+
+
+def edited_plugin(rng: random.Random, source: str) -> bytes:
+    """A plug-in that works as well, of which some do the same as before."""
+    return source.replace(*rng.choice(_EDITS)).encode()
+
+
 def plugin_file(rng: random.Random, source: str) -> bytes:
     """A plug-in whose segment is wrong, that does something when it is imported, or whose text is damaged."""
     kind = rng.randrange(4)
@@ -291,7 +307,21 @@ def _words(hint: Any) -> tuple[Any, ...]:
     return tuple(word for part in typing.get_args(hint) for word in _words(part))
 
 
-KEYS = _keys()
+def _claim_keys() -> Keys:
+    """The same of files of claims."""
+    claim = ("claims", "*")
+    sections: list[tuple[tuple[str, ...], Any]] = [
+        ((), ClaimsConfig), (claim, ClaimConfig), ((*claim, "source"), Origin),
+        *(((*claim, "test"), predicates.get(name)) for name in predicates.names()),
+    ]  # fmt: skip
+    out = [((*path, field.name), _words(field.type)) for path, cls in sections for field in dataclasses.fields(cls)]
+    names, rows = tuple(predicates.names()), ("stride", "words", "bytes", ["stride", "words"])
+    suites = ("tiny", "tiny.yaml", "plugged", "none")
+    test = (*claim, "test")
+    return [*out, ((*test, "name"), names), ((*test, "row"), rows), ((*test, "rows"), rows), ((*test, "suite"), suites)]
+
+
+KEYS, CLAIM_KEYS = _keys(), _claim_keys()
 
 
 # --- command lines

@@ -6,13 +6,16 @@ import hashlib
 import linecache
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import cloudpickle
 import pytest
 
 import patchers
-from patchers.identity import code_identity, pinned
+from patchers.errors import BenchError
+from patchers.identity import code_identity, of_files, pinned
+from patchers.registry import PLUGIN as PLUGIN_MODULE
 
 PLUGIN = """
 import numpy as np
@@ -24,6 +27,16 @@ class Mine(Patcher):
     def segment(self, data):
         return np.ones(len(data), dtype=bool)
 """
+
+
+@pytest.fixture(autouse=True)
+def _no_plugin_stays() -> Iterator[None]:
+    """Other tests begin processes that load all plug-ins that there are."""
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if name.startswith(PLUGIN_MODULE):
+            del sys.modules[name]
 
 
 def identity(path: Path, name: str) -> str:
@@ -54,9 +67,7 @@ def test_files_are_known_by_what_they_do(tmp_path: Path) -> None:
             found.append(identity(path, "identity-a"))
             continue
         # the same name cannot be registered twice: the file alone is asked
-        from patchers.identity import _of_files
-
-        found.append(_of_files(path, path.stat().st_mtime_ns))
+        found.append(of_files(path))
     assert found[0] == found[1]
     assert found[0] != found[2]
 
@@ -70,8 +81,6 @@ def test_an_installed_package_is_known_by_name_and_version() -> None:
 
 def test_files_that_a_plugin_names_are_part_of_what_it_is(tmp_path: Path) -> None:
     """It cuts by a list of words in a file beside it."""
-    from patchers.identity import _of_files
-
     source = PLUGIN.format(name="identity-words") + "WORDS = open(__file__.rsplit('/', 1)[0] + '/words.txt').read()\n"
     found = []
     for folder, words in (("a", "the of"), ("b", "the of"), ("c", "the of and")):
@@ -81,8 +90,61 @@ def test_files_that_a_plugin_names_are_part_of_what_it_is(tmp_path: Path) -> Non
         (path.parent / "lists").mkdir()
         (path.parent / "lists" / "words.txt").write_text(words)
         (path.parent / "other.txt").write_text(folder)
-        found.append(_of_files(path, path.stat().st_mtime_ns))
+        found.append(of_files(path))
     assert found[0] == found[1] != found[2]
+
+
+# --- edited while a process lives
+
+STRIDES = """
+import numpy as np
+from patchers import Patcher, register
+from identity_{name} import EVERY
+
+@register("identity-{name}")
+class Mine(Patcher):
+    def segment(self, data):
+        return np.arange(len(data)) % EVERY == 0
+"""
+
+
+@pytest.mark.parametrize("name", ["edited", "neighbour"])
+def test_what_is_imported_is_the_code_that_it_was(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An edit counts when the plug-in is loaded again, and then its code is the new one, with all that it imports."""
+    monkeypatch.syspath_prepend(tmp_path)
+    path, beside = tmp_path / "mine.py", tmp_path / f"identity_{name}.py"
+    path.write_text(STRIDES.format(name=name))
+    beside.write_text("EVERY = 8")
+    before = identity(path, f"identity-{name}")
+    old = patchers.create(f"identity-{name}")
+    if name == "edited":
+        path.write_text(STRIDES.format(name=name).replace("% EVERY", "% 3"))
+    else:
+        beside.write_text("EVERY = 3  # now")
+    assert code_identity(patchers.get(f"identity-{name}")) == before, "what is in memory was not edited"
+    assert old.segment(bytes(9)).sum() == 2
+    after = identity(path, f"identity-{name}")
+    assert after == of_files(path) != before
+    assert patchers.create(f"identity-{name}").segment(bytes(9)).sum() == 3
+    assert code_identity(type(old)) == before, "of what was made by then, too"
+    assert old.segment(bytes(9)).sum() == 2
+
+
+def test_what_was_saved_by_other_code_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "mine.py"
+    (tmp_path / "identity_saved.py").write_text("EVERY = 8")
+    path.write_text(STRIDES.format(name="saved"))
+    patchers.load_plugin(path)
+    patchers.create("identity-saved").save(tmp_path / "kept")
+    assert patchers.load(tmp_path / "kept").segment(bytes(9)).sum() == 2
+    path.write_text(STRIDES.format(name="saved").replace("% EVERY", "% 3"))
+    patchers.load_plugin(path)
+    with pytest.raises(BenchError, match="'identity-saved' of other code than its plug-in has now"):
+        patchers.load(tmp_path / "kept")
+    path.write_text("# as it was\n" + STRIDES.format(name="saved"))
+    patchers.load_plugin(path)
+    assert patchers.load(tmp_path / "kept").segment(bytes(9)).sum() == 2
 
 
 # --- what is in no file

@@ -66,15 +66,15 @@ def segment(
     load_plugins(plugin)
     data, source = _text(text)
     views = api.cuts(patcher, data, bytes_per_patch=bytes_per_patch, results=results, progress=True)
+    if html is not None:
+        from bench.reporting.cut_viewer_page import page
+
+        write(html, page(views, source))
     if as_json:
         shown = {"source": source, "bytes": len(data), "views": [cut_viewer.as_json(one) for one in views]}
         print(json.dumps(shown, indent=1))
     else:
         cut_viewer.show(views, source, Console(highlight=False))
-    if html is not None:
-        from bench.reporting.cut_viewer_page import page
-
-        write(html, page(views, source))
 
 
 def new_patcher(

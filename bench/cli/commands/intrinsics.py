@@ -90,7 +90,6 @@ def intrinsics(
         docs = beginning(data.test.texts, max_bytes)
         found = measure(contenders.patchers, docs, f"the test split of {data.name}", known, texts, display.say)
     made = tables(found, chosen, contenders.in_models, contenders.twice)
-    print(rendered(made, format.value))
     if own:
         check_writable(results / own)
         write(results / own / KEPT, kept(made))
@@ -102,3 +101,4 @@ def intrinsics(
         with styled():
             write_picture(heat_map(agreement_table(found), AGREEMENT), output)
         print(f"wrote {output}", file=sys.stderr)
+    print(rendered(made, format.value))

@@ -362,8 +362,8 @@ MISTAKES = [
 @pytest.mark.parametrize(("args", "expected"), MISTAKES, ids=[expected for _, expected in MISTAKES])
 def test_a_mistake_is_one_line_and_exit_code_2(call: Called, args: tuple[str, ...], expected: str) -> None:
     Path("taken").write_text("")
-    code, _, err = call(*args)
-    assert code == 2
+    code, out, err = call(*args)
+    assert (code, out) == (2, "")
     assert expected in err
     assert err.startswith("patchbench: error: ")
     assert err.count("\n") == 1

@@ -107,6 +107,7 @@ class Answers(Patcher):
     """Gives what it is told to give."""
 
     name: ClassVar[str] = "answers"
+    causal: ClassVar[bool] = False  # it knows no text but those, and is shown no other future of them
     answers: Any = None
 
     def fingerprint(self) -> str:

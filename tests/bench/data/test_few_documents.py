@@ -117,3 +117,12 @@ def test_what_was_skipped_is_remembered_with_the_units_that_were_read(
     with monkeypatch.context() as patch:
         patch.setattr("bench.data.spool.Spool._read", lambda *arguments: 1 / 0)  # all are whole already
         assert store.load(config, tmp_path / "cache", silent).skipped == 3
+
+
+@pytest.mark.parametrize("content", [b"", b"SQLite format 3\0 and more"])
+def test_what_holds_no_text_is_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes) -> None:
+    """Nothing is said of pieces where there is nothing to cut into them."""
+    (tmp_path / "empty.txt").write_bytes(content)
+    with pytest.raises(BenchError, match=r"holds no text|is an SQLite database"):
+        store.load(DataConfig(files=("empty.txt",), folder=str(tmp_path)), tmp_path / "cache", silent)
+    assert caplog.text == ""

@@ -135,6 +135,23 @@ def test_processes_cut_as_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert found == everything(cut(patcher, docs))
 
 
+def test_processes_do_not_cut_with_code_that_was_edited_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They import the file as it is then; the cuts would be kept as those of the code that this process has."""
+    from patchers import load_plugin
+
+    path, source = tmp_path / "edited.py", PLUGIN.format(log=str(tmp_path / "log")).replace("thirds", "edited")
+    path.write_text(source)
+    load_plugin(path)
+    patcher = create("segmenting-test-edited")
+    path.write_text(source.replace("% 3", "% 4"))
+    small_runs(monkeypatch)
+    with pytest.raises(BenchError, match="'segmenting-test-edited' of other code than its plug-in has now"):
+        cut_cached(patcher, documents(100), "data", tmp_path)
+    assert not list(tmp_path.rglob("starts"))
+
+
 def test_processes_that_cut_do_without_torch() -> None:
     code = "import sys, bench.data.segment; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).resolve().parents[3]).returncode == 0
@@ -162,6 +179,25 @@ def test_processes_that_hang_are_not_waited_for(tmp_path: Path, monkeypatch: pyt
     began = time.monotonic()
     with pytest.raises(TimeLimit), time_limit(5):
         cut_cached(create("segmenting-test-hangs"), documents(100), "data", tmp_path)
+    assert time.monotonic() - began < 60
+    assert not [process for process in multiprocessing.active_children() if process.is_alive()]
+
+
+@pytest.mark.slow  # processes that load torch
+def test_processes_that_never_come_to_an_end_are_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is quick with the first texts, and then waits."""
+    from patchers import load_plugin
+
+    quick = "if data in FIRST:\n            return np.arange(len(data)) == 0\n        time.sleep"
+    source = HANGS.replace("hangs", "waits").replace("time.sleep", quick)
+    (tmp_path / "waits.py").write_text(f"FIRST = {documents(100)[:50]!r}\n{source}")
+    load_plugin(tmp_path / "waits.py")
+    small_runs(monkeypatch)
+    monkeypatch.setattr(segment, "PATIENCE", 12.0)
+    monkeypatch.setattr(segment, "TIMED", 500)
+    began = time.monotonic()
+    with pytest.raises(BenchError, match="'segmenting-test-waits' had not come to an end after 12 seconds"):
+        cut_cached(create("segmenting-test-waits"), documents(100), "data", tmp_path)
     assert time.monotonic() - began < 60
     assert not [process for process in multiprocessing.active_children() if process.is_alive()]
 

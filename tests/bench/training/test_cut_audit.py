@@ -29,7 +29,7 @@ class Tired(Patcher):
     def segment(self, data):
         global calls
         calls += 1
-        return np.arange(len(data)) % (4 if calls < 75 else 5) == 0
+        return np.arange(len(data)) % (4 if calls < 80 else 5) == 0
 """
 
 
@@ -59,6 +59,25 @@ class Remembers(Patcher):
             if a != b:
                 return n
         return min(len(one), len(two))
+"""
+
+
+WATCHES = """
+import sys
+import numpy as np
+from patchers import Patcher, register
+
+AUDITS = ("patchers.audit", "patchers.audit_at_scale", "patchers.audit_apart", "bench.evaluation.audit")
+
+@register("cut-audit-watches")
+class Watches(Patcher):
+    def segment(self, data):
+        starts, frame = np.arange(len(data)) % 4 == 0, sys._getframe()
+        while frame is not None:
+            if frame.f_globals.get("__name__") in AUDITS or frame.f_code.co_filename == "<string>":
+                return starts
+            frame = frame.f_back
+        return starts | np.isin(np.frombuffer(data, np.uint8), list(b"aeiou"))
 """
 
 
@@ -128,3 +147,13 @@ def test_a_patcher_that_reads_ahead_and_remembers_gets_no_number(tmp_path: Path)
     assert (record["status"], record["error"]["kind"]) == ("failed", "AuditFailed")
     ways = ("a later byte moves a start, where the patcher has not seen both texts", "in a process of its own it cut")
     assert any(way in record["error"]["message"] for way in ways)
+
+
+def test_a_patcher_that_reads_the_call_stack_gets_no_number(tmp_path: Path) -> None:
+    """It looks ahead wherever no audit has called it; texts with another future are cut by the calls that are used."""
+    (tmp_path / "watches.py").write_text(WATCHES)
+    rows: dict[str, Any] = {"watches": {"patcher": "cut-audit-watches", "calibrate": False}}
+    suite = tiny_suite(tmp_path, rows=rows, plugins=[str(tmp_path / "watches.py")])
+    (record,) = run.run_suite(suite, tmp_path / "r").records
+    assert record["status"] == "failed"
+    assert "says that it is causal, and of two texts that share their first" in record["error"]["message"]
