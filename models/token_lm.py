@@ -18,14 +18,11 @@ from models.layers import Linear, Transformer, wide
 from models.plan import Sequences, TokenPlan
 from models.states import Place, States
 
-SCORED_AT_ONCE = 1024
-"""Tokens whose logits are in memory together, where no gradient is wanted."""
+AT_ONCE = 1024
+"""Tokens whose logits are in memory together in scoring, and in training with a `LARGE` vocabulary."""
 
 LARGE = 16384
 """From so many tokens on the logits of all places at once would be the largest tensor of a training."""
-
-CHUNKED = nn.LinearCrossEntropyOptions()
-"""In training: torch's own chunks, which make the logits of some tokens at a time, and again on the way back."""
 
 
 @dataclass(frozen=True)
@@ -79,14 +76,12 @@ class TokenLM(nn.Module):
         if torch.is_grad_enabled() and self.vocab_size < LARGE:
             nats = F.cross_entropy(wide(self.head(states)), plan.ids, reduction="none")
         elif torch.is_grad_enabled():
-            nats = F.linear_cross_entropy(
-                states, self.head.weight.to(dtype), plan.ids, reduction="none", options=CHUNKED
-            ).float()
+            nats = torch.ops.patchbench.chunked_nats(states, self.head.weight.to(dtype), plan.ids)
         else:
             nats = torch.cat(
                 [
                     F.cross_entropy(wide(self.head(some)), ids, reduction="none")
-                    for some, ids in zip(states.split(SCORED_AT_ONCE), plan.ids.split(SCORED_AT_ONCE), strict=True)
+                    for some, ids in zip(states.split(AT_ONCE), plan.ids.split(AT_ONCE), strict=True)
                 ]
             )
         return Prediction(nats.new_zeros(plan.size).index_copy(0, plan.at, nats))
@@ -102,3 +97,34 @@ class TokenLM(nn.Module):
     def _states(self, plan: TokenPlan, dtype: torch.dtype) -> Tensor:
         """(P, D): position i of a window has read its tokens before i."""
         return self.latent(F.embedding(plan.previous, self.token).to(dtype), plan.tokens)
+
+
+def nats_in_chunks(states: Tensor, weight: Tensor, ids: Tensor) -> Tensor:
+    """-ln p (P,) float32 of ids (P,) under logits states (P, D) times weight (V, D), never all of them in memory.
+
+    An operator, and not torch's `linear_cross_entropy`, of which `torch.compile` makes a graph for each P (2.13).
+    """
+    parts = zip(states.split(AT_ONCE), ids.split(AT_ONCE), strict=True)
+    return torch.cat([F.cross_entropy(F.linear(x, weight).float(), y, reduction="none") for x, y in parts])
+
+
+def gradients_in_chunks(grad: Tensor, states: Tensor, weight: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Of states and weight; the logits are made again."""
+    to_states, to_weight = torch.empty_like(states), torch.zeros_like(weight, dtype=torch.float32)
+    for g, x, y, to_x in zip(*(t.split(AT_ONCE) for t in (grad, states, ids, to_states)), strict=True):
+        slope = F.linear(x, weight).float().softmax(-1)
+        slope.scatter_add_(1, y[:, None], slope.new_full((len(y), 1), -1))
+        slope = slope.mul_(g[:, None]).to(weight.dtype)
+        to_x.copy_(slope @ weight)
+        to_weight += slope.mT @ x
+    return to_states, to_weight.to(weight.dtype)
+
+
+_nats = torch.library.custom_op("patchbench::chunked_nats", nats_in_chunks, mutates_args=())
+_nats.register_fake(lambda states, weight, ids: states.new_empty(len(ids), dtype=torch.float32))
+_gradients = torch.library.custom_op("patchbench::chunked_nats_backward", gradients_in_chunks, mutates_args=())
+_gradients.register_fake(lambda grad, states, weight, ids: (torch.empty_like(states), torch.empty_like(weight)))
+_nats.register_autograd(
+    lambda ctx, grad: (*torch.ops.patchbench.chunked_nats_backward(grad, *ctx.saved_tensors), None),
+    setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs),
+)

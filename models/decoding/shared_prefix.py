@@ -30,7 +30,7 @@ from models.layers import Transformer, wide
 from models.plan import Members, Sequences
 from models.pooling import PatchReader, pool
 from models.router import smooth
-from models.token_lm import SCORED_AT_ONCE, TokenLM
+from models.token_lm import AT_ONCE, TokenLM
 
 BRANCHING = (Harness, ByteLM, TokenLM)
 """The models that `score` knows."""
@@ -275,7 +275,7 @@ def _token_lm(model: TokenLM, branches: Branches) -> Scored:
     row, ids = torch.from_numpy(over_tokens.row()).to(device), texts.ids.to(device)
     of_tokens = nats.new_empty(len(ids))
     # in batches of states, not of tokens: what texts share has many tokens to a state
-    for first, some in zip(range(0, len(states), SCORED_AT_ONCE), states.split(SCORED_AT_ONCE), strict=True):
+    for first, some in zip(range(0, len(states), AT_ONCE), states.split(AT_ONCE), strict=True):
         log_p = F.log_softmax(wide(model.head(some)), -1)
         here = ((row >= first) & (row < first + len(some))).nonzero()[:, 0]
         of_tokens[here] = -log_p[row[here] - first, ids[here]]
