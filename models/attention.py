@@ -58,9 +58,7 @@ def attend(
         return flash
     if q.device.type != "cpu" and window == ALL:
         return _attend_pairs(q, k, v, cu_q, cu_k)
-    direct = q.device.type == "cpu" and not torch.compiler.is_compiling()
-    run = _Direct.apply if direct else torch.ops.patchbench.attend
-    out: Tensor = run(q, k, v, cu_q, cu_k, max_q, max_k, *window)[0]
+    out: Tensor = torch.ops.patchbench.attend(q, k, v, cu_q, cu_k, max_q, max_k, *window)[0]
     return out
 
 
@@ -173,29 +171,14 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) 
     ctx.set_materialize_grads(False)  # else zeros as large as `kept` are made for what has no gradient
 
 
-def _gradient(ctx: Any, *grads: Tensor | None, run: Any = torch.ops.patchbench.attend_backward) -> tuple[Any, ...]:
+def _gradient(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
     if grads[0] is None:
         return (None,) * 9
-    return *run(grads[0], *ctx.saved_tensors, *ctx.rest), None, None, None, None, None, None
+    found = torch.ops.patchbench.attend_backward(grads[0], *ctx.saved_tensors, *ctx.rest)
+    return *found, None, None, None, None, None, None
 
 
 _attend.register_autograd(_gradient, setup_context=_remember)
-
-
-class _Direct(torch.autograd.Function):
-    """The operator without what torch puts around one: 2 to 4 % of a step on short sequences (CPU)."""
-
-    @staticmethod
-    def forward(*given: Any) -> tuple[Tensor, Tensor]:
-        return _forward(*given)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        _remember(ctx, inputs, output)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
-        return _gradient(ctx, *grads, run=_backward)
 
 
 # --- causal: products of blocks, heads first in memory

@@ -121,7 +121,7 @@ def gradients_in_chunks(grad: Tensor, states: Tensor, weight: Tensor, ids: Tenso
 
 
 _nats = torch.library.custom_op("patchbench::chunked_nats", nats_in_chunks, mutates_args=())
-_nats.register_fake(lambda states, weight, ids: states.new_empty(len(ids), dtype=torch.float32))
+_nats.register_fake(lambda states, weight, ids: ids.new_empty(ids.shape, dtype=torch.float32))
 _gradients = torch.library.custom_op("patchbench::chunked_nats_backward", gradients_in_chunks, mutates_args=())
 _gradients.register_fake(lambda grad, states, weight, ids: (torch.empty_like(states), torch.empty_like(weight)))
 _nats.register_autograd(
