@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib.metadata
+import inspect
 import os
 import sys
+import types
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
@@ -47,7 +49,8 @@ class Named(Generic[T]):
     def add(self, name: str, cls: Any) -> Any:
         """Make a class known by a name, and a frozen dataclass if it is not one yet.
 
-        Raises BenchError for a class that is none of the kind, where another has the name, and what `check` raises.
+        Raises BenchError for a class that is none of the kind or lacks its methods, where another has the name, and
+        what `check` raises.
         """
         if not name or not isinstance(name, str):
             raise BenchError(f"{self.kind} {name!r} in {where(cls)} needs a name: a text that is not empty")
@@ -65,10 +68,27 @@ class Named(Generic[T]):
             raise BenchError(f"{self.kind} '{name}' is defined twice, in {both}: rename one")
         if "__dataclass_params__" not in cls.__dict__:
             cls = dataclasses.dataclass(frozen=True)(cls)
+        self._check_methods(name, cls)
         self.check(name, cls)
         cls.name = name
         self.classes[name] = cls
         return cls
+
+    def _check_methods(self, name: str, cls: type) -> None:
+        """Raises BenchError where a method that each of the kind has is not there, or takes other arguments."""
+        for method in sorted(getattr(cls, "__abstractmethods__", ())):
+            raise BenchError(f"{self.kind} '{name}' in {where(cls)} has no method {method}, which each {self.kind} has")
+        for method in sorted(getattr(self.base, "__abstractmethods__", ())):
+            given, wanted = inspect.getattr_static(cls, method), inspect.signature(getattr(self.base, method))
+            if not isinstance(given, types.FunctionType):
+                continue
+            try:
+                inspect.signature(given).bind(*wanted.parameters)
+            except TypeError:
+                raise BenchError(
+                    f"{self.kind} '{name}' in {where(cls)} has {method}{inspect.signature(given)}, wanted "
+                    f"{method}({', '.join(wanted.parameters)})"
+                ) from None
 
     def get(self, name: str) -> type[T]:
         """The class of a name. A plug-in that fails to import raises its own exception here."""

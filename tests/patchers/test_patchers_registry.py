@@ -18,6 +18,7 @@ from distributions import EXAMPLE, distribution
 import patchers
 from patchers import BenchError, Patcher, registry
 from patchers.audit import audit
+from patchers.base import Starts
 
 PLUGIN = """
 import numpy as np
@@ -222,3 +223,27 @@ def test_what_is_no_patcher_cannot_be_registered() -> None:
         with pytest.raises(BenchError, match="needs a name"):
             patchers.register(name)(Something)  # type: ignore[arg-type, type-var]
     assert "something" not in patchers.names()
+
+
+def test_a_patcher_has_the_methods_of_one() -> None:
+    """`segment` that is misspelt, or takes nothing, is found when the plug-in is loaded, not while it cuts."""
+
+    class Misspelt(Patcher):
+        def sgment(self, data: bytes) -> Starts:
+            return np.ones(len(data), bool)
+
+    class Nothing(Patcher):
+        def segment(self) -> Starts:  # type: ignore[override]
+            return np.ones(1, bool)
+
+    class Static(Patcher):
+        @staticmethod
+        def segment(data: bytes) -> Starts:
+            return np.ones(len(data), bool)
+
+    with pytest.raises(BenchError, match=r"patcher 'registry-misspelt' in .* has no method segment"):
+        patchers.register("registry-misspelt")(Misspelt)  # type: ignore[type-abstract]
+    with pytest.raises(BenchError, match=r"has segment\(self\) -> 'Starts', wanted segment\(self, data\)"):
+        patchers.register("registry-nothing")(Nothing)
+    assert patchers.register("registry-static")(Static)().segment(b"ab").sum() == 2
+    del patchers.registry.PATCHERS.classes["registry-static"]

@@ -17,17 +17,27 @@ if TYPE_CHECKING:
 
 PER_LINE = 72
 """Bytes a line of the picture: letters stay legible at the width of a page."""
+MOST_LINES = 60
+"""Of a picture: one of more takes minutes to lay out, and is two metres high."""
 BARS = ("#d5e3f1", "#f5e2c8")
 LINE, LIMIT, LATENT, WRITTEN = "#1f4e79", "#b03a2e", "#1e7d4b", "#7a1fa2"
 
 
 def draw(made: Trace, path: Path) -> None:
-    """Write it as PNG or SVG or whatever else the file's ending says. Raises BenchError for a trace without steps."""
+    """Write it as PNG or SVG or whatever else the file's ending says.
+
+    Raises BenchError for a trace without steps, or of more than a picture has room for.
+    """
     from matplotlib.figure import Figure
 
     steps = made.steps
     if not steps:
         raise BenchError("there is nothing to draw: give a prompt, or let the model write some bytes")
+    if len(steps) > MOST_LINES * PER_LINE:
+        raise BenchError(
+            f"a picture has room for {MOST_LINES * PER_LINE:,} bytes, got {len(steps):,}: give a shorter prompt, or "
+            "leave the picture out"
+        )
     lines = [range(a, min(a + PER_LINE, len(steps))) for a in range(0, len(steps), PER_LINE)]
     figure = Figure(figsize=(13, 1.75 * len(lines) + 1.1), layout="constrained")
     axes = figure.subplots(len(lines), squeeze=False)[:, 0]

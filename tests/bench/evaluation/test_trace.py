@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,9 @@ def test_json_table_and_pictures(tmp_path: Path) -> None:
     assert empty.as_json()["steps"] == []
     with pytest.raises(BenchError, match="nothing to draw"):
         draw(empty, tmp_path / "t.png")
+    long = replace(made, steps=made.steps * (1 + 60 * 72 // len(made.steps)))
+    with pytest.raises(BenchError, match=r"has room for 4,320 bytes, got .* give a shorter prompt"):
+        draw(long, tmp_path / "t.png")
     assert [letter(b) for b in b" \na\xff"] == ["␣", "⏎", "a", "·"]
 
 

@@ -493,8 +493,8 @@ def test_cuts_that_were_used_are_cut_again(tmp_path: Path) -> None:
     suite = tiny_suite(tmp_path, rows=rows, plugins=[str(tmp_path / "tires.py")])
     tired, stride = run_suite(suite, tmp_path / "results").records
     assert tired["status"] == "failed"
-    assert tired["error"]["kind"] == "AuditFailed"
-    assert "the cut that was used is not the one that run-test-tires gives now" in tired["error"]["message"]
+    ways = ("the cut that was used is not the one that run-test-tires gives now", "it cuts only one at byte")
+    assert any(way in tired["error"]["message"] for way in ways), tired["error"]
     assert stride["audits"]["cuts"]["passed"]
     assert stride["audits"]["cuts"]["values"]["documents"] > 12, "of both splits"
     assert stride["cost"]["cutting"]["doubt"] is None
@@ -551,7 +551,7 @@ from bench.tasks import Metric, Task, TaskResult, register_task
 @register_task("run-test-moody")
 class Moody(Task):
     def run(self, model, material):
-        if os.path.exists("moody"):
+        if "RUN_TEST_MOODY" in os.environ:
             raise RuntimeError("not today")
         return TaskResult({"ones": Metric("bits/byte", [(d.id, 1.0, 1.0) for d in material.test])}, {})
 """
@@ -563,7 +563,7 @@ def test_a_task_that_failed_is_tried_again_without_training(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (tmp_path / "moody.py").write_text(FAILS)
-    (tmp_path / "moody").touch()
+    monkeypatch.setenv("RUN_TEST_MOODY", "yes")
     rows: dict[str, dict[str, Any]] = {"stride": {"patcher": "stride"}}
     write_suite(tmp_path, rows, plugins=["moody.py"], tasks=["bpb", "run-test-moody"])
     command = ["run", "tiny.yaml", "--results", "r"]
@@ -576,7 +576,7 @@ def test_a_task_that_failed_is_tried_again_without_training(
     main(command)
     before = found()
     assert before["tasks"]["run-test-moody"]["error"]["message"] == "not today"
-    (tmp_path / "moody").unlink()
+    monkeypatch.delenv("RUN_TEST_MOODY")
     main(command)
     assert found() == before, "a plain run leaves what is done"
     monkeypatch.setattr(run, "train", lambda *arguments: pytest.fail("nothing is trained"))

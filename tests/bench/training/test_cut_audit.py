@@ -133,8 +133,9 @@ def test_a_patcher_that_changes_with_its_calls_gets_no_number(tmp_path: Path, mo
     rows: dict[str, Any] = {"tired": {"patcher": "cut-audit-tired", "calibrate": False}}
     suite = tiny_suite(tmp_path, rows=rows, plugins=[str(tmp_path / "tired.py")])
     (record,) = run.run_suite(suite, tmp_path / "r").records
-    assert (record["status"], record["error"]["kind"]) == ("failed", "AuditFailed")
-    assert "the cut that was used is not the one that cut-audit-tired gives now" in record["error"]["message"]
+    assert record["status"] == "failed"
+    ways = ("the cut that was used is not the one that cut-audit-tired gives now", "it cuts only one at byte")
+    assert any(way in record["error"]["message"] for way in ways), record["error"]
     assert records.load_all(tmp_path / "r", "tiny") == [record]
 
 
@@ -144,9 +145,12 @@ def test_a_patcher_that_reads_ahead_and_remembers_gets_no_number(tmp_path: Path)
     rows: dict[str, Any] = {"remembers": {"patcher": "cut-audit-remembers", "calibrate": False}}
     suite = tiny_suite(tmp_path, rows=rows, plugins=[str(tmp_path / "remembers.py")])
     (record,) = run.run_suite(suite, tmp_path / "r").records
-    assert (record["status"], record["error"]["kind"]) == ("failed", "AuditFailed")
-    ways = ("a later byte moves a start, where the patcher has not seen both texts", "in a process of its own it cut")
-    assert any(way in record["error"]["message"] for way in ways)
+    assert record["status"] == "failed"
+    ways = (
+        *("a later byte moves a start, where the patcher has not seen both texts", "in a process of its own it cut"),
+        *("the cut that was used is not the one that cut-audit-remembers gives now", "it cuts only one at byte"),
+    )
+    assert any(way in record["error"]["message"] for way in ways), record["error"]
 
 
 def test_a_patcher_that_reads_the_call_stack_gets_no_number(tmp_path: Path) -> None:
