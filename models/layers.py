@@ -34,7 +34,8 @@ class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         w = weight.to(x.dtype)
-        scale = torch.rsqrt(torch.linalg.vecdot(x, x).float().div_(x.shape[-1]).add_(eps)).to(x.dtype).unsqueeze(-1)
+        square = torch.linalg.vecdot(x, x).to(torch.promote_types(x.dtype, torch.float32))
+        scale = torch.rsqrt(square.div_(x.shape[-1]).add_(eps)).to(x.dtype).unsqueeze(-1)
         unit = x * scale
         ctx.save_for_backward(unit, scale, w)
         return unit * w

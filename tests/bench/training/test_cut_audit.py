@@ -77,7 +77,7 @@ class Watches(Patcher):
             if frame.f_globals.get("__name__") in AUDITS or frame.f_code.co_filename == "<string>":
                 return starts
             frame = frame.f_back
-        return starts | np.isin(np.frombuffer(data, np.uint8), list(b"aeiou"))
+        return starts | ((np.arange(len(data)) + len(data)) % 4 == 0)  # how long the text will be
 """
 
 
