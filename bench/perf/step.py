@@ -75,7 +75,7 @@ def documents(workload: Workload, size: int) -> list[bytes]:
     whole = b"\n".join(texts)[:size]
     if workload.length is not None:
         return [whole[at : at + workload.length] for at in range(0, len(whole) - workload.length + 1, workload.length)]
-    return whole.split(b"\n")
+    return [line for line in whole.split(b"\n") if line]
 
 
 def even(length: int, count: int) -> np.ndarray:
