@@ -90,7 +90,7 @@ class Dodges(Patcher):
 def test_what_is_looked_at_is_not_known_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """A patcher that behaves on what the seed 0 draws would have passed as long as that was the seed of every run."""
     monkeypatch.setattr("bench.evaluation.audit.kraft_short", lambda model: Audit(True, "not looked at", {}))
-    monkeypatch.setattr("bench.data.cut_corpus._probes", lambda docs, rng: [])  # the audit's own draws are what is tested
+    monkeypatch.setattr("bench.data.cut_corpus._probes", lambda docs, rng: [])  # the draws are what is tested
     words = TEXT.split()
     texts = [f"{number:08d} ".encode() + b" ".join(words[number % 7 :]) for number in range(400)]
     asked: set[bytes] = set()
