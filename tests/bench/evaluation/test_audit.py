@@ -14,6 +14,7 @@ import torch
 from tiny import SMALL, TEXT, byte_lm, harness, shaken, token_lm
 from torch import Tensor, nn
 
+from bench.data import cut_corpus
 from bench.data.cut_corpus import CutDocuments, cut
 from bench.evaluation.audit import (
     PAIRS,
@@ -267,8 +268,9 @@ def test_a_model_that_reads_the_future_is_caught() -> None:
     assert found.values["moved"] > 1e-3
 
 
-def test_a_patcher_that_reads_the_future_is_caught_with_its_model() -> None:
-    """Declared causal, it is believed, and what its cuts move shows in the predictions."""
+def test_a_patcher_that_reads_the_future_is_caught_with_its_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Declared causal and not met by a probe, it is believed, and what its cuts move shows in the predictions."""
+    monkeypatch.setattr(cut_corpus, "PROBES", 0)
 
     class Lies(AtSpaces):
         causal: ClassVar[bool] = True
