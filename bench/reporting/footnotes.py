@@ -83,14 +83,14 @@ def what_was_run(records: list[Record]) -> list[str]:
     if of_training := [record for record in records if not is_pretrained(record)]:
         trained = f"Trained on {_span(record['cost']['train_bytes'] for record in of_training)} bytes"
         notes.append(trained + (f" in {_span(steps)} steps" if steps else "") + f"; {matched(of_training)}.")
-        notes += _of_several_versions(of_training)
+        notes += several_versions(of_training)
     machines = {_machine(record) for record in records}
     text = "Measured on " + " and on ".join(sorted(machines))
     notes.append(f"{text}: bytes/s of different machines do not compare." if len(machines) > 1 else f"{text}.")
     return notes
 
 
-def _of_several_versions(records: list[Record]) -> list[str]:
+def several_versions(records: Iterable[Record]) -> list[str]:
     """That some rows were trained by older code than others; records from before version 3 do not say by which."""
     by: dict[str, dict[str, None]] = {}
     for record in sorted(records, key=lambda record: dig(record, "environment.training_version") or 0):

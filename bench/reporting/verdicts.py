@@ -91,6 +91,7 @@ def _rests_on(finding: Finding) -> str:
     for name, is_so, remark in MARKS:
         if rows := dict.fromkeys(record["row"] for record in finding.records if is_so(record)):
             said.append(f"{name}: {', '.join(rows)}; {remark[0].lower()}{remark[1:]}")
+    said += footnotes.several_versions(record for record in finding.records if not is_pretrained(record))
     return " ".join(said)
 
 

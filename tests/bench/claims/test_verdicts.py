@@ -105,6 +105,16 @@ def test_a_leaky_row_is_told(results: Path) -> None:
     assert "Leaky" not in notes["yes"]
 
 
+def test_rows_of_different_training_code_are_told(results: Path) -> None:
+    for seed in range(3):
+        now = make_record("now", seed, bpb=2.2, changes={"environment.training_version": 3})
+        records.write(results, now)
+    loaded = load_claims(claims(results.parent, {"yes": difference("entropy"), "now": difference("now")}))
+    notes = {note.split(": ")[0]: note for note in verdicts_table(loaded, judge(loaded, results, resamples=2000)).notes}
+    assert "(version 2 or older: stride; version 3: now)" in notes["now"]
+    assert "different versions" not in notes["yes"]
+
+
 def test_a_list_is_corrected_for(results: Path) -> None:
     # at this margin the difference is shown alone, and no more where it is one of thirteen of that kind
     alone = found(results, {"C1": difference("entropy", at_most=-0.01)})["C1"].tested[0]
