@@ -10,8 +10,9 @@ queries meet a few keys. `attend_dense` is what both are tested against.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -273,14 +274,19 @@ class _Group:
     real: Tensor
     """(G, S) bool."""
 
+    @cached_property
+    def kept(self) -> tuple[Tensor, Tensor]:
+        """Which of G * S places are real, and where those lie."""
+        return self.real.flatten().nonzero()[:, 0], self.place[self.real]
+
     def take(self, x: Tensor) -> Tensor:
         """x (H, T, E) -> (H * G, S, E)."""
         return x.index_select(1, self.place.flatten()).view(-1, self.place.shape[1], x.shape[-1])
 
     def put(self, x: Tensor, new: Tensor) -> None:
         """The opposite, but for what is not real."""
-        flat = new.view(len(x), -1, new.shape[-1]).index_select(1, self.real.flatten().nonzero()[:, 0])
-        x.index_copy_(1, self.place[self.real], flat)
+        real, place = self.kept
+        x.index_copy_(1, place, new.view(len(x), -1, new.shape[-1]).index_select(1, real))
 
 
 class _Alone:
@@ -327,14 +333,14 @@ class _Spans:
         later = torch.full((ROWS, ROWS), UNSEEN, dtype=q.dtype, device=q.device).triu_(1)
         at = 0
         for group, (query, key, value) in zip(self.groups, taken, strict=True):
-            new = torch.empty_like(query)
+            news = []
             for a, b in _tiles(query.shape[1]):
                 score = torch.bmm(query[:, a:b], key[:, :b].mT)
-                score[:, :, a:] += later[: b - a, : b - a]
+                score[:, :, a:].add_(later[: b - a, : b - a])
                 weight = _softmax(score, kept[at : at + score.numel()].view_as(score))
                 at += weight.numel()
-                new[:, a:b] = torch.bmm(weight, value[:, :b])
-            group.put(out, new)
+                news.append(torch.bmm(weight, value[:, :b]))
+            group.put(out, _joined(news))
         return out, kept
 
     def backward(self, kept: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, grad: Tensor) -> tuple[Tensor, ...]:
@@ -348,18 +354,28 @@ class _Spans:
                 shape = len(q), *group.real.shape, 1
                 for x in (given, shift):
                     x.view(*shape[:3], -1).mul_(group.real[..., None])
-            to_q, to_k, to_v = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
-            for a, b in _tiles(query.shape[1]):
+            tiles, to_q = list(_tiles(query.shape[1])), []
+            if len(tiles) > 1:  # sums over tiles
+                to_k, to_v = torch.zeros_like(key), torch.zeros_like(value)
+            for a, b in tiles:
                 weight = kept[at : at + len(query) * (b - a) * b].view(len(query), b - a, b)
                 at += weight.numel()
                 own = given[:, a:b]
                 slope = torch.baddbmm(shift[:, a:b], own, value[:, :b].mT).mul_(weight)
-                to_q[:, a:b] = torch.bmm(slope, key[:, :b])
-                to_k[:, :b].baddbmm_(slope.mT, query[:, a:b])
-                to_v[:, :b].baddbmm_(weight.mT, own)
-            for x, new in zip(grads, (to_q.mul_(scale), to_k, to_v), strict=True):
+                to_q.append(torch.bmm(slope, key[:, :b]))
+                if len(tiles) == 1:
+                    to_k, to_v = torch.bmm(slope.mT, query), torch.bmm(weight.mT, own)
+                else:
+                    to_k[:, :b].baddbmm_(slope.mT, query[:, a:b])
+                    to_v[:, :b].baddbmm_(weight.mT, own)
+            for x, new in zip(grads, (_joined(to_q).mul_(scale), to_k, to_v), strict=True):
                 group.put(x, new)
         return tuple(grads)
+
+
+def _joined(tiles: Sequence[Tensor]) -> Tensor:
+    """Along positions."""
+    return tiles[0] if len(tiles) == 1 else torch.cat(list(tiles), 1)
 
 
 def _tiles(size: int) -> Iterator[tuple[int, int]]:

@@ -1,6 +1,7 @@
 """A byte-level transformer without patches: the `byte_lm` baseline, and the entropy model of learned patchers.
 
-Legend: n bytes of all windows in one flat vector, W windows, D width, V outputs a position.
+Legend: n bytes of all windows in one flat vector, T these and some of padding, W windows, D width, V outputs a
+position.
 """
 
 from __future__ import annotations
@@ -57,13 +58,14 @@ class ByteLM(nn.Module):
         """data (n,) integer bytes, offsets (W + 1,): window w is data[offsets[w]:offsets[w + 1]] -> logits (n, V) in
         `dtype`."""
         none = torch.zeros(len(data), dtype=torch.bool)
-        return self.head(self._states(Windows(data, offsets, none, none), dtype)[0])
+        return self.head(self._states(Windows(data, offsets, none, none), dtype)[0])[: len(data)]
 
     def hidden(self, batch: Windows, dtype: torch.dtype = torch.float32) -> States:
-        return States(torch.zeros_like(batch.starts), self._states(batch, dtype)[0], None)
+        states, plan = self._states(batch, dtype)
+        return States(torch.zeros_like(batch.starts), states[: len(plan.data)], None)
 
     def _states(self, batch: Windows | BytePlan, dtype: torch.dtype) -> tuple[Tensor, BytePlan]:
-        """(n, D): what the head reads."""
+        """(T, D): what the head reads, with padding: products of a size that has been met are faster."""
         plan = batch if isinstance(batch, BytePlan) else self.plan(batch).to(self.byte.device)
         c = self.config
         x = F.embedding(plan.previous, self.byte).to(dtype)
@@ -72,11 +74,12 @@ class ByteLM(nn.Module):
         rope = Rope(c.width // c.heads, plan.windows.position, dtype)
         for block in self.blocks:
             x = block(x, rope, plan.windows.segments, (c.window - 1, 0))
-        return self.norm(x[: len(plan.data)]), plan
+        return self.norm(x), plan
 
     def forward(self, batch: Windows | BytePlan, dtype: torch.dtype = torch.float32) -> Prediction:
         states, plan = self._states(batch, dtype)
-        return Prediction(F.cross_entropy(wide(self.head(states)), plan.data, reduction="none"))
+        data = F.pad(plan.data, (0, len(states) - len(plan.data)))
+        return Prediction(F.cross_entropy(wide(self.head(states)), data, reduction="none")[: len(plan.data)])
 
 
 __all__ = ["BOS", "ByteLM", "ByteLMConfig"]

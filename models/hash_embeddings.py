@@ -6,6 +6,7 @@ Legend: T positions in one flat vector, G gram sizes, D width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -55,7 +56,7 @@ class _Lookup(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, table: Tensor, rows: Tensor, skip: int | None) -> Tensor:
         ctx.save_for_backward(rows)
-        ctx.shape, ctx.skip, ctx.kept = table.shape, skip, getattr(table, "kept_gradient", None)
+        ctx.shape, ctx.skip, ctx.kept = table.shape, skip, getattr(table, "kept", None)
         found = table.index_select(0, rows.flatten())
         if skip is not None:
             found.index_fill_(0, (rows.flatten() == skip).nonzero()[:, 0], 0)
@@ -65,12 +66,32 @@ class _Lookup(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None]:
         (grad,) = grads
         (rows,) = ctx.saved_tensors
-        out = grad.new_zeros(ctx.shape) if ctx.kept is None else ctx.kept
+        out = grad.new_zeros(ctx.shape) if ctx.kept is None else ctx.kept.gradient
         for column in rows.unbind(1):
             out.index_add_(0, column, grad)
         if ctx.skip is not None:
             out[ctx.skip] = 0
-        return out if ctx.kept is None else None, None, None
+        if ctx.kept is None:
+            return out, None, None
+        ctx.kept.rows.append(rows.flatten())
+        return None, None, None
+
+
+@dataclass
+class _Kept:
+    """Of a table."""
+
+    gradient: Tensor
+    rows: list[Tensor] = field(default_factory=list)
+    """Those that may be other than zero."""
+
+    def clear(self) -> None:
+        if 2 * sum(len(rows) for rows in self.rows) > len(self.gradient):
+            self.gradient.zero_()
+        else:
+            for rows in self.rows:
+                self.gradient.index_fill_(0, rows, 0)
+        self.rows.clear()
 
 
 class KeptGradients:
@@ -83,20 +104,20 @@ class KeptGradients:
     def __init__(self, model: nn.Module) -> None:
         self._tables = [getattr(m, name) for m in model.modules() for name in getattr(m, "large_tables", ())]
         for table in self._tables:
-            table.kept_gradient = torch.zeros_like(table)
+            table.kept = _Kept(torch.zeros_like(table))
 
     def show(self) -> None:
         """To clipping and the optimizer, after the way back."""
         for table in self._tables:
-            table.grad = table.kept_gradient
+            table.grad = table.kept.gradient
 
     def clear(self) -> None:
         for table in self._tables:
-            table.kept_gradient.zero_()
+            table.kept.clear()
 
     def let_go(self) -> None:
         for table in self._tables:
-            del table.kept_gradient
+            del table.kept
 
 
 def look_up(table: Tensor, rows: Tensor, skip: int | None = None) -> Tensor:

@@ -72,19 +72,21 @@ class TokenLM(nn.Module):
         predicted in the window where that token began.
         """
         plan = self._planned(batch)
-        states = self._states(plan, dtype)[: len(plan.ids)]
+        states = self._states(plan, dtype)
+        # padding is predicted too: a product of a size that has not been met takes half as long again
+        ids = F.pad(plan.ids, (0, len(states) - len(plan.ids)))
         if torch.is_grad_enabled() and self.vocab_size < LARGE:
-            nats = F.cross_entropy(wide(self.head(states)), plan.ids, reduction="none")
+            nats = F.cross_entropy(wide(self.head(states)), ids, reduction="none")
         elif torch.is_grad_enabled():
-            nats = torch.ops.patchbench.chunked_nats(states, self.head.weight.to(dtype), plan.ids)
+            nats = torch.ops.patchbench.chunked_nats(states, self.head.weight.to(dtype), ids)
         else:
             nats = torch.cat(
                 [
-                    F.cross_entropy(wide(self.head(some)), ids, reduction="none")
-                    for some, ids in zip(states.split(AT_ONCE), plan.ids.split(AT_ONCE), strict=True)
+                    F.cross_entropy(wide(self.head(some)), own, reduction="none")
+                    for some, own in zip(states.split(AT_ONCE), ids.split(AT_ONCE), strict=True)
                 ]
             )
-        return Prediction(nats.new_zeros(plan.size).index_copy(0, plan.at, nats))
+        return Prediction(nats.new_zeros(plan.size).index_copy(0, plan.at, nats[: len(plan.ids)]))
 
     def hidden(self, batch: Windows, dtype: torch.dtype = torch.float32) -> States:
         """The state at the first byte of a token has read the token before it."""

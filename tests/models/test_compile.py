@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ import torch
 from tiny import SMALL, batch_of, byte_lm, documents, harness, random_starts, token_lm
 from torch import nn
 from torch._dynamo.utils import counters
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.suites.config import TrainConfig
 from bench.training.loop import compiled, make_optimizer, train_step
@@ -104,3 +105,25 @@ def test_a_model_is_a_function_of_tensors(kind: str) -> None:
     prediction = model.to(meta).train()(made.to(meta), torch.bfloat16)
     assert prediction.nats.shape == (size,)
     assert prediction.nats.dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", [*QUICK, "priced"])
+def test_products_have_the_sizes_of_the_plan(kind: str) -> None:
+    """Not that of the batch, which differs each time: a product of a size that is new takes half as long again."""
+
+    class Products(TorchDispatchMode):
+        sizes: ClassVar[set[int]] = set()
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is torch.ops.aten.mm.default:
+                self.sizes.update(size for tensor in args for size in tensor.shape)
+            return func(*args, **(kwargs or {}))
+
+    model = MODELS[kind]().train()
+    made = plan(model, 3)
+    with Products() as products:
+        model(made, torch.float32).nats.mean().backward()
+    count = len(made.ids) if isinstance(model, TokenLM) else len(made.data)
+    assert count != len(made.previous), "there is padding"
+    assert len(made.previous) in products.sizes
+    assert count not in products.sizes

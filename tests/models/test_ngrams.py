@@ -1,6 +1,7 @@
 """Hash embeddings against plain Python integers."""
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -104,9 +105,10 @@ def test_the_gradient_of_a_lookup_is_that_of_torchs_own() -> None:
     assert torch.allclose(look_up(table, rows[:, :1]), table[rows[:, 0]])
 
 
-def test_gradients_that_are_kept_are_those_that_would_be_made_anew() -> None:
+@pytest.mark.parametrize("rows", [50, 5000], ids=["most rows are looked up", "few rows are looked up"])
+def test_gradients_that_are_kept_are_those_that_would_be_made_anew(rows: int) -> None:
     torch.manual_seed(0)
-    apart, kept_one = (NgramEmbedding((3, 4), 50, 8, 0.1) for _ in range(2))
+    apart, kept_one = (NgramEmbedding((3, 4), rows, 8, 0.1) for _ in range(2))
     torch.nn.init.normal_(apart.table)
     kept_one.load_state_dict(apart.state_dict())
     kept = KeptGradients(kept_one)
@@ -123,6 +125,7 @@ def test_gradients_that_are_kept_are_those_that_would_be_made_anew() -> None:
         assert torch.allclose(kept_one.table.grad, apart.table.grad, atol=1e-5)  # sums of sums, and sums
         assert apart.table.grad.any()
         kept.clear()
+        assert not kept_one.table.grad.any(), "what was added is zero again"
     kept.let_go()
     (looked_up(kept_one, data, torch.arange(40)) * slope).sum().backward()
     assert kept_one.table.grad is not None
