@@ -18,9 +18,8 @@ import numpy as np
 from patchers.audit_at_scale import checks_at_scale
 from patchers.base import Patcher, Starts, Stream
 from patchers.calibration import CLOSE, mean_size
-from patchers.counter_example import CounterExample, barred, shown
 from patchers.errors import BenchError
-from patchers.finding import Finding, differing
+from patchers.finding import CounterExample, Finding, differing, leaking, shown
 from patchers.identity import OURS
 from patchers.registry import load
 
@@ -218,7 +217,12 @@ def check_causality(patcher: Patcher, texts: Sequence[bytes], rng: np.random.Gen
             seen = min(t + 1, len(other))
             moved = np.flatnonzero(starts[:seen] != again[:seen])
             if len(moved):
-                return _leaking(text, other, starts, again, int(moved[0]), t)
+                at = int(moved[0])
+                flag = f"starts[{at}] is {bool(starts[at])} in one and {bool(again[at])} in the other"
+                said = (
+                    f"a later byte moves a start: two texts that share their first {t} bytes are cut differently there"
+                )
+                return leaking("causality", f"{said}, {flag}", (text, other), (starts, again), at, near=t)
     return Finding("causality", True, f"no later byte moved an earlier start ({trials} places, 5 other futures each)")
 
 
@@ -241,17 +245,6 @@ def _continued(text: bytes, t: int, texts: Sequence[bytes], rng: np.random.Gener
         past + rng.bytes(int(rng.integers(1, 40))),
         past + foreign[rng.integers(len(foreign)) :],
     ]
-
-
-def _leaking(text: bytes, other: bytes, starts: Starts, again: Starts, at: int, t: int) -> Finding:
-    flag = f"starts[{at}] is {bool(starts[at])} in one and {bool(again[at])} in the other"
-    begin = max(0, t - 20)
-    detail = (
-        f"declared causal, but a later byte moves a start: two texts that share their first {t} bytes are cut "
-        f"differently there, {flag}; {barred(text, starts, begin, t + 12)} and {barred(other, again, begin, t + 12)}. "
-        "Cut after what has been read, or declare causal = False and let the model pay for the boundaries"
-    )
-    return Finding("causality", False, detail, example=CounterExample((text, other), (starts, again), at))
 
 
 def check_stream(patcher: Patcher, texts: Sequence[bytes]) -> Finding:

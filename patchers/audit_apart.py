@@ -19,8 +19,7 @@ import cloudpickle
 import numpy as np
 
 from patchers.base import Patcher, Starts
-from patchers.counter_example import CounterExample, barred
-from patchers.finding import Finding, differing
+from patchers.finding import Finding, differing, leaking
 from patchers.identity import is_live
 from patchers.registry import loaded_plugins
 
@@ -77,7 +76,12 @@ def check_fresh_process(patcher: Patcher, docs: Sequence[bytes], rng: np.random.
     for text, other, t, one, two in zip(texts, others, places, first, second, strict=True):
         moved = np.flatnonzero(one[: t + 1] != two[: t + 1])
         if len(moved):
-            return _leaking(text, other, one, two, int(moved[0]), t)
+            at = int(moved[0])
+            said = (
+                "a later byte moves a start, where the patcher has not seen both texts: two that share their first "
+                f"{t} bytes, each cut in a process of its own, are cut differently at {at}"
+            )
+            return leaking(NAME, said, (text, other), (one, two), at, near=at)
     said = f"the same cuts of {len(texts)} texts in a process of its own, and of others that begin like them in a third"
     return Finding(NAME, True, said)
 
@@ -133,13 +137,3 @@ def _future(real: bytes, texts: Sequence[bytes], rng: np.random.Generator) -> by
     if rng.random() < 0.5:
         return bytes([(real[0] + int(rng.integers(1, 256))) % 256]) + real[1:]
     return foreign[int(rng.integers(len(foreign))) :]
-
-
-def _leaking(text: bytes, other: bytes, one: Starts, two: Starts, at: int, t: int) -> Finding:
-    low = max(0, at - 20)
-    detail = (
-        f"declared causal, but a later byte moves a start, where the patcher has not seen both texts: two that share "
-        f"their first {t} bytes, each cut in a process of its own, are cut differently at {at}; "
-        f"{barred(text, one, low, at + 12)} and {barred(other, two, low, at + 12)}"
-    )
-    return Finding(NAME, False, detail, example=CounterExample((text, other), (one, two), at))

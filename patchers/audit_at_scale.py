@@ -12,11 +12,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from patchers.audit_apart import check_fresh_process
-from patchers.base import Patcher, Starts
+from patchers.base import Patcher
 from patchers.costs import claimed, measured
-from patchers.counter_example import CounterExample, barred
 from patchers.errors import BenchError
-from patchers.finding import Finding, differing
+from patchers.finding import Finding, differing, leaking
 
 BATCHES = (3, 70, 500)
 """Documents of a batch."""
@@ -97,21 +96,16 @@ def check_long_documents(patcher: Patcher, docs: Sequence[bytes], rng: np.random
             seen = min(int(t) + 1, len(other))
             moved = np.flatnonzero(starts[:seen] != later[:seen])
             if len(moved):
-                return _far_leak(whole, other, starts, later, int(moved[0]), int(t))
+                at = int(moved[0])
+                said_of = (
+                    f"in a document of {length} bytes a later byte moves a start: two texts that share their first {t} "
+                    f"bytes are cut differently at {at}"
+                )
+                return leaking("long documents", said_of, (whole, other), (starts, later), at, near=at)
         said.append(f"{length} bytes ({trials} futures)")
         if took > seconds:
             break
     return Finding("long documents", True, f"no later byte moved an earlier start in {', '.join(said)}")
-
-
-def _far_leak(text: bytes, other: bytes, starts: Starts, again: Starts, at: int, t: int) -> Finding:
-    low = max(0, at - 20)
-    detail = (
-        f"declared causal, but in a document of {len(text)} bytes a later byte moves a start: two texts that share "
-        f"their first {t} bytes are cut differently at {at}; {barred(text, starts, low, at + 12)} and "
-        f"{barred(other, again, low, at + 12)}"
-    )
-    return Finding("long documents", False, detail, example=CounterExample((text, other), (starts, again), at))
 
 
 def check_many_calls(patcher: Patcher, docs: Sequence[bytes], seconds: float) -> Finding:

@@ -19,6 +19,7 @@ import numpy as np
 
 from patchers.base import Patcher
 from patchers.errors import BenchError
+from patchers.grouping import beginning
 from patchers.identity import code_identity
 
 AGREES = 0.1
@@ -101,18 +102,13 @@ class Cost:
 
 def measured(patcher: Patcher, docs: Sequence[bytes]) -> Cost:
     """Cut some of the documents, counting and timing. Raises BenchError for a claim that is none."""
-    says, some, size = claimed(patcher), [], 0
-    for doc in docs:
-        if size >= LOOKED_AT:
-            break
-        some.append(doc[: LOOKED_AT - size])
-        size += len(some[-1])
+    says, some = claimed(patcher), beginning(docs, LOOKED_AT, whole=False)
     patcher.segment_many(some[:1])  # what is compiled at the first call is no cost of a byte
     unseen = [_turned(doc) for doc in some]
     begin = _processor_seconds()
     counted = _counted(lambda: patcher.segment_many(unseen))
     seconds = _processor_seconds() - begin
-    a_byte = max(1, size)
+    a_byte = max(1, sum(map(len, some)))
     return Cost(
         claimed=says,
         counted=None if counted is None else counted / a_byte,

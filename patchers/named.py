@@ -9,7 +9,7 @@ import inspect
 import os
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import EntryPoint
@@ -107,8 +107,7 @@ class Named(Generic[T]):
                     f"the entry point '{name}' loads {installed[0].value}, which registers no such {self.kind}"
                 )
         if name not in self.classes:
-            known = ", ".join(self.names())
-            raise BenchError(f"unknown {self.kind} '{name}'{nearest(name, self.names())}; there are: {known}")
+            raise unknown(self.kind, name, self.names())
         return self.classes[name]
 
     def names(self) -> list[str]:
@@ -136,6 +135,12 @@ def nearest(name: str, known: list[str]) -> str:
     """', did you mean 'x'?' for the closest of the known names, '' where none is close."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f", did you mean '{close[0]}'?" if close else ""
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> BenchError:
+    """For a name that is none of the known ones."""
+    there = list(known)
+    return BenchError(f"unknown {what} {name!r}{nearest(name, there)}; there are: {', '.join(there)}")
 
 
 def where(cls: Any) -> str:

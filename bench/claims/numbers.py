@@ -32,6 +32,7 @@ from bench.records.statistics import (
     Scores,
     SeedSpread,
     crossed_draws,
+    divided,
     interval_of,
     resampled_sums,
 )
@@ -204,10 +205,10 @@ class Numbers:
             drawn = resampled_sums(columns, self.resamples, number).reshape(self.resamples, len(terms), 2, len(seeds))
             for place, (term, part) in enumerate(zip(terms, sums, strict=True)):
                 total, count = part.sum(axis=2)
-                values = np.tile(_divide(total, count), (end + documents + len(self._known), 1))
-                values[1:end] = _divide(drawn[:, place, 0], drawn[:, place, 1])
+                values = np.tile(divided(total, count), (end + documents + len(self._known), 1))
+                values[1:end] = divided(drawn[:, place, 0], drawn[:, place, 1])
                 heavier = np.moveaxis(part.sum(axis=2)[:, :, None] + WEIGHT * part, 2, 0)  # (D, 2, S)
-                values[first : first + len(names)] = _divide(heavier[:, 0], heavier[:, 1])
+                values[first : first + len(names)] = divided(heavier[:, 0], heavier[:, 1])
                 if spread := self.source.spread(term):
                     values[end + documents + list(self._known).index(term)] += np.sqrt(spread.of_row)
                 filled[term] = values
@@ -249,8 +250,3 @@ def _freedom(parts: list[tuple[float, float]], variance: float) -> float:
     for part, freedom in parts:
         pooled[freedom] = pooled.get(freedom, 0.0) + part
     return variance**2 / sum(part**2 / freedom for freedom, part in pooled.items())
-
-
-def _divide(total: Floats, count: Floats) -> Floats:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(count == 0, nan, total / count)

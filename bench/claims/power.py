@@ -10,9 +10,9 @@ Legend: R repetitions, D documents.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 from scipy.stats import t as student
@@ -59,25 +59,10 @@ class Need:
 def need(questions: Sequence[Question]) -> Need:
     """What would settle all of these questions; each alone is decided with the power that is wanted."""
     now = min(power(one) for one in questions)
-    documents = _largest([_least(partial(_with_documents, one), _times()) for one in questions])
-    seeds = _largest([_least(partial(_with_seeds, one), _counts(one)) for one in questions])
+    times = np.geomspace(1, MOST_DOCUMENTS, 61).tolist()
+    documents = _largest([_least(one, "times", times) for one in questions])
+    seeds = _largest([_least(one, "seeds", range(max(2, one.seeds), MOST_SEEDS + 1)) for one in questions])
     return Need(now, documents, None if seeds is None else int(seeds))
-
-
-def _with_documents(question: Question, times: float) -> float:
-    return power(question, times=times)
-
-
-def _with_seeds(question: Question, seeds: float) -> float:
-    return power(question, seeds=int(seeds))
-
-
-def _times() -> list[float]:
-    return np.geomspace(1, MOST_DOCUMENTS, 61).tolist()
-
-
-def _counts(question: Question) -> list[float]:
-    return [float(count) for count in range(max(2, question.seeds), MOST_SEEDS + 1)]
 
 
 def _largest(found: Sequence[float | None]) -> float | None:
@@ -85,14 +70,19 @@ def _largest(found: Sequence[float | None]) -> float | None:
     return max(known) if len(known) == len(found) else None
 
 
-def _least(power_at: Callable[[float], float], candidates: Sequence[float]) -> float | None:
+def _least(question: Question, what: Literal["times", "seeds"], candidates: Sequence[float]) -> float | None:
     """The first candidate with the power that is wanted, which rises with them."""
-    if power_at(candidates[-1]) < WANTED:
+
+    def reaches(candidate: float) -> bool:
+        changed: dict[str, Any] = {what: candidate}
+        return power(question, **changed) >= WANTED
+
+    if not reaches(candidates[-1]):
         return None
     low, high = 0, len(candidates) - 1
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if power_at(candidates[middle]) >= WANTED else (middle + 1, high)
+        low, high = (low, middle) if reaches(candidates[middle]) else (middle + 1, high)
     return candidates[high]
 
 

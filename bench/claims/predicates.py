@@ -6,7 +6,6 @@ metric are as tables show them: where lower is better, a row that is better has 
 
 from __future__ import annotations
 
-import dataclasses
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -95,14 +94,7 @@ get, names = PREDICATES.get, PREDICATES.names
 @typing.dataclass_transform(frozen_default=True)
 def register_predicate(name: str) -> Callable[[type[T]], type[T]]:
     """Class decorator that makes a Predicate known as `name`, and a frozen dataclass if it is not one yet."""
-
-    def add(cls: type[T]) -> type[T]:
-        if "__dataclass_params__" not in cls.__dict__:
-            cls = dataclasses.dataclass(frozen=True)(cls)
-        added: type[T] = PREDICATES.add(name, cls)
-        return added
-
-    return add
+    return lambda cls: PREDICATES.add(name, cls)
 
 
 # --- built in

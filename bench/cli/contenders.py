@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.data.config import Corpus, Data
-from bench.data.documents import beginning
 from bench.data.fitted_patchers import Say, asked, fit_cached
 from bench.intrinsics.measure import Contender
 from patchers import Patcher, get, without_file
+from patchers.grouping import beginning
 
 if TYPE_CHECKING:
     from bench.suites.config import Row, Suite

@@ -27,14 +27,13 @@ def list_models() -> list[dict[str, Any]]:
     from bench.evaluation.pretrained.config import PretrainedConfig
     from bench.suites.config import MODELS
 
-    return [
-        {
-            "name": name,
-            "what": (cls.__doc__ or "").strip().splitlines()[0],
-            "options": {f.name: _default(f) for f in dataclasses.fields(cls)},
-        }
-        for name, cls in (*MODELS.items(), ("{hf: FOLDER or NAME}", PretrainedConfig))
-    ]
+    return [_described(name, cls) for name, cls in (*MODELS.items(), ("{hf: FOLDER or NAME}", PretrainedConfig))]
+
+
+def _described(name: str, cls: type[Any], **more: Any) -> dict[str, Any]:
+    """The beginning of a class's docstring, and its fields as options."""
+    what = (cls.__doc__ or "").strip().splitlines()[0]
+    return {"name": name, **more, "what": what, "options": {f.name: _default(f) for f in dataclasses.fields(cls)}}
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
@@ -46,15 +45,7 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 def list_tasks() -> list[dict[str, Any]]:
     from bench.evaluation import tasks
 
-    return [
-        {
-            "name": name,
-            "version": cls.version,
-            "what": (cls.__doc__ or "").strip().splitlines()[0],
-            "options": {f.name: _default(f) for f in dataclasses.fields(cls)},
-        }
-        for name, cls in ((name, tasks.get(name)) for name in tasks.names())
-    ]
+    return [_described(name, tasks.get(name), version=tasks.get(name).version) for name in tasks.names()]
 
 
 def list_corpora() -> list[dict[str, Any]]:
@@ -74,14 +65,7 @@ def list_claims() -> list[dict[str, Any]]:
 def list_predicates() -> list[dict[str, Any]]:
     from bench.claims import predicates
 
-    return [
-        {
-            "name": name,
-            "what": (cls.__doc__ or "").strip().splitlines()[0],
-            "options": {f.name: _default(f) for f in dataclasses.fields(cls)},
-        }
-        for name, cls in ((name, predicates.get(name)) for name in predicates.names())
-    ]
+    return [_described(name, predicates.get(name)) for name in predicates.names()]
 
 
 LISTS = {

@@ -34,13 +34,13 @@ from bench.data.sources import (
 )
 from bench.system.files import located
 from patchers.errors import BenchError
-from patchers.named import nearest
+from patchers.grouping import grouped
+from patchers.named import unknown
 
 
 def _known_corpus(name: str) -> str:
     if name not in CORPORA:
-        near = nearest(name, list(CORPORA))
-        raise BenchError(f"unknown corpus {name!r}{near}; there are: {', '.join(CORPORA)}")
+        raise unknown("corpus", name, CORPORA)
     return name
 
 
@@ -334,19 +334,6 @@ UNIT_BYTES = 2**26
 """Files that are smaller are read together."""
 
 
-def _groups(paths: Sequence[str]) -> Iterator[list[str]]:
-    group: list[str] = []
-    size = 0
-    for path in paths:
-        group.append(path)
-        size += os.path.getsize(path)
-        if size >= UNIT_BYTES:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
-
-
 def _files_unit(paths: list[str], config: DataConfig) -> Unit:
     each = [partial(file_texts, path, config.field, config.piece_bytes, config.skip_invalid) for path in paths]
     return Unit("\n".join(map(file_state, paths)), lambda: (text for texts in each for text in texts()))
@@ -364,5 +351,6 @@ def units(config: DataConfig) -> list[Unit]:
     elif config.corpus is not None:
         whole, state = CORPORA[config.corpus].read, CORPORA[config.corpus].state()
     else:
-        return [_files_unit(paths, config) for paths in _groups(find_files(config.files, config.field, config.folder))]
+        paths = find_files(config.files, config.field, config.folder)
+        return [_files_unit(group, config) for group in grouped(paths, os.path.getsize, UNIT_BYTES)]
     return [Unit(state, lambda: (piece for text in whole() for piece in text_pieces(text, config.piece_bytes)))]

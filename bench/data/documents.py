@@ -108,14 +108,3 @@ class FlatTexts(Sequence[bytes]):
     def __iter__(self) -> Iterator[bytes]:
         for first, last in self.runs():
             yield from self.run(first, last)
-
-
-def beginning(docs: Sequence[bytes], size: int) -> list[bytes]:
-    """The first documents that together reach `size` bytes; all of them where they do not."""
-    held, total = [], 0
-    for doc in docs:
-        if total >= size:
-            break
-        held.append(doc)
-        total += len(doc)
-    return held

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.data.config import Data
-from bench.data.documents import beginning
 from bench.system.files import Damaged, check_sealed, locked, warn, whole_folder, writing
 from bench.system.yaml import parse
 from patchers import Patcher, create, load
 from patchers.errors import BenchError
+from patchers.grouping import beginning
 
 FITTED_ON = "wiki-en"
 """The corpus that patchers learn from where no suite names another."""

@@ -131,8 +131,8 @@ def file_texts(path: str, field: str | None, limit: int | None, skip_invalid: bo
         for text in _read_all(rows, skip_invalid):
             yield from text_pieces(text, limit)
     else:
-        with opened(path) as raw:
-            file = _text_alone(raw, path)
+        with opened(path) as file:
+            _check_text(file, path)
             if limit is None:
                 yield Text(file.read(), os.path.basename(path))
             else:
@@ -198,13 +198,9 @@ def _is_lines(path: str) -> bool:
     return (stem if suffix in _COMPRESSED else path).endswith(_LINES)
 
 
-def _is_table(path: str) -> bool:
-    return path.endswith(_TABLES)
-
-
 def has_fields(path: str) -> bool:
     """Whether a file has many documents, in a named field each; otherwise it is one text."""
-    return _is_lines(path) or _is_table(path)
+    return _is_lines(path) or path.endswith(_TABLES)
 
 
 class Invalid(BenchError):
@@ -225,34 +221,15 @@ def _read_all(rows: Iterator[Row], skip_invalid: bool) -> Iterator[Text]:
             yield Text(b"", title, invalid=str(error))
 
 
-def _text_alone(file: IO[bytes], path: str) -> IO[bytes]:
-    """The same file, from its beginning. Raises BenchError for a format that is no text, known by its first bytes."""
-    begins = file.read(16)
+def _check_text(file: IO[bytes], path: str) -> None:
+    """Raises BenchError for a format that is no text, known by its first bytes, which stay to be read."""
+    begins = file.peek(16)  # type: ignore[attr-defined]  # which all that `opened` gives have
     kind = next((name for magic, name in _BINARY.items() if begins.startswith(magic)), None)
     if kind is not None:
         raise BenchError(
             f"{path} is {kind}, not text: give its text as .txt or .jsonl, a table as .parquet or .arrow with "
             "data.field, or other data by `dataset:`"
         )
-    return io.BufferedReader(_Rejoined(begins, file))
-
-
-class _Rejoined(io.RawIOBase):
-    """What has been read of a file already, and then the file."""
-
-    def __init__(self, begins: bytes, file: IO[bytes]) -> None:
-        self.begins, self.file = begins, file
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        if self.begins:
-            some, self.begins = self.begins[: len(buffer)], self.begins[len(buffer) :]
-        else:
-            some = self.file.read(len(buffer))
-        buffer[: len(some)] = some
-        return len(some)
 
 
 def _table_rows(path: str, field: str | None) -> Iterator[Row]:

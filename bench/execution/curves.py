@@ -77,15 +77,3 @@ class Curves:
 def bits_per_byte(model: ByteModel, texts: Sequence[bytes]) -> float:
     """Of texts, each by itself."""
     return sum(float(nats.sum()) for nats in model.nats(texts)) / math.log(2) / sum(map(len, texts))
-
-
-def beginning(texts: Sequence[bytes]) -> list[bytes]:
-    """Documents until there are SCORED_BYTES, the one that reaches them cut off there."""
-    found: list[bytes] = []
-    left = SCORED_BYTES
-    for text in texts:
-        found.append(text[:left])
-        left -= len(text)
-        if left <= 0:
-            break
-    return found

@@ -16,7 +16,6 @@ from torch import nn
 
 from bench.data.config import load
 from bench.data.cut_corpus import batches, training_spans
-from bench.data.documents import beginning
 from bench.evaluation.pretrained import costs
 from bench.evaluation.pretrained.load import load as load_pretrained
 from bench.evaluation.run_tasks import with_domains
@@ -35,6 +34,7 @@ from bench.training.prepare import (
     shapes_of,
     training_flops,
 )
+from patchers.grouping import beginning
 
 CALIBRATION_SECONDS = 10.0
 """How long this machine is timed for: real training steps of each model, the first one left out."""

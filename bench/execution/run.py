@@ -18,7 +18,6 @@ from torch import nn
 from bench import records
 from bench.data import store
 from bench.data.config import Data
-from bench.data.documents import beginning
 from bench.evaluation.audit import audit, drawn_seed
 from bench.evaluation.byte_model import ByteModel
 from bench.evaluation.examples import examples
@@ -62,6 +61,7 @@ from bench.training.reuse import (
     training_id,
 )
 from patchers.errors import BenchError
+from patchers.grouping import beginning
 
 COUNTED_BYTES = 2**18
 """Of the training text that a pretrained model's FLOPs are counted on, as those of trained rows are on all of it."""
@@ -442,7 +442,7 @@ def hearing(
     alone = not distributed.are_there()  # several ranks hold the model in parts
     asked = byte_model(prepared, model, best_device()) if alone else None
     folder = results / suite.name / "tensorboard" / run.run_id
-    with Curves(folder, told, asked, curves.beginning(data.calibration.texts)) as heard:
+    with Curves(folder, told, asked, beginning(data.calibration.texts, curves.SCORED_BYTES, whole=False)) as heard:
         yield heard
 
 

@@ -13,7 +13,6 @@ from torch import nn
 
 from bench.data.config import Data
 from bench.data.cut_statistics import cut_statistics
-from bench.data.documents import beginning
 from bench.evaluation.byte_model import ByteModel, CutModel, cut_documents
 from bench.evaluation.pretrained.load import untrained as untrained_twin
 from bench.evaluation.pretrained.model import PretrainedModel
@@ -21,6 +20,7 @@ from bench.evaluation.tasks import Material, TaskNotPossible
 from bench.training.loop import train
 from bench.training.prepare import DESCRIBED_BYTES, Prepared, make_model
 from patchers.errors import BenchError
+from patchers.grouping import beginning
 
 
 def byte_model(prepared: Prepared, module: nn.Module, device: torch.device) -> CutModel:

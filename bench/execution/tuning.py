@@ -48,6 +48,7 @@ from scipy.stats import loguniform
 from sklearn.model_selection import ParameterSampler
 
 from bench.data.config import Data
+from bench.execution.curves import bits_per_byte
 from bench.execution.run import best_device
 from bench.execution.task_inputs import byte_model
 from bench.suites.config import Suite, load_suite
@@ -57,6 +58,7 @@ from bench.training.loop import TrainingFailed, train
 from bench.training.matching import expected, prepare_matched
 from bench.training.prepare import Prepared, after_training, flops, make_model, prepare
 from patchers.errors import BenchError
+from patchers.grouping import beginning
 from patchers.named import nearest
 
 Values = dict[str, Any]
@@ -354,13 +356,8 @@ class Tuning:
         except TrainingFailed:
             return replace(trial, seconds=round(time.perf_counter() - began, 1))
         prepared = after_training(prepared, model, data, lambda message: None)
-        texts: list[bytes] = []
-        for document in data.calibration.documents:
-            texts.append(document.data)
-            if sum(map(len, texts)) >= self.search.calibration_bytes:
-                break
-        nats = byte_model(prepared, model, device).nats(texts)
-        bpb = sum(float(n.sum()) for n in nats) / math.log(2) / sum(map(len, texts))
+        texts = beginning(data.calibration.texts, self.search.calibration_bytes)
+        bpb = bits_per_byte(byte_model(prepared, model, device), texts)
         return replace(
             trial,
             bpb=round(bpb, 5),

@@ -28,6 +28,7 @@ from bench.intrinsics.measures import (
 from bench.intrinsics.words import Places, WordedText
 from patchers import Patcher
 from patchers.errors import BenchError
+from patchers.grouping import beginning
 
 NOISE_BYTES = 20_000
 """Of the first documents, which are given every kind of noise: each is cut once a kind."""
@@ -170,13 +171,8 @@ class Noisy:
     @staticmethod
     def of(docs: Iterable[bytes], limit: int = NOISE_BYTES) -> Noisy:
         """The first documents up to `limit` bytes, and the beginning of the one that passes it."""
-        clean: list[str] = []
-        for doc in docs:
-            some = doc[:limit]
-            clean.append(some.decode(errors="surrogateescape"))
-            limit -= len(some)
-            if limit <= 0:
-                break
+        some = beginning(docs, limit, whole=False)
+        clean = [doc.decode(errors="surrogateescape") for doc in some]
         return Noisy(tuple(clean), tuple(tuple(op(text) for text in clean) for op in OPERATORS.values()))
 
     def stability(self, patcher: Patcher) -> float:

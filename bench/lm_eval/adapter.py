@@ -224,11 +224,7 @@ def check_answers(task: str, samples: Sequence[Mapping[str, Any]]) -> None:
             )
 
 
-LINKS: tuple[tuple[Callable[[float], float], float], ...] = (
-    (lambda x: x, 1.0),
-    (lambda x: -x / math.log(2), 1.0),
-    (lambda x: math.exp(-x), 1.0),
-)
+LINKS: tuple[Callable[[float], float], ...] = (lambda x: x, lambda x: -x / math.log(2), lambda x: math.exp(-x))
 """How lm-eval makes a metric of the mean of its items, or of a ratio of their sums."""
 
 
@@ -242,7 +238,7 @@ def with_interval(value: float, per_item: Sequence[Any]) -> Estimate:
     if pairs.ndim != 2 or pairs.shape[1] != 2 or len(pairs) < 2 or pairs[:, 1].sum() == 0:
         return none
     found = Bootstrap({"": Scores((0,), pairs[None, :, 0], pairs[None, :, 1])}).estimate("")
-    for link, _ in LINKS:
+    for link in LINKS:
         if math.isclose(link(found.value), value, rel_tol=1e-6, abs_tol=1e-12):
             low, high = sorted((link(found.low), link(found.high)))
             return Estimate(value, low, high)

@@ -15,7 +15,7 @@ open is in the halves already.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import combinations
 from math import isnan, nan
 from typing import Any, Literal
@@ -65,10 +65,15 @@ class Agreement:
         return [pair for pair in self.pairs if pair.score is not None]
 
     def as_json(self) -> dict[str, Any]:
-        share = {key: None if isnan(value) else value for key, value in asdict(self.share).items()}
         pairs = [{"rows": list(p.rows), "small": p.small, "large": p.large, "score": p.score} for p in self.pairs]
         tau = None if isnan(self.tau) else self.tau
-        return {"rows": list(self.rows), "decided": len(self.decided), "share": share, "tau": tau, "pairs": pairs}
+        return {
+            "rows": list(self.rows),
+            "decided": len(self.decided),
+            "share": self.share.as_json(),
+            "tau": tau,
+            "pairs": pairs,
+        }
 
 
 def agreement(small: Sequence[Record], large: Sequence[Record], *, resamples: int = RESAMPLES) -> Agreement:

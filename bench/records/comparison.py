@@ -90,6 +90,15 @@ def told_of(record: Record) -> str | None:
     return str(dig(record, "config.model.boundary_inputs") or "prefix")
 
 
+def swept_row(record: Record) -> str | None:
+    """The row of the suite that a row of a sweep is made of, and what else was swept; None without a sweep."""
+    sweep = dig(record, "config.sweep")
+    if not sweep:
+        return None
+    others = (sweep.get("others") or {}).items()
+    return str(sweep["row"]) + "".join(f" {key}={value:g}" for key, value in others)
+
+
 BPB = "bpb.bpb"
 """The metric that rows are ordered by where nothing else is said."""
 

@@ -39,8 +39,7 @@ class Optimum:
     side: Literal["smallest", "largest"] | None
 
     def as_json(self) -> dict[str, Any]:
-        ratio = None if self.ratio is None else {k: float(v) for k, v in vars(self.ratio).items()}
-        return {**vars(self), "ratio": ratio}
+        return {**vars(self), "ratio": None if self.ratio is None else self.ratio.as_json()}
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bench.records.comparison import BPB, Runs, check_comparable, rows_of, scores_of
+from bench.records.comparison import BPB, Runs, check_comparable, rows_of, scores_of, swept_row
 from bench.records.record import Record, dig
 from bench.records.statistics import LEVEL, RESAMPLES, Bootstrap, Estimate, Floats, interval_of
 from patchers.errors import BenchError
@@ -198,11 +198,10 @@ def swept(runs: Mapping[str, Runs]) -> tuple[dict[str, list[Runs]], str]:
     groups: dict[str, list[Runs]] = {}
     keys: dict[str, None] = {}
     for found in runs.values():
-        sweep = dig(found.any_record, "config.sweep")
-        if sweep:
-            others = "".join(f" {name}={value:g}" for name, value in (sweep.get("others") or {}).items())
-            groups.setdefault(sweep["row"] + others, []).append(found)
-            keys[sweep["key"]] = None
+        base = swept_row(found.any_record)
+        if base is not None:
+            groups.setdefault(base, []).append(found)
+            keys[dig(found.any_record, "config.sweep.key")] = None
     if not groups:
         raise BenchError("none of these records is of a sweep; `sweep: {train.bytes: [...]}` in a suite makes one")
     if "bytes_per_patch" in keys:
@@ -282,22 +281,14 @@ def _first_changes(apart: Floats, places: Floats) -> Floats:
 # --- as JSON
 
 
-def _number(value: float) -> float | None:
-    return value if isfinite(value) else None
-
-
-def _estimate(found: Estimate) -> dict[str, float | None]:
-    return {"value": _number(found.value), "low": _number(found.low), "high": _number(found.high)}
-
-
 def _fit_json(found: Fit) -> dict[str, Any]:
     return {
-        "E": {**_estimate(found.floor), "open": found.floor_is_open},
-        "A": _estimate(found.scale),
-        "a": _estimate(found.exponent),
+        "E": {**found.floor.as_json(), "open": found.floor_is_open},
+        "A": found.scale.as_json(),
+        "a": found.exponent.as_json(),
         "misfit": found.misfit,
         "points": [
-            {"row": p.row, "swept": p.value, "flops": p.compute, "train_bytes": p.train_bytes, "bpb": _estimate(p.loss)}
+            {"row": p.row, "swept": p.value, "flops": p.compute, "train_bytes": p.train_bytes, "bpb": p.loss.as_json()}
             for p in found.points
         ],
         "band": found.band(),
@@ -308,7 +299,7 @@ def _crossing_json(found: Crossing) -> dict[str, Any]:
     return {
         "rows": list(found.rows),
         "status": found.status,
-        "flops": None if found.compute is None else _estimate(found.compute),
+        "flops": None if found.compute is None else found.compute.as_json(),
         "lower_first": found.lower_first,
         "share_inside": found.share,
         "span": list(found.span),

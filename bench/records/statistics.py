@@ -26,7 +26,7 @@ Legend: R rows, S seeds of a row, D documents, B resamples, K columns of sums.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from math import isnan, nan
+from math import isfinite, isnan, nan
 from typing import Literal
 
 import numpy as np
@@ -64,12 +64,12 @@ class Scores:
 
     def ratios(self) -> Floats:
         """(S,) the metric of each seed, NaN where nothing was counted."""
-        return _divide(self.totals.sum(axis=1), self.counts.sum(axis=1))
+        return divided(self.totals.sum(axis=1), self.counts.sum(axis=1))
 
     def influences(self) -> Floats:
         """(S, D) how much each document moves its seed's ratio, to first order."""
         counted = self.counts.sum(axis=1, keepdims=True)
-        return _divide(self.totals - self.ratios()[:, None] * self.counts, counted)
+        return divided(self.totals - self.ratios()[:, None] * self.counts, counted)
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,10 @@ class Estimate:
     value: float
     low: float
     high: float
+
+    def as_json(self) -> dict[str, float | None]:
+        """What is not finite is null."""
+        return {name: end if isfinite(end) else None for name, end in vars(self).items()}
 
     def __neg__(self) -> "Estimate":
         return Estimate(-self.value, -self.high, -self.low)
@@ -118,7 +122,7 @@ class Bootstrap:
                 count_of.append(known[key])
         if totals:
             sums = resampled_sums(np.stack(totals + counts, axis=1), resamples, seed)
-            self._ratios = _divide(sums[:, : len(totals)], sums[:, len(totals) :][:, count_of])  # (B, R*S)
+            self._ratios = divided(sums[:, : len(totals)], sums[:, len(totals) :][:, count_of])  # (B, R*S)
 
     def estimate(self, row: str) -> Estimate:
         """The row's value with its interval over documents and over its seeds."""
@@ -313,6 +317,7 @@ def best_rows(
     return [label for label in values if holds(label)]
 
 
-def _divide(total: Floats, count: Floats) -> Floats:
+def divided(total: Floats, count: Floats) -> Floats:
+    """The ratios; NaN where nothing was counted."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(count == 0, nan, total / count)

@@ -82,5 +82,4 @@ def channels_table(compared: Comparison) -> Table:
 def _gain(compared: Comparison, label: str, reference: str) -> Cell:
     if label == reference:
         return Cell(0.0, text="reference")
-    worth = compared.worth(BPB, label, reference)
-    return Cell() if worth is None else Cell(worth.value, worth.low, worth.high)
+    return Cell.of(compared.worth(BPB, label, reference))

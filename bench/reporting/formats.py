@@ -14,7 +14,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -22,8 +22,8 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from bench.records.comparison import Mark
-from patchers.errors import BenchError
-from patchers.named import nearest
+from bench.records.statistics import Estimate
+from patchers.named import unknown
 
 Style = Literal["text", "bits", "signed", "ratio", "si", "count", "number"]
 NOTHING = "—"  # in place of a number that is not there
@@ -48,6 +48,14 @@ class Cell:
     high: float | None = None
     best: bool = False  # in bold
     text: str | None = None
+
+    @classmethod
+    def of(cls, found: Estimate | None) -> Self:
+        """Nothing where there is no number, and no interval where an end of it is not known."""
+        if found is None or math.isnan(found.value):
+            return cls()
+        known = math.isfinite(found.low) and math.isfinite(found.high)
+        return cls(found.value, found.low, found.high) if known else cls(found.value)
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,7 @@ class Table:
 def render(table: Table, format: str) -> str:
     """The table as text in one of FORMATS. Raises BenchError for another format."""
     if format not in FORMATS:
-        raise BenchError(f"unknown format {format!r}{nearest(format, list(FORMATS))}; there are: {', '.join(FORMATS)}")
+        raise unknown("format", format, FORMATS)
     return FORMATS[format](table)
 
 

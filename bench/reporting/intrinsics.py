@@ -11,7 +11,7 @@ from typing import Any
 from bench.intrinsics.measure import Intrinsics, Numbers
 from bench.reporting.formats import Cell, Column, Row, Style, Table, render
 from patchers.errors import BenchError
-from patchers.named import nearest
+from patchers.named import unknown
 
 KEPT = "intrinsics.json"
 """What the tables of a suite are called in its folder of results, where its report finds them."""
@@ -65,8 +65,7 @@ def check_columns(columns: Sequence[str]) -> None:
     """Raises BenchError for a column that is none."""
     for name in columns:
         if name not in COLUMNS:
-            known = list(COLUMNS)
-            raise BenchError(f"unknown column {name!r}{nearest(name, known)}; there are: {', '.join(known)}")
+            raise unknown("column", name, COLUMNS)
 
 
 def tables(
@@ -127,9 +126,7 @@ def numbers_table(found: Intrinsics, columns: Sequence[str] = ()) -> Table:
     names = columns or [name for name in COLUMNS if name not in ON_WISH]
     made = {name: [Cell(COLUMNS[name][2](row)) for row in found.rows] for name in names}
     shown = [name for name, cells in made.items() if columns or any(cell.value is not None for cell in cells)]
-    rows = [
-        Row(row.label, (Cell(row.label), *(made[name][at] for name in shown))) for at, row in enumerate(found.rows)
-    ]
+    rows = [Row(row.label, (Cell(row.label), *(made[name][at] for name in shown))) for at, row in enumerate(found.rows)]
     heads = [Column("row", "patcher", "text"), *(Column(name, *COLUMNS[name][:2]) for name in shown)]
     notes = [
         f"Cut: {found.documents:,} documents of {found.source}, {found.bytes:,} bytes, {found.words:,} words; no "

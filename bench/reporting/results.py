@@ -14,7 +14,7 @@ import numpy as np
 from bench.records.record import Record
 from bench.records.selection import Selection
 from bench.records.statistics import Bootstrap, Estimate, Scores, verdict
-from bench.reporting.formats import FORMATS, Table, hypertext, render
+from bench.reporting.formats import Table, hypertext, render
 from bench.reporting.table import Comparison
 from patchers.errors import BenchError
 from patchers.named import nearest
@@ -121,9 +121,6 @@ class Results:
         group: str | None = None,
     ) -> str:
         """The table of `patchbench table` as text: terminal, md, latex, csv, html or json."""
-        if format not in FORMATS:
-            near = nearest(format, list(FORMATS))
-            raise BenchError(f"unknown format {format!r}{near}; there are: {', '.join(FORMATS)}")
         return render(self.built(rows=rows, columns=columns, reference=reference, sort=sort, group=group), format)
 
     def plot(

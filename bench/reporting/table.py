@@ -7,7 +7,6 @@ number. Bold is the best value, and every other one that its paired difference d
 from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from math import isnan
 from typing import Any, Literal
 
 import numpy as np
@@ -31,7 +30,7 @@ from bench.records.statistics import MARGIN, RESAMPLES, Bootstrap, Estimate, Sco
 from bench.reporting import footnotes
 from bench.reporting.formats import FORMATS, Cell, Column, Row, Style, Table, render
 from patchers.errors import BenchError
-from patchers.named import nearest
+from patchers.named import nearest, unknown
 
 __all__ = ["COLUMNS", "DEFAULT", "FORMATS", "Cell", "Column", "Comparison", "Row", "Table", "build", "render"]
 
@@ -198,8 +197,7 @@ class Comparison:
 
     def _known(self, label: str) -> str:
         if label not in self.runs:
-            near = nearest(label, list(self.runs))
-            raise BenchError(f"unknown row {label!r}{near}; there are: {', '.join(self.runs)}")
+            raise unknown("row", label, self.runs)
         return label
 
     # --- numbers of metrics
@@ -272,7 +270,7 @@ class Comparison:
         if name in METRICS:
             raise BenchError(f"none of the rows has a number for column {name!r}; choose other rows or columns")
         names = [*COLUMNS, *(m for m in self.metrics if m not in ("bpb.bpb", "bpb.bpc"))]
-        raise BenchError(f"unknown column {name!r}{nearest(name, names)}; there are: {', '.join(names)}")
+        raise unknown("column", name, names)
 
     def _metric_column(self, name: str, metric: str, against: Against) -> _Maker:
         short = {"bpb.bpb": "bpb", "bpb.bpc": "bpc"}.get(metric, metric)
@@ -290,20 +288,17 @@ class Comparison:
         return _Maker(Column(name, short, "bits", interval=True), lambda label: self._value(metric, label), metric)
 
     def _value(self, metric: str, label: str) -> Cell:
-        return _interval(self.bootstrap(metric).estimate(label)) if label in self.scores(metric) else Cell()
+        return Cell.of(self.bootstrap(metric).estimate(label) if label in self.scores(metric) else None)
 
     def _difference(self, metric: str, label: str) -> Cell:
         difference = self.difference(metric, label)
-        return Cell(0.0, text="reference") if difference and label == self.reference else _interval(difference)
+        return Cell(0.0, text="reference") if difference and label == self.reference else Cell.of(difference)
 
     def _worth(self, metric: str, label: str, equal: Equal) -> Cell:
         control = control_of(label, self.runs, equal)
-        if control is None:
-            return Cell(0.0, text="control") if is_control(self.runs[label].any_record) else Cell()
-        if control == label:
+        if control == label or (control is None and is_control(self.runs[label].any_record)):
             return Cell(0.0, text="control")
-        worth = self.worth(metric, label, control)
-        return _interval(worth)
+        return Cell() if control is None else Cell.of(self.worth(metric, label, control))
 
     def worth(self, metric: str, label: str, control: str) -> Estimate | None:
         """What the row's patches gain over the control (positive: the row is better), paired by document and seed."""
@@ -377,7 +372,6 @@ class Comparison:
             notes.append(f"Not audited: {', '.join(unaudited)}.")
         return notes
 
-
     def _at_chance(self, chosen: list[_Maker]) -> dict[str, tuple[float, list[str], bool]]:
         """Of the metrics shown with a known chance: it, the rows that are not told from it, and whether all are so."""
         found = {}
@@ -440,14 +434,6 @@ def _flags(runs: Runs) -> list[str]:
 def _text(words: Sequence[Any]) -> Cell:
     text = ", ".join(str(word) for word in words if word is not None)
     return Cell(text or None, text=None if text else "")
-
-
-def _interval(estimate: Estimate | None) -> Cell:
-    if estimate is None or isnan(estimate.value):
-        return Cell()
-    if isnan(estimate.low):
-        return Cell(estimate.value)
-    return Cell(estimate.value, estimate.low, estimate.high)
 
 
 def _numbers(values: Iterable[Any]) -> list[int | float]:

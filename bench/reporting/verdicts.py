@@ -203,19 +203,14 @@ def _json(finding: Finding) -> dict[str, Any]:
         "published": {"figure": source.figure, "scale": source.scale},
         "scale": scale_text(finding.records) if finding.records else None,
         "conditions": [
-            {"what": one.what, "at_least": one.at_least, "at_most": one.at_most, **_estimate(one.estimate)}
+            {"what": one.what, "at_least": one.at_least, "at_most": one.at_most, **one.estimate.as_json()}
             for one in finding.tested
         ],
-        "crossings": [_estimate(place) for place in finding.places],
+        "crossings": [place.as_json() for place in finding.places],
         "why": finding.why or None,
         "need": None if need is None else {"power": need.now, "documents": need.documents, "seeds": need.seeds},
         "records": [record["run_id"] for record in finding.records],
     }
-
-
-def _estimate(found: Estimate) -> dict[str, float | None]:
-    ends = {"value": found.value, "low": found.low, "high": found.high}
-    return {name: end if isfinite(end) else None for name, end in ends.items()}
 
 
 def expectations(claims: Claims, findings: Sequence[Finding]) -> str:

@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 
 from patchers.errors import BenchError
-from patchers.named import nearest
+from patchers.named import unknown
 
 
 def shipped_suites() -> dict[str, Path]:
@@ -29,7 +29,7 @@ def find(what: str, name: str, shipped: Mapping[str, Path]) -> Path:
         return shipped[name]
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         raise BenchError(f"no {what} at {name} (from {Path.cwd()}); check the path")
-    raise BenchError(f"unknown {what} {name!r}{nearest(name, list(shipped))}; there are: {', '.join(shipped)}")
+    raise unknown(what, name, shipped)
 
 
 def folder_of(path: Path) -> str | None:

@@ -32,7 +32,7 @@ from models.token_lm import TokenLMConfig
 from patchers import Patcher, create, get, load_plugin
 from patchers.errors import BenchError
 from patchers.identity import code_identity
-from patchers.named import nearest
+from patchers.named import nearest, unknown
 
 ModelKind = Literal["harness", "token_lm", "byte_lm"]
 Sizes = HarnessConfig | TokenLMConfig | ByteLMConfig
@@ -227,8 +227,7 @@ class Suite:
     def row(self, label: str) -> Row:
         found = {row.label: row for row in self.rows}
         if label not in found:
-            near = nearest(label, list(found))
-            raise BenchError(f"unknown row {label!r}{near}; there are: {', '.join(found)}")
+            raise unknown("row", label, found)
         return found[label]
 
     def run_config(self, label: str) -> dict[str, Any]:
@@ -574,12 +573,7 @@ def _keep_one_source(tree: Tree) -> None:
 
 def _row(label: str, mapping: Mapping[str, Any], suite: SuiteConfig, place: Place) -> Row:
     config = dataclass_from_mapping(RowConfig, mapping, place)
-    models: dict[str, Sizes] = {
-        "harness": suite.model,
-        "token_lm": suite.token_lm,
-        "byte_lm": suite.byte_lm,
-    }
-    base = models[config.model]
+    base: Sizes = getattr(suite, SECTIONS[config.model])
     sizes = dataclass_from_mapping(type(base), config.options, place / "options", base)
     _check_model(sizes, config, place)
     train = dataclass_from_mapping(TrainConfig, config.train, place / "train", suite.train)

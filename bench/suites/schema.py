@@ -9,7 +9,7 @@ import textwrap
 import tokenize
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Union
 
 from pydantic import TypeAdapter
@@ -18,7 +18,7 @@ import patchers
 from bench.data.config import DataConfig
 from bench.evaluation import tasks
 from bench.evaluation.pretrained.config import PretrainedConfig
-from bench.suites.config import MODELS, SECTIONS, RowConfig, Sizes, SuiteConfig, TrainConfig, plain, sweep_keys
+from bench.suites.config import MODELS, RowConfig, SuiteConfig, TrainConfig, plain, sweep_keys
 from bench.system.yaml import keys_of
 
 BASE = "the suite whose data, sizes, training and matching this one has, but for what it says itself: a path or a name"
@@ -41,7 +41,7 @@ def schema() -> Any:
         "base": {"type": "string", "description": BASE},
         "rows": {"type": "object", "minProperties": 1, "additionalProperties": row},
         "eval": {"type": "object", "additionalProperties": {"anyOf": [_corpus(), found.section(DataConfig)]}},
-        "tasks": {"type": "array", "minItems": 1, "items": found.reference("task", _task())},
+        "tasks": {"type": "array", "minItems": 1, "items": found.reference("task", _named(tasks))},
         "sweep": {
             "type": "object",
             "properties": {key: {"type": "array", "items": {"type": "number"}} for key in sweep_keys()},
@@ -117,9 +117,9 @@ def _corpus() -> Schema:
 
 def _row(found: _Definitions) -> Schema:
     row = found.of(RowConfig)
-    row["properties"] |= {"patcher": found.reference("patcher", _patcher()), "train": found.section(TrainConfig)}
+    row["properties"] |= {"patcher": found.reference("patcher", _named(patchers)), "train": found.section(TrainConfig)}
     # Which options there are depends on the model; `harness` where none is named.
-    by_model = [(kind, found.section(_sizes(kind))) for kind in SECTIONS]
+    by_model = [(kind, found.section(cls)) for kind, cls in MODELS.items()]
     row["allOf"] = [
         {
             "if": {"properties": {"model": {"const": kind}}, **({} if kind == "harness" else {"required": ["model"]})},
@@ -130,28 +130,17 @@ def _row(found: _Definitions) -> Schema:
     return row
 
 
-def _sizes(kind: Any) -> type[Sizes]:
-    return MODELS[kind]
-
-
-def _patcher() -> Schema:
-    return _named({name: patchers.get(name) for name in patchers.names()}, without=("_",))
-
-
-def _task() -> Schema:
-    return _named({name: tasks.get(name) for name in tasks.names()})
-
-
-def _named(classes: Mapping[str, type[Any]], without: tuple[str, ...] = ()) -> Schema:
-    """A name, or a name with options; the options of the classes that are known here are checked."""
+def _named(registry: types.ModuleType) -> Schema:
+    """A name, or a name with options; the options of the registered classes are checked."""
     cases = []
-    for name, cls in classes.items():
+    for name in registry.names():
+        cls = registry.get(name)
         hints = typing.get_type_hints(cls, include_extras=True)
-        fields = [field for field in keys_of(cls) if not field.name.startswith(without or "\0")]
+        fields = [field for field in keys_of(cls) if not field.name.startswith("_")]
         options = {field.name: _option(hints[field.name], default_of(field)) for field in fields}
         then = {"properties": {"name": True, **options}, "additionalProperties": False}
         cases.append({"if": {"properties": {"name": {"const": name}}}, "then": then})
-    names = {"anyOf": [{"enum": sorted(classes)}, {"type": "string", "description": "a plug-in's"}]}
+    names = {"anyOf": [{"enum": registry.names()}, {"type": "string", "description": "a plug-in's"}]}
     chosen = {"type": "object", "required": ["name"], "properties": {"name": names}, "allOf": cases}
     return {"anyOf": [*names["anyOf"], chosen]}
 

@@ -16,7 +16,7 @@ from torch import nn
 from bench.data.config import Corpus, Data
 from bench.data.cut_corpus import CutDocuments, Cuts, cut, cut_together, training_spans
 from bench.data.cut_statistics import cut_statistics
-from bench.data.documents import FlatTexts, beginning
+from bench.data.documents import FlatTexts
 from bench.data.fitted_patchers import CALIBRATION_BYTES, FIT_BYTES, Say, fit_cached
 from bench.data.packed_starts import count_in
 from bench.data.segment import cut_cached
@@ -39,6 +39,7 @@ from models.initialization import initialise
 from models.token_lm import TokenLM, TokenLMConfig
 from patchers import BenchError, Patcher
 from patchers.costs import claimed, measured
+from patchers.grouping import beginning
 
 TRAINED_BYTES = 16
 """Of a parameter in training: weight, gradient and Adam's two moments."""

@@ -24,6 +24,7 @@ from models.byte_lm import ByteLM, ByteLMConfig
 from models.flops import Shapes, byte_lm_flops
 from models.initialization import initialise
 from patchers.base import Starts, as_array
+from patchers.grouping import grouped
 from patchers.scores.byte_models import ModelOptions, Scores
 from patchers.scores.stepping import Blocks, Ring, advance, array, normed, product
 
@@ -71,7 +72,7 @@ class TransformerModel:
         spans = zip(lefts.tolist(), places.tolist(), strict=True)
         contexts = [doc[left:place] for left, place in spans]
         exact: dict[bytes, float] = {}
-        for some in runs(list(dict.fromkeys(contexts))):
+        for some in grouped(dict.fromkeys(contexts), len, BATCH):
             exact |= zip(some, self.exact(some).tolist(), strict=True)
         better[places] = [exact[context] for context in contexts]
         return better
@@ -110,7 +111,7 @@ class TransformerModel:
                 for at in range(begin, end, PIECE):
                     stop = min(at + PIECE, end)
                     wanted.setdefault(doc[max(begin, at - self.reach) : stop], []).append((d, at, stop))
-        for pieces in runs(list(wanted)):
+        for pieces in grouped(wanted, len, BATCH):
             ends = np.cumsum([len(piece) for piece in pieces])
             flat = self._run(pieces, dtype)
             for piece, end in zip(pieces, ends.tolist(), strict=True):
@@ -176,20 +177,6 @@ class Weights:
         self.blocks = Blocks(model.blocks, sizes.window)
         self.byte, self.norm = model.byte.detach().numpy(), array(model.norm.weight)
         self.head = array(model.head.weight)
-
-
-def runs(pieces: Sequence[bytes]) -> Iterator[list[bytes]]:
-    """The pieces in their order, as many at a time as make BATCH bytes."""
-    run: list[bytes] = []
-    size = 0
-    for piece in pieces:
-        run.append(piece)
-        size += len(piece)
-        if size >= BATCH:
-            yield run
-            run, size = [], 0
-    if run:
-        yield run
 
 
 def config(options: ModelOptions) -> ByteLMConfig:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from patchers.base import Starts, as_array
 from patchers.errors import BenchError
+from patchers.grouping import grouped
 from patchers.losses import OTHER, Loss, Losses, kind_of
 from patchers.vocabularies.tokens import pack
 
@@ -194,15 +195,8 @@ class ByteAligned:
 
     def aligned(self, docs: Sequence[bytes]) -> Iterator[Aligned]:
         """The tokens of each document."""
-        group: list[bytes] = []
-        size = 0
-        for doc in docs:
-            group.append(doc)
-            size += len(doc)
-            if size >= AT_ONCE:
-                yield from self._of_group(group)
-                group, size = [], 0
-        yield from self._of_group(group)
+        for group in grouped(docs, len, AT_ONCE):
+            yield from self._of_group(group)
 
     def _of_group(self, docs: Sequence[bytes]) -> Iterator[Aligned]:
         split = [_runs(doc) for doc in docs]

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from bench.cli.commands.options import AsJson, Plugins, load_plugins, show
+from bench.cli.commands.options import AsJson, Plugins, load_plugins, names_of, show
 from bench.cli.commands.writing import CheckpointArgument
 
 TasksOption = Annotated[str, typer.Option("--tasks", metavar="A,B", help="Names of tasks or groups.")]
@@ -43,8 +43,7 @@ def lm_eval(
     if is_leaky(model):
         print("patchbench: warning: this model is leaky (told boundaries that it does not pay for):", file=sys.stderr)
         print("patchbench: warning: what it says is no likelihood, and compares with no other model's", file=sys.stderr)
-    names = [name.strip() for name in tasks.split(",") if name.strip()]
-    scores = evaluate(model, names, include_path, limit, num_fewshot)
+    scores = evaluate(model, names_of(tasks), include_path, limit, num_fewshot)
     if as_json:
         print(json.dumps({score.task: score.as_json() for score in scores}, indent=1))
     else:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.commands.options import DEFAULT_RESULTS, AsJson, Overrides, Plugins, Results, show
+from bench.cli.commands.options import DEFAULT_RESULTS, AsJson, Everything, Overrides, Plugins, Results, names_of, show
 from patchers.errors import BenchError
 
 
@@ -16,9 +16,7 @@ def fit(
     plugin: Plugins = None,
     rows: Annotated[str, typer.Option(metavar="A,B", help="These rows, as they are called in the suite.")] = "",
     as_json: AsJson = False,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Records of other configurations of the suite too.")
-    ] = False,
+    everything: Everything = False,
 ) -> None:
     """Fit bits per byte against compute, L = E + A * C^-a, for each row of a sweep, and say where rows cross.
 
@@ -31,8 +29,7 @@ def fit(
     from bench.reporting.fit_tables import notes, tables
 
     chosen = select(results, suite, overrides or [], plugin or [], everything)
-    names = [name.strip() for name in rows.split(",") if name.strip()] or None
-    found = fits_of(chosen.records, names)
+    found = fits_of(chosen.records, names_of(rows))
     optima = optima_of(chosen.records, found)
     if as_json:
         print(json.dumps({**found.as_json(), "optimum": [o.as_json() for o in optima]}, indent=1, allow_nan=False))
@@ -49,9 +46,7 @@ def agree(
     results: Results = DEFAULT_RESULTS,
     plugin: Plugins = None,
     as_json: AsJson = False,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Records of other configurations of the suites too.")
-    ] = False,
+    everything: Everything = False,
 ) -> None:
     """Say how many of the pairs of rows that suite B tells apart suite A orders the same way.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from bench.cli.commands.cutting import PATCHER, PATCHER_HELP
-from bench.cli.commands.options import DEFAULT_RESULTS, Overrides, Plugins, Results, load_plugins, write
+from bench.cli.commands.options import DEFAULT_RESULTS, Overrides, Plugins, Results, load_plugins, names_of, write
 from bench.cli.commands.reports import Format
 from patchers.errors import BenchError
 
@@ -49,7 +49,6 @@ def intrinsics(
     """
     from bench.cli.contenders import for_a_look, of_names, of_suite
     from bench.data.config import DataConfig, load
-    from bench.data.documents import beginning
     from bench.data.fitted_patchers import FITTED_ON
     from bench.intrinsics.aligned import read_aligned
     from bench.intrinsics.measure import measure
@@ -57,6 +56,7 @@ def intrinsics(
     from bench.reporting.intrinsics import KEPT, agreement_table, check_columns, kept, rendered, tables
     from bench.system.files import check_writable
     from bench.system.progress import Display
+    from patchers.grouping import beginning
 
     load_plugins(plugin)
     if suite is None and overrides:
@@ -65,7 +65,7 @@ def intrinsics(
         raise BenchError(f"a suite says what its rows are calibrated to; write bytes_per_patch={bytes_per_patch:g}")
     known = None if morphemes is None else read_morphemes(morphemes)
     texts = None if aligned is None else read_aligned(aligned, reference, sentences)
-    chosen = [name.strip() for name in columns.split(",") if name.strip()]
+    chosen = names_of(columns)
     check_columns(chosen)
     check_writable(results)
     cache, own = results / "cache", ""

@@ -20,7 +20,13 @@ Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="Where r
 Plugins = Annotated[
     list[str] | None, typer.Option("--plugin", metavar="FILE", help="A Python file that registers patchers or tasks.")
 ]
+Everything = Annotated[bool, typer.Option("--all", help="Records of other configurations of the suite too.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
+
+
+def names_of(text: str) -> list[str]:
+    """What stands between commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def load_plugins(plugins: list[str] | None) -> None:

@@ -7,12 +7,11 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.commands.options import DEFAULT_RESULTS, Overrides, Plugins, Results, write
+from bench.cli.commands.options import DEFAULT_RESULTS, Everything, Overrides, Plugins, Results, names_of, write
 from bench.records.selection import select, suites_with_records
 from patchers.errors import BenchError
 
 Suites = Annotated[list[str] | None, typer.Argument(metavar="[SUITE]...", help="By default each that has records.")]
-Everything = Annotated[bool, typer.Option("--all", help="Records of other configurations of the suite too.")]
 Rows = Annotated[str, typer.Option(metavar="A,B", help="These rows, in this order.")]
 Reference = Annotated[str | None, typer.Option(metavar="ROW", help="The row to take differences to.")]
 
@@ -55,10 +54,10 @@ def table(
     for name in _wanted(results, [suite] if suite else None):
         chosen = select(results, name, overrides or [], plugin or [], everything)
         if channels:
-            made = channels_table(Comparison(chosen.records, _words(rows) or chosen.rows))
+            made = channels_table(Comparison(chosen.records, names_of(rows) or chosen.rows))
         else:
             made = build(
-                *(chosen.records, _words(rows) or chosen.rows, _words(columns), reference, sort),
+                *(chosen.records, names_of(rows) or chosen.rows, names_of(columns), reference, sort),
                 group=group,
                 preferred=chosen.columns,
             )
@@ -93,7 +92,7 @@ def plot(
         print("\n".join(f"{name:16} {kind.what}" for name, kind in KINDS.items()))
         return
     chosen = select(results, suite, overrides or [], plugin or [], everything)
-    compared = Comparison(chosen.records, _words(rows) or chosen.rows, reference)
+    compared = Comparison(chosen.records, names_of(rows) or chosen.rows, reference)
     if output.suffix:
         write_picture(plot(compared, kind), output)
         print(f"wrote {output}")
@@ -143,7 +142,3 @@ def _wanted(results: Path, suites: list[str] | None) -> list[str]:
             f"`patchbench run quick --results {results}`"
         )
     return found
-
-
-def _words(text: str) -> list[str] | None:
-    return [word.strip() for word in text.split(",") if word.strip()] or None

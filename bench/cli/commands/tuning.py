@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from bench.cli.commands.options import DEFAULT_RESULTS, Results, show
+from bench.cli.commands.options import DEFAULT_RESULTS, Results, names_of, show
 
 
 def tune(
@@ -23,7 +23,7 @@ def tune(
     from bench.system.files import check_writable
     from bench.system.memory import keep_memory
 
-    names = [name.strip() for name in rows.split(",") if name.strip()]
+    names = names_of(rows)
     tuning = Tuning(search, results)
     if not show_only:
         check_writable(results)

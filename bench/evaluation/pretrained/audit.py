@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bench.evaluation.audit import TOLERANCE, Audit, drawn_seed
+from bench.evaluation.audit import TOLERANCE, Audit, alone, drawn_seed
 from bench.evaluation.pretrained.model import PretrainedModel
 
 DRIFT = 1e-3
@@ -21,7 +21,7 @@ def audit(model: PretrainedModel, documents: Sequence[bytes], seed: int | None =
     """All checks; `documents` is text like the test text, of which a little is used, drawn anew each time."""
     rng = np.random.default_rng(drawn_seed() if seed is None else seed)
     some = [documents[i][: model.window] for i in rng.permutation(len(documents))[:8]]
-    found = {"future": future(model, some, rng), "alone": alone(model, some)}
+    found = {"future": future(model, some, rng), "alone": alone(model, some, DRIFT)}
     if model.vocabulary.kind == "bytes":  # each sum is of one pass's 256 outputs, if no byte moves what comes before it
         return found | {"kraft_next": kraft_next(model, some, rng, prefixes=1)}
     return found | {"kraft_next": kraft_next(model, some, rng), "kraft_short": kraft_short(model)}
@@ -45,15 +45,6 @@ def future(model: PretrainedModel, documents: Sequence[bytes], rng: np.random.Ge
         worst = float(np.maximum(worst, np.abs(before - after).max()))  # numpy's keeps NaN
     told = f"predictions up to a change moved by at most {worst:.1e} nats"
     return Audit(worst <= DRIFT, told if worst <= DRIFT else f"{told}: the model reads the future", {"moved": worst})
-
-
-def alone(model: PretrainedModel, documents: Sequence[bytes]) -> Audit:
-    """A document of one window scores the same alone and among others."""
-    together, single = model.nats(documents), [model.nats([d])[0] for d in documents]
-    moved = [float(np.abs(a - b).max()) for a, b in zip(together, single, strict=True) if len(a)]
-    worst = float(np.max([0.0, *moved]))
-    detail = f"a unit's nats moved by at most {worst:.1e} with other documents beside it"
-    return Audit(worst <= DRIFT, detail, {"moved": worst})
 
 
 def kraft_next(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bench.data.config import Document
 from bench.evaluation.byte_model import ByteModel
 from bench.evaluation.tasks.base import Material, Metric, Task, TaskResult
 from bench.evaluation.tasks.registry import register_task
+from patchers.grouping import beginning, grouped
 
 LATENT_GAIN_BYTES = 65_536
 """How much text `latent_gain` is measured on; it needs no interval."""
@@ -74,32 +75,14 @@ class BitsPerByte(Task):
 
 def costs_of(model: ByteModel, documents: Sequence[Document]) -> Costs:
     costs = Costs()
-    for some in in_parts(documents):
+    for some in grouped(documents, lambda document: len(document.data), TOGETHER):
         costs.add(model, some)
     return costs
 
 
-def in_parts(documents: Sequence[Document]) -> Iterator[list[Document]]:
-    """All documents, as many at a time as reach TOGETHER bytes."""
-    part: list[Document] = []
-    held = 0
-    for document in documents:
-        part.append(document)
-        held += len(document.data)
-        if held >= TOGETHER:
-            yield part
-            part, held = [], 0
-    if part:
-        yield part
-
-
 def latent_gain(model: ByteModel, documents: Sequence[Document], nats: Sequence[float]) -> float:
     """Bits per byte lost on the first documents, which cost `nats`, when the latent model tells nothing."""
-    some: list[bytes] = []
-    for document in documents:
-        some.append(document.data)
-        if sum(map(len, some)) >= LATENT_GAIN_BYTES:
-            break
+    some = beginning((document.data for document in documents), LATENT_GAIN_BYTES)
     muted = model.score(some, mute_latent=True).nats
     lost = sum(float(m.sum()) - n for m, n in zip(muted, nats[: len(some)], strict=True))
     return lost / math.log(2) / sum(map(len, some))

@@ -17,14 +17,14 @@ from bench.evaluation.tasks.base import Material, Task, TaskNotPossible, TaskRes
 from bench.evaluation.tasks.noise_measures import LEAST, Parted, Score, after, choice, cut, on, parted
 from bench.evaluation.tasks.registry import register_task
 from patchers.errors import BenchError
-from patchers.named import nearest
+from patchers.named import unknown
 
 Measure = Literal["after", "on", "choice", "cut"]
 
 
 def _known_operator(name: str) -> str:
     if name not in OPERATORS:
-        raise BenchError(f"unknown noise {name!r}{nearest(name, list(OPERATORS))}; there are: {', '.join(OPERATORS)}")
+        raise unknown("noise", name, OPERATORS)
     return name
 
 

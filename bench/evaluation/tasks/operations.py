@@ -16,7 +16,6 @@ from typing import Literal
 
 Inputs = tuple[str, ...]
 YES, NO = "Yes", "No"
-LETTER = re.compile(r"\S")
 WORD = re.compile(r"\S+")
 SENTENCE = re.compile(r"\S+( \S+)+")
 SPELLED = re.compile(r"\S( \S)*")

@@ -16,7 +16,7 @@ from bench.reporting.plots.curves import gap, noise, noise_kinds
 from bench.reporting.plots.rows import differences, scatter
 from bench.reporting.table import Comparison
 from patchers.errors import BenchError
-from patchers.named import nearest
+from patchers.named import unknown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,7 +40,7 @@ class Kind:
 def plot(compared: Comparison, kind: str) -> Figure:
     """The picture of this kind. Raises BenchError for an unknown kind, and where the records have nothing of it."""
     if kind not in KINDS:
-        raise BenchError(f"unknown kind of plot {kind!r}{nearest(kind, list(KINDS))}; there are: {', '.join(KINDS)}")
+        raise unknown("kind of plot", kind, KINDS)
     figure = drawn(compared, kind)
     if figure is None:
         raise BenchError(f"the records have nothing to draw for {kind!r} ({KINDS[kind].what}); choose another --kind")

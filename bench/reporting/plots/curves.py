@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bench.records.comparison import swept_row
 from bench.records.record import dig
 from bench.records.statistics import MARGIN
 from bench.reporting.formats import Cell
@@ -76,10 +77,9 @@ def bases(compared: Comparison) -> dict[str, list[str]]:
     """The rows of a sweep by the row that they are made of, and by what else was swept; nothing without a sweep."""
     found: dict[str, list[str]] = {}
     for label in compared.shown:
-        sweep = dig(compared.runs[label].any_record, "config.sweep")
-        if sweep:
-            others = "".join(f" {key}={value:g}" for key, value in (sweep.get("others") or {}).items())
-            found.setdefault(f"{sweep['row']}{others}", []).append(label)
+        base = swept_row(compared.runs[label].any_record)
+        if base is not None:
+            found.setdefault(base, []).append(label)
     return found
 
 
@@ -97,7 +97,7 @@ def gap(compared: Comparison, title: str) -> Figure | None:
     for number, (base, labels) in enumerate(swept.items()):
         pairs = {_value(compared, label): label for label in labels if _value(compared, label) in to}
         found = {value: _difference(compared, label, to[value]) for value, label in pairs.items() if base != reference}
-        line = [(x, cell) for x, cell in sorted(found.items()) if cell is not None]
+        line = [(x, cell) for x, cell in sorted(found.items()) if cell.value is not None]
         if len(line) > 1:
             curves.append(Curve(number, base, tuple(x for x, _ in line), tuple(cell for _, cell in line)))
     if not curves:
@@ -123,15 +123,10 @@ def _key(compared: Comparison) -> str:
     return str(dig(compared.runs[label].any_record, "config.sweep.key"))
 
 
-def _difference(compared: Comparison, label: str, reference: str) -> Cell | None:
+def _difference(compared: Comparison, label: str, reference: str) -> Cell:
     scores = compared.scores("bpb.bpb")
-    if label not in scores or reference not in scores:
-        return None
-    found = compared.bootstrap("bpb.bpb").difference(label, reference)
-    if found is None:
-        return None
-    known = not math.isnan(found.low)
-    return Cell(found.value, found.low if known else None, found.high if known else None)
+    both = label in scores and reference in scores
+    return Cell.of(compared.bootstrap("bpb.bpb").difference(label, reference) if both else None)
 
 
 def fits_of(compared: Comparison) -> Fits | None:

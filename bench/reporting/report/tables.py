@@ -7,7 +7,6 @@ from math import isfinite
 from typing import TYPE_CHECKING
 
 from bench.records.compute_optimal import optima_of
-from bench.records.statistics import Estimate
 from bench.reporting.formats import Cell, Column, Row, Table, number
 from bench.reporting.plots.curves import fits_of
 from bench.reporting.table import NUMBERS, Comparison
@@ -80,7 +79,7 @@ def scaling(fits: Fits) -> Table:
         Row(
             label,
             (
-                *(Cell(label), _estimated(fit.floor), _estimated(fit.exponent)),
+                *(Cell(label), Cell.of(fit.floor), Cell.of(fit.exponent)),
                 *(Cell(len(fit.points)), Cell(fit.misfit, text=f"{fit.misfit:.1%}".replace("%", " %"))),
             ),
         )
@@ -108,7 +107,7 @@ def best_sizes(optima: Sequence[Optimum]) -> Table:
     for found in optima:
         inside = found.ratio is not None
         words = None if inside else f"the {found.side} or beyond"
-        ratio = _estimated(found.ratio) if found.ratio is not None else Cell()
+        ratio = Cell.of(found.ratio)
         cells = (Cell(found.parameters, text=words), Cell(found.train_bytes if inside else None), ratio)
         rows.append(Row(found.row, (Cell(found.row), Cell(found.compute), *cells)))
     notes = (
@@ -117,11 +116,6 @@ def best_sizes(optima: Sequence[Optimum]) -> Table:
         "Where the best is the smallest or the largest size, the optimum may lie beyond, and no ratio is given.",
     )
     return Table(columns, tuple(rows), notes)
-
-
-def _estimated(found: Estimate) -> Cell:
-    known = isfinite(found.low) and isfinite(found.high)
-    return Cell(found.value, found.low, found.high) if known else Cell(found.value)
 
 
 def crossing_text(found: Crossing) -> str:

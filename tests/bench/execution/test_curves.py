@@ -15,6 +15,7 @@ from tiny_suite import tiny_suite
 from bench.execution import curves, run
 from bench.execution.run import run_suite
 from patchers.errors import BenchError
+from patchers.grouping import beginning
 
 ROWS: dict[str, dict[str, Any]] = {
     "stride": {"patcher": "stride"},
@@ -52,7 +53,8 @@ def test_bits_of_a_model_that_knows_nothing_are_eight() -> None:
 
     assert curves.bits_per_byte(Uniform(), [b"abc", b"d"]) == pytest.approx(8.0)  # type: ignore[arg-type]
     texts = [b"a" * 20_000, b"b" * 20_000, b"c"]
-    assert [len(text) for text in curves.beginning(texts)] == [20_000, curves.SCORED_BYTES - 20_000]
+    some = beginning(texts, curves.SCORED_BYTES, whole=False)
+    assert [len(text) for text in some] == [20_000, curves.SCORED_BYTES - 20_000]
 
 
 def test_without_tensorboard_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
