@@ -24,8 +24,8 @@ from pydantic import AfterValidator, Field
 from bench.claims import predicates
 from bench.claims.predicates import Predicate
 from bench.suites.catalog import find
-from bench.system.yaml import Place, Tree, dataclass_from_mapping, parse
-from patchers import load_plugin
+from bench.suites.config import load_plugins
+from bench.system.yaml import Place, Tree, dataclass_from_mapping, parse_file
 from patchers.errors import BenchError
 
 NO_FIGURE = "no figure is given"
@@ -118,24 +118,14 @@ def shipped_claims() -> dict[str, Path]:
 def load_claims(name: str, plugins: Sequence[str] = ()) -> Claims:
     """Read claims by path or by the name of a file that ships. Raises BenchError for all that a user can mend."""
     path = find("claims", name, shipped_claims())
-    try:
-        tree = parse(path.read_text(encoding="utf-8"), path.name)
-    except (OSError, UnicodeDecodeError) as error:
-        raise BenchError(f"cannot read claims {name}: {error}") from error
-    return claims_from_tree(tree, path.stem, plugins)
+    return claims_from_tree(parse_file(path, f"claims {name}"), path.stem, plugins)
 
 
 def claims_from_tree(tree: Tree, stem: str, plugins: Sequence[str] = ()) -> Claims:
     if not isinstance(tree.value, dict):
         raise tree.at().error("claims need keys; the least there can be is `claims:`")
     config = dataclass_from_mapping(ClaimsConfig, tree.value, tree.at())
-    for index, plugin in enumerate(config.plugins):
-        try:
-            load_plugin(plugin)
-        except BenchError as error:
-            raise (tree.at("plugins") / index).error(str(error)) from error
-    for plugin in plugins:
-        load_plugin(plugin)
+    load_plugins(config.plugins, tree, plugins)
     claims = tuple(_claim(name, given, tree.at("claims", name)) for name, given in config.claims.items())
     return Claims(stem, config.about or "", claims, config.spread)
 

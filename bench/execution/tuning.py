@@ -53,7 +53,7 @@ from bench.execution.run import best_device
 from bench.execution.task_inputs import byte_model
 from bench.suites.config import Suite, load_suite
 from bench.system.files import locked
-from bench.system.yaml import Tree, dataclass_from_mapping, parse
+from bench.system.yaml import Tree, dataclass_from_mapping, parse_file
 from bench.training.loop import TrainingFailed, train
 from bench.training.matching import expected, prepare_matched
 from bench.training.prepare import Prepared, after_training, flops, make_model, prepare
@@ -101,10 +101,7 @@ class Search:
 
 def load_search(path: Path) -> Search:
     """Raises BenchError, naming the place, for what is no search."""
-    try:
-        tree = parse(path.read_text(encoding="utf-8"), path.name)
-    except (OSError, UnicodeDecodeError) as error:
-        raise BenchError(f"cannot read {path}: {error}") from error
+    tree = parse_file(path, str(path))
     search = dataclass_from_mapping(Search, tree.value, tree.at())
     for index, one in enumerate(search.rounds):
         given = {kind for kind in ("trials", "best", "exchange") if getattr(one, kind) is not None}

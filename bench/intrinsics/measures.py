@@ -140,7 +140,6 @@ class Parity:
     over all sentences together. The reference's own, 1, is not in it."""
     mean: float
     worst: float
-    worst_language: str
     gini: float
     """Gini's coefficient of the patches of all languages, the reference among them: 0 where all cost the same."""
 
@@ -148,9 +147,8 @@ class Parity:
 def parity(patches: dict[str, int], reference: str) -> Parity:
     """From the patches of the same sentences in each language, two at least."""
     premiums = {name: count / patches[reference] for name, count in patches.items() if name != reference}
-    worst = max(premiums, key=lambda name: premiums[name])
     mean = sum(premiums.values()) / len(premiums)
-    return Parity(premiums, mean, premiums[worst], worst, gini(list(patches.values())))
+    return Parity(premiums, mean, max(premiums.values()), gini(list(patches.values())))
 
 
 def gini(values: Sequence[float]) -> float:

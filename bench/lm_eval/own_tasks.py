@@ -11,7 +11,7 @@ from bench.evaluation.tasks.items import Split, items
 from bench.evaluation.tasks.noise_measures import PLACES, noised_item, parted
 from bench.evaluation.tasks.operations import OPERATIONS
 from bench.evaluation.tasks.spelling import keys
-from bench.lm_eval.task_files import Exported, Question, documents, multiple_choice, questions
+from bench.lm_eval.task_files import Exported, documents, multiple_choice, questions
 
 SHOTS = 4
 """Solved items before each question of spelling, as CUTE has them."""
@@ -52,7 +52,7 @@ def spelling(data: Data, count: int, seed: int = 0) -> dict[str, Exported]:
             ]
         )
         if not twin:
-            out[f"{name}_written"] = questions([Question(before[task] + i.prompt, i.right) for i in asked])
+            out[f"{name}_written"] = questions([(before[task] + i.prompt, i.right) for i in asked])
     return out
 
 

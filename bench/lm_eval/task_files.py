@@ -23,22 +23,6 @@ VERSION = 1
 
 
 @dataclass(frozen=True)
-class LastWord:
-    """A text and what it has to go on with, as LAMBADA has it."""
-
-    context: str
-    continuation: str
-
-
-@dataclass(frozen=True)
-class Question:
-    """A prompt and the one answer to it, written up to the end of its line."""
-
-    prompt: str
-    answer: str
-
-
-@dataclass(frozen=True)
 class Exported:
     """What lm-eval needs to know of a task besides its name."""
 
@@ -66,9 +50,10 @@ def multiple_choice(items: Sequence[Item]) -> Exported:
     )
 
 
-def last_words(items: Sequence[LastWord]) -> Exported:
-    """lm-eval puts nothing between the two, so the space is the continuation's."""
-    rows = [{"context": i.context, "continuation": " " + i.continuation} for i in items]
+def last_words(items: Sequence[tuple[str, str]]) -> Exported:
+    """Of texts and what each has to go on with, as LAMBADA has them. lm-eval puts nothing between the two, so the space
+    is the continuation's."""
+    rows = [{"context": context, "continuation": f" {continuation}"} for context, continuation in items]
     return Exported(
         rows,
         {
@@ -92,10 +77,11 @@ def documents(texts: Sequence[str]) -> Exported:
     )
 
 
-def questions(items: Sequence[Question], max_bytes: int = 64) -> Exported:
-    """lm-eval's `max_gen_toks` counts bytes here (`bench.lm_eval.adapter`)."""
+def questions(items: Sequence[tuple[str, str]], max_bytes: int = 64) -> Exported:
+    """Of prompts and the one answer to each, written up to the end of its line; lm-eval's `max_gen_toks` counts bytes
+    here (`bench.lm_eval.adapter`)."""
     return Exported(
-        [{"prompt": i.prompt, "answer": i.answer} for i in items],
+        [{"prompt": prompt, "answer": answer} for prompt, answer in items],
         {
             "output_type": "generate_until",
             "doc_to_text": "prompt",
@@ -207,7 +193,7 @@ def _questions(rows: Sequence[Mapping[str, Any]], path: Path) -> Exported:
 
 FORMS: dict[tuple[str, ...], Callable[[Sequence[Mapping[str, Any]], Path], Exported]] = {
     ("query", "choices", "gold"): _questions,
-    ("context", "continuation"): lambda rows, _: last_words([LastWord(r["context"], r["continuation"]) for r in rows]),
+    ("context", "continuation"): lambda rows, _: last_words([(r["context"], r["continuation"]) for r in rows]),
     ("ctx", "endings", "label"): lambda _, path: multiple_choice(ChoiceSource(str(path)).read(limit=10**9)),
     ("text",): lambda rows, _: documents([r["text"] for r in rows]),
 }

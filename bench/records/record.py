@@ -40,21 +40,8 @@ PACKED = 2
 """Of a file that has its per-document sums in columns, so that a patchbench that cannot read it says so."""
 # The order in which a file shows its parts; what is not named here follows, sorted.
 ORDER = (
-    *(
-        "schema",
-        "run_id",
-        "suite",
-        "row",
-        "row_index",
-        "seed",
-        "status",
-        "error",
-        "config",
-        "data",
-        "patcher",
-        "matched",
-    ),
-    *("parameters", "flops", "cost", "audits", "environment", "tasks", "columns", "loss_curve", "checksum"),
+    *("schema", "run_id", "suite", "row", "row_index", "seed", "status", "error", "config", "data", "patcher"),
+    *("matched", "parameters", "flops", "cost", "audits", "environment", "tasks", "columns", "loss_curve", "checksum"),
 )
 LIBRARIES = ("torch", "numpy", "tokenizers", "tiktoken", "numba")
 CODE = ("bench", "models", "patchers", "pyproject.toml")

@@ -25,7 +25,7 @@ from bench.suites.launch_config import LaunchConfig
 from bench.suites.sweep import applies, apply, combinations, description, swept_label
 from bench.system.files import located
 from bench.system.precision import Dtype, fast_dtype, has_gpu
-from bench.system.yaml import Place, Tree, dataclass_from_mapping, parse
+from bench.system.yaml import Place, Tree, dataclass_from_mapping, parse_file
 from models.byte_lm import ByteLMConfig
 from models.harness import HarnessConfig, Price, boundary_inputs_of
 from models.token_lm import TokenLMConfig
@@ -322,12 +322,20 @@ def load_suite(name: str, overrides: Sequence[str] = (), plugins: Sequence[str] 
     Raises BenchError for all that a user can mend; a plug-in's own exception is its own.
     """
     path = find_suite(name)
-    try:
-        tree = parse(path.read_text(encoding="utf-8"), path.name)
-    except (OSError, UnicodeDecodeError) as error:
-        raise BenchError(f"cannot read suite {name}: {error}") from error
+    tree = parse_file(path, f"suite {name}")
     tree.folder = folder_of(path)
     return suite_from_tree(tree, path.stem, overrides, plugins)
+
+
+def load_plugins(named: Sequence[str], tree: Tree, more: Sequence[str]) -> None:
+    """Those that a file names under `plugins`, and more. Raises BenchError at the place of one that is none."""
+    for index, plugin in enumerate(named):
+        try:
+            load_plugin(located(plugin, tree.at("plugins").folder))
+        except BenchError as error:
+            raise (tree.at("plugins") / index).error(str(error)) from error
+    for plugin in more:
+        load_plugin(plugin)
 
 
 def suite_from_tree(tree: Tree, stem: str, overrides: Sequence[str], plugins: Sequence[str]) -> Suite:
@@ -340,13 +348,7 @@ def suite_from_tree(tree: Tree, stem: str, overrides: Sequence[str], plugins: Se
         _expand_short_forms(tree.value)
     _keep_one_source(tree)
     config = dataclass_from_mapping(SuiteConfig, tree.value, tree.at())
-    for index, plugin in enumerate(config.plugins):
-        try:
-            load_plugin(located(plugin, tree.at("plugins").folder))
-        except BenchError as error:
-            raise (tree.at("plugins") / index).error(str(error)) from error
-    for plugin in plugins:
-        load_plugin(plugin)
+    load_plugins(config.plugins, tree, plugins)
     pretrained, trained = _pretrained(config, tree)
     config = dataclasses.replace(config, rows=trained)
     _check_matching(config, tree)
@@ -531,8 +533,8 @@ def _take_from_base(tree: Tree) -> None:
     try:
         beside = located(name, place.folder, os.path.isfile)
         path = find_suite(beside if os.path.isfile(beside) else name)
-        base = parse(path.read_text(encoding="utf-8"), path.name).value
-    except (OSError, UnicodeDecodeError, BenchError) as error:
+        base = parse_file(path, name).value
+    except BenchError as error:
         raise place.error(str(error)) from error
     if not isinstance(base, dict) or "base" in base:
         raise place.error(f"{name} has a base itself, or is no suite; wanted one that stands alone")

@@ -11,6 +11,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path as FilePath
 from typing import Any, TypeVar, Union
 
 import yaml
@@ -104,6 +105,14 @@ def parse(text: str, name: str) -> Tree:
         return _parse(text, name)
     except RecursionError as error:
         raise BenchError(f"{name}: its values are nested too deeply to be read; use fewer levels") from error
+
+
+def parse_file(path: FilePath, called: str) -> Tree:
+    """As `parse`. Raises BenchError as well for a file that cannot be read, with what it is `called`."""
+    try:
+        return parse(path.read_text(encoding="utf-8"), path.name)
+    except (OSError, UnicodeDecodeError) as error:
+        raise BenchError(f"cannot read {called}: {error}") from error
 
 
 def _parse(text: str, name: str) -> Tree:

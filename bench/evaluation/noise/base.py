@@ -55,7 +55,3 @@ class Operator:
         wanted = self.level if level is None else level
         key = hashlib.sha256(f"{self.name} {seed} ".encode() + text.encode("utf-8", "surrogatepass")).digest()
         return self.apply(text, 1.0 if wanted is None else wanted, np.random.default_rng(list(key)))
-
-
-def unchanged(text: str) -> Noised:
-    return Noised(text, np.arange(len(text), dtype=np.int64))

@@ -11,7 +11,6 @@ from itertools import islice
 from pathlib import Path
 from random import Random
 from string import ascii_lowercase
-from typing import Any
 
 from bench.data.config import Document
 from bench.evaluation.tasks.operations import (
@@ -59,10 +58,6 @@ class Item:
 
     twin: bool = False
     """Over a random string."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """As a line of a JSON file."""
-        return {**vars(self), "choices": list(self.choices)}
 
     @property
     def right(self) -> str:

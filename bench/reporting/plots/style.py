@@ -7,14 +7,15 @@ white; shapes and dashes say the same without colour. Legend: x, y in pixels of 
 from __future__ import annotations
 
 import io
-import itertools
 import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from bench.reporting.formats import number
 from patchers.errors import BenchError
@@ -178,22 +179,14 @@ def legend_of_lines(figure: Figure, labels: Sequence[str]) -> None:
 # --- labels beside what they name
 
 
-@dataclass(frozen=True)
-class Box:
-    left: float
-    low: float
-    right: float
-    high: float
+Boxes = NDArray[np.float64]
+"""(left, low, right, high) along the last axis, in pixels."""
 
-    def overlap(self, other: Box) -> float:
-        """Pixels that both cover."""
-        width = min(self.right, other.right) - max(self.left, other.left)
-        height = min(self.high, other.high) - max(self.low, other.low)
-        return max(0.0, width) * max(0.0, height)
 
-    @property
-    def area(self) -> float:
-        return (self.right - self.left) * (self.high - self.low)
+def overlaps(box: Boxes, others: Boxes) -> NDArray[np.float64]:
+    """(K,): pixels that a box (4,) covers of each of others (K, 4)."""
+    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
+    return np.clip(high - low, 0, None).prod(axis=1)
 
 
 # Where a label may stand, the best first: (x, y) in font heights from its point, and which of its sides is there.
@@ -219,18 +212,17 @@ def label_points(
     figure.canvas.draw()  # the layout is settled here
     to_pixels: Any = axes.transData.transform
     height = figure.dpi * FONT / 72
-    taken = [_around(to_pixels((x, y)), height * 0.35) for x, y, _, _ in points]
-    for x0, y0, x1, y1 in avoid:
-        (left, low), (right, high) = to_pixels((x0, y0)), to_pixels((x1, y1))
-        taken.append(Box(left - 1, low, right + 1, high))
+    centres, around = to_pixels([(x, y) for x, y, _, _ in points]), height * 0.35
+    bars = np.reshape(to_pixels(np.reshape(avoid, (-1, 2))), (-1, 4)) + np.array([-1, 0, 1, 0])
+    taken = np.concatenate((np.hstack((centres - around, centres + around)), bars))
     frame = axes.get_window_extent()
-    room = Box(frame.x0, frame.y0, figure.bbox.x1 - 2, frame.y1 + height)
+    room = np.array([frame.x0, frame.y0, figure.bbox.x1 - 2, frame.y1 + height])
     for x, y, text, colour in sorted(points, key=lambda p: -p[1]):
         drawn = axes.annotate(
             text, (x, y), (0, 0), textcoords="offset points", va="center", color=colour, fontsize=FONT, zorder=5
         )
         place = min(range(len(PLACES)), key=lambda i: (_cost(drawn, PLACES[i], taken, room, height), i))
-        taken.append(_moved(drawn, PLACES[place], height))
+        taken = np.vstack((taken, _moved(drawn, PLACES[place], height)))
         if place >= NEAR:
             dx, dy, _ = PLACES[place]
             px, py = to_pixels((x, y))
@@ -240,45 +232,26 @@ def label_points(
         text_drawn.set_in_layout(False)
 
 
-def _around(centre: tuple[float, float], radius: float) -> Box:
-    x, y = centre
-    return Box(x - radius, y - radius, x + radius, y + radius)
-
-
-def _moved(drawn: Text, place: tuple[float, float, Side], height: float) -> Box:
+def _moved(drawn: Text, place: tuple[float, float, Side], height: float) -> Boxes:
     """Where the label is once it stands there."""
     dx, dy, side = place
     drawn.set_horizontalalignment(side)
     drawn.set_position((dx * FONT, dy * FONT))
-    extent = drawn.get_window_extent()
-    return Box(extent.x0 - 1, extent.y0, extent.x1 + 1, extent.y1)
+    return np.array(drawn.get_window_extent().padded(1, 0).extents)
 
 
-def _cost(drawn: Text, place: tuple[float, float, Side], taken: Sequence[Box], room: Box, height: float) -> float:
+def _cost(drawn: Text, place: tuple[float, float, Side], taken: Boxes, room: Boxes, height: float) -> int:
     box = _moved(drawn, place, height)
-    outside = box.area - box.overlap(room)
-    return round(sum(box.overlap(other) for other in taken) + 4 * outside)
+    inside, own = overlaps(box, np.stack((room, box)))
+    return round(float(overlaps(box, taken).sum() + 4 * (own - inside)))
 
 
 def spread(wanted: Sequence[float], gap: float) -> list[float]:
     """Positions near those wanted, in the same order, at least `gap` apart: for labels at the ends of lines."""
-    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
-    groups: list[list[float]] = []  # [sum of what is wanted, less the places below; how many], merged while they touch
-    for i in order:
-        groups.append([wanted[i], 1.0])
-        while len(groups) > 1 and _low(groups[-1], gap) < _high(groups[-2], gap) + gap:
-            total, count = groups.pop()
-            groups[-1] = [groups[-1][0] + total, groups[-1][1] + count]
-    placed = itertools.chain.from_iterable(
-        (_low(group, gap) + k * gap for k in range(int(group[1]))) for group in groups
-    )
-    out = dict(zip(order, placed, strict=True))
-    return [out[i] for i in range(len(wanted))]
+    from scipy.optimize import isotonic_regression
 
-
-def _low(group: Sequence[float], gap: float) -> float:
-    return group[0] / group[1] - (group[1] - 1) / 2 * gap
-
-
-def _high(group: Sequence[float], gap: float) -> float:
-    return group[0] / group[1] + (group[1] - 1) / 2 * gap
+    order = np.argsort(wanted, kind="stable")
+    apart = gap * np.arange(len(wanted))
+    placed = np.empty(len(wanted))
+    placed[order] = isotonic_regression(np.array(wanted, float)[order] - apart).x + apart
+    return placed.tolist()

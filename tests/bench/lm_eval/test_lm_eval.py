@@ -25,7 +25,7 @@ from bench.evaluation.byte_model import CutModel
 from bench.evaluation.likelihood import likelihoods, total
 from bench.evaluation.multiple_choice import Item
 from bench.lm_eval import adapter as ours
-from bench.lm_eval.task_files import LastWord, Question, documents, last_words, multiple_choice, questions, write_task
+from bench.lm_eval.task_files import documents, last_words, multiple_choice, questions, write_task
 from bench.training.checkpoint import save_model
 from bench.training.prepare import make_model, prepare
 from patchers.errors import BenchError
@@ -148,7 +148,7 @@ def test_choices_come_as_they_are_and_the_metrics_are_those_of_the_likelihoods(t
 
 def test_last_words_are_right_where_they_are_what_is_written(tmp_path: Path) -> None:
     """A model that knows nothing writes the first byte there is."""
-    task = last_words([LastWord(context, "") for context in ("T", "The ", "It pools")])
+    task = last_words([(context, "") for context in ("T", "The ", "It pools")])
     for row, text in zip(task.rows, ("\0\0", "\0no", "\0"), strict=True):
         row["continuation"] = text
     write_task(tmp_path, "words", task)
@@ -158,7 +158,7 @@ def test_last_words_are_right_where_they_are_what_is_written(tmp_path: Path) -> 
 
 
 def test_last_words_begin_with_the_space_that_lm_eval_leaves_out(tmp_path: Path) -> None:
-    write_task(tmp_path, "words", last_words([LastWord("I look at", "him"), LastWord("[1", "2]")]))
+    write_task(tmp_path, "words", last_words([("I look at", "him"), ("[1", "2]")]))
     adapter = Spy(model_of("stride"))
     evaluated(adapter, tmp_path, "words")
     assert adapter.asked == [("I look at", " him"), ("[1", " 2]")]
@@ -168,7 +168,7 @@ def test_last_words_begin_with_the_space_that_lm_eval_leaves_out(tmp_path: Path)
 
 
 def test_writing_ends_where_the_task_says(tmp_path: Path) -> None:
-    write_task(tmp_path, "asked", questions([Question("The ", "x"), Question("It\n", "y")], max_bytes=12))
+    write_task(tmp_path, "asked", questions([("The ", "x"), ("It\n", "y")], max_bytes=12))
     adapter = Spy(model_of("stride"))
     found = evaluated(adapter, tmp_path, "asked")
     texts = adapter.model.generate([b"The ", b"It\n"], 12, [b"\n"])
@@ -250,7 +250,7 @@ def test_what_is_wrong_with_one_task_is_told_and_the_others_are_kept(
     no_answer = multiple_choice(ITEMS)
     no_answer.rows[1]["answer"] = 7
     write_task(tmp_path, "no_answer", no_answer)
-    write_task(tmp_path, "words", last_words([LastWord("I look at", "him")]))
+    write_task(tmp_path, "words", last_words([("I look at", "him")]))
     names = "gone,no_answer,good,words"
     code, out, err = called(
         capsys, "lm-eval", checkpoints["leaky"], "--tasks", names, "--include-path", tmp_path, "--json"

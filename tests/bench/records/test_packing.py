@@ -9,12 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from record_builder import make_failed, make_record
+from record_builder import make_record
 
 from bench import records
-from bench.records import rewrite
 from bench.records.packing import FEWEST, packed, unpacked
-from bench.records.record import file_content
 from patchers.errors import BenchError
 
 NUMBERS = st.one_of(
@@ -119,25 +117,3 @@ def test_columns_that_cannot_be_read_are_named(tmp_path: Path, damage: Any) -> N
     path.write_text(json.dumps(held), "utf-8")
     with pytest.raises(BenchError, match=f"{re.escape(str(path))} is damaged .*delete it and run the suite again"):
         records.read(path)
-
-
-def test_results_are_rewritten_and_what_they_say_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    kept = [make_record(seed=seed) for seed in (0, 1)] + [make_failed("bpe")]
-    paths = [records.write(tmp_path, record) for record in kept]
-    expected = [records.read(path) for path in paths]
-    for path, record in zip(paths, expected, strict=True):
-        path.write_bytes(records.content(record))
-    rewrite.main([str(tmp_path)])
-    assert "2 records rewritten" in capsys.readouterr().out
-    assert [path.read_bytes() for path in paths] == [file_content(record) for record in expected]
-    assert all(same(records.read(path), record) for path, record in zip(paths, expected, strict=True))
-    rewrite.main([str(tmp_path)])
-    assert " 0 records rewritten" in capsys.readouterr().out
-
-    damaged = records.content(expected[0]).replace(b'"seed": 0', b'"seed": 7')
-    paths[0].write_bytes(damaged)
-    paths[1].write_bytes(records.content(expected[1]))
-    with pytest.raises(SystemExit, match="does not have its checksum"):
-        rewrite.main([str(tmp_path)])
-    assert paths[0].read_bytes() == damaged, "what is damaged is left as it is"
-    assert paths[1].read_bytes() == file_content(expected[1]), "the others are done"

@@ -275,9 +275,10 @@ def test_labels_do_not_cover_one_another() -> None:
         axes.plot([x for x, *_ in points], [y for _, y, *_ in points], "o")
         style.label_points(axes, points)
         boxes = [text.get_window_extent() for text in axes.texts]
-    covered = [style.Box(b.x0, b.y0, b.x1, b.y1) for b in boxes]
-    assert sum(a.overlap(b) for i, a in enumerate(covered) for b in covered[:i]) < 0.05 * covered[0].area
-    assert all(box.left >= 0 and box.right <= figure.bbox.x1 for box in covered)
+    extents = np.array([box.extents for box in boxes])
+    covered = sum(style.overlaps(box, extents[:i]).sum() for i, box in enumerate(extents))
+    assert covered < 0.05 * boxes[0].width * boxes[0].height
+    assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 for box in boxes)
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=8))
