@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from bench.cli import reference
+from pages import reference
+
 from bench.suites.config import SuiteConfig, TrainConfig
 from bench.system.yaml import keys_of
 
 
 def test_the_page_of_suites_is_up_to_date() -> None:
-    assert reference.PAGE.read_text(encoding="utf-8") == reference.page(), "run python -m bench.cli.reference"
+    made = reference.page()
+    assert reference.PAGE.read_text(encoding="utf-8") == made, "run PYTHONPATH=tests python -m pages.reference"
 
 
 def test_every_key_is_there_with_its_type_and_default() -> None:

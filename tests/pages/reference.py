@@ -1,6 +1,6 @@
 """The page docs/suites.md: every key of a suite, from the dataclasses that suites are read into.
 
-`python -m bench.cli.reference` writes it; a test holds it up to date.
+`PYTHONPATH=tests python -m pages.reference` writes it; a test holds it up to date.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "suites.md"
 
 HEAD = """# What a suite may hold
 
-Made by `python -m bench.cli.reference` from the dataclasses that suites are read into. A key that is not here is an
-error, which names the nearest one. Any value can be changed on the command line, as in `train.lr=1e-3`.
+Made by `PYTHONPATH=tests python -m pages.reference` from the dataclasses that suites are read into. A key that is not
+here is an error, which names the nearest one. Any value can be changed on the command line, as in `train.lr=1e-3`.
 
 `patchbench schema > suite.schema.json` writes the same for editors. With the YAML extension of VS Code, put
 `# yaml-language-server: $schema=suite.schema.json` at the top of a suite, and set `yaml.yamlVersion` to `1.1`, which

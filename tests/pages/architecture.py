@@ -1,6 +1,6 @@
 """Writes docs/architecture.md: the rooms, their purposes and the imports between them, read from the code.
 
-`python -m bench.cli.architecture` writes `docs/architecture.md`; a test holds that it is up to date.
+`PYTHONPATH=tests python -m pages.architecture` writes `docs/architecture.md`; a test holds that it is up to date.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def page(root: Path = ROOT) -> str:
     lines = [
         "# The rooms of the code",
         "",
-        "Made by `python -m bench.cli.architecture` from the imports themselves. An arrow leads to a room that is",
-        "imported from; what other arrows imply is left out of the picture and stands in the table.",
+        "Made by `PYTHONPATH=tests python -m pages.architecture` from the imports themselves. An arrow leads to a room",
+        "that is imported from; what other arrows imply is left out of the picture and stands in the table.",
         "`tests/test_architecture.py` says which arrows are allowed.",
         "",
         "```mermaid",
