@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Sequence
-from typing import ClassVar, Literal, Self
+from collections.abc import Sequence
+from typing import ClassVar, Literal
 
 from patchers.base import Starts
 from patchers.bpe import BPE
 from patchers.registry import register
-from patchers.scores.byte_models import Scores
-from patchers.scores.scored import ScorePatcher, levels
+from patchers.scores.scored import ThresholdPatcher
 
 
 @register("bpe_predicted")
-class BPEPredicted(ScorePatcher):
+class BPEPredicted(ThresholdPatcher):
     """A start at t iff p(a token of `bpe` starts at t | data[:t]) > threshold.
 
     The teacher is `bpe` with `vocab` tokens learnt from the same training documents, or a published
@@ -34,10 +32,3 @@ class BPEPredicted(ScorePatcher):
 
     def _targets(self, docs: Sequence[bytes], seed: int) -> list[Starts] | None:
         return BPE(vocab=self.vocab, encoding=self.encoding).fit(docs, seed).segment_many(docs)
-
-    def _margin(self, scores: Scores, begin: int) -> Scores:
-        return scores - self.threshold
-
-    def _ladder(self, values: list[Scores]) -> tuple[Callable[[int], Self], int]:
-        at = levels(values, self._model.grid)
-        return lambda number: dataclasses.replace(self, threshold=float(at[number - 1])), len(at)

@@ -14,26 +14,19 @@ import numpy as np
 from patchers.errors import BenchError
 from patchers.registry import register
 from patchers.scores.byte_models import Scores
-from patchers.scores.scored import ScorePatcher, chance, levels
+from patchers.scores.scored import ScorePatcher, ThresholdPatcher, chance, levels
 
 
 @register("entropy")
-class Entropy(ScorePatcher):
+class Entropy(ThresholdPatcher):
     """A start at t iff H_t > threshold (BLT, Pagnoni et al. 2024, section 2.3, the global constraint)."""
 
     source: ClassVar[str] = "BLT, global threshold (Pagnoni et al. 2024)"
     threshold: float = 1.335  # nats; the paper's released models use about this
 
-    def _margin(self, scores: Scores, begin: int) -> Scores:
-        return scores - self.threshold
-
-    def _ladder(self, values: list[Scores]) -> tuple[Callable[[int], Self], int]:
-        at = levels(values, self._model.grid)
-        return lambda number: dataclasses.replace(self, threshold=float(at[number - 1])), len(at)
-
 
 @register("entropy_jump")
-class EntropyJump(ScorePatcher):
+class EntropyJump(ThresholdPatcher):
     """A start at t iff H_t - H_(t-1) > threshold (BLT, section 2.3, the approximate monotonic constraint)."""
 
     source: ClassVar[str] = "BLT, approximate monotonic (Pagnoni et al. 2024)"
@@ -43,12 +36,8 @@ class EntropyJump(ScorePatcher):
     def _reads(self) -> int:
         return 1
 
-    def _margin(self, scores: Scores, begin: int) -> Scores:
-        return rises(scores) - self.threshold
-
-    def _ladder(self, values: list[Scores]) -> tuple[Callable[[int], Self], int]:
-        at = levels([rises(v) for v in values], self._model.grid)
-        return lambda number: dataclasses.replace(self, threshold=float(at[number - 1])), len(at)
+    def _compared(self, scores: Scores) -> Scores:
+        return rises(scores)
 
 
 @register("entropy_both")

@@ -113,11 +113,7 @@ def _live_source(thing: Any) -> str:
     for function in with_code:
         lines = linecache.getlines(function.__code__.co_filename)
         at = function.__code__.co_firstlineno
-        try:
-            tree = ast.parse("".join(lines))
-        except SyntaxError:  # a cell with the notebook's own commands
-            tree = ast.parse("")
-        for node in ast.walk(tree):
+        for node in ast.walk(_parsed("".join(lines))):
             if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == thing.__name__:
                 begin = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
                 if begin <= at <= (node.end_lineno or begin):
@@ -204,11 +200,7 @@ def _imported(path: Path) -> dict[Path, str]:
 
 def _named_files(source: str, folder: Path) -> Iterator[Path]:
     """Files in the folder, other than Python's, that a text in the source names: lists and tables that it reads."""
-    try:
-        tree = ast.parse(source)
-    except SyntaxError:
-        return
-    for node in ast.walk(tree):
+    for node in ast.walk(_parsed(source)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and 0 < len(node.value) < 200:
             name = node.value.lstrip("/")
             file = folder / name
@@ -218,6 +210,14 @@ def _named_files(source: str, folder: Path) -> Iterator[Path]:
                     yield file
 
 
+def _parsed(source: str) -> ast.Module:
+    """Nothing for what does not parse, such as a cell with the notebook's own commands."""
+    try:
+        return ast.parse(source)
+    except SyntaxError:
+        return ast.Module([], [])
+
+
 def _content(file: Path) -> str:
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
@@ -225,11 +225,7 @@ def _content(file: Path) -> str:
 
 def _neighbours(source: str, folder: Path) -> Iterator[Path]:
     """Files in the folder that the source imports, at the top or inside of functions."""
-    try:
-        tree = ast.parse(source)
-    except SyntaxError:
-        return
-    for node in ast.walk(tree):
+    for node in ast.walk(_parsed(source)):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom):
             base = node.module or ""

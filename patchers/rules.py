@@ -31,8 +31,19 @@ _CONTINUES = _table([0x80 <= b < 0xC0 for b in range(256)])
 _FOLLOWERS = _table([(b >= 0xC0) + (b >= 0xE0) + (b >= 0xF0) if b < 0xF8 else 0 for b in range(256)])
 
 
+@dataclasses.dataclass(frozen=True)
+class ByPosition(Patcher):
+    """A rule that reads the position of a byte and nothing of the text. A knob is the mean size itself."""
+
+    def calibrate(self, docs: Sequence[bytes], bytes_per_patch: float) -> Self:
+        return self if self.knob is None else _turned(self, docs, bytes_per_patch)
+
+    def stream(self) -> Stream:
+        return ClockStream(self)
+
+
 @register("none")
-class NoPatches(Patcher):
+class NoPatches(ByPosition):
     """One patch a document: no latent step after the first. The control that says what patches are worth."""
 
     source: ClassVar[str] = "control; the harness without its latent model"
@@ -42,12 +53,9 @@ class NoPatches(Patcher):
         starts[:1] = True
         return starts
 
-    def stream(self) -> Stream:
-        return ClockStream(self)
-
 
 @register("bytes")
-class Bytes(Patcher):
+class Bytes(ByPosition):
     """Every byte is a patch."""
 
     source: ClassVar[str] = "the byte-level baseline (ByT5, Xue et al. 2022)"
@@ -55,12 +63,9 @@ class Bytes(Patcher):
     def segment(self, data: bytes) -> Starts:
         return np.ones(len(data), dtype=bool)
 
-    def stream(self) -> Stream:
-        return ClockStream(self)
-
 
 @register("stride")
-class Stride(Patcher):
+class Stride(ByPosition):
     """A start every `stride` bytes (MegaByte, Yu et al. 2023, section 2).
 
     A stride that is no whole number starts a patch wherever floor(t / stride) changes, reckoned in whole
@@ -90,15 +95,9 @@ class Stride(Patcher):
         starts[places[: np.searchsorted(places, len(data))]] = True
         return starts
 
-    def calibrate(self, docs: Sequence[bytes], bytes_per_patch: float) -> Self:
-        return _turned(self, docs, bytes_per_patch)
-
-    def stream(self) -> Stream:
-        return ClockStream(self)
-
 
 @register("random")
-class Random(Patcher):
+class Random(ByPosition):
     """A start with probability 1/size, from a hash of (seed, position): the control for every placement."""
 
     knob: ClassVar[str | None] = "size"
@@ -118,12 +117,6 @@ class Random(Patcher):
             np.less_equal(position_hash(begin, end, self.seed), highest, out=starts[begin:end])
         starts[:1] = True
         return starts
-
-    def calibrate(self, docs: Sequence[bytes], bytes_per_patch: float) -> Self:
-        return _turned(self, docs, bytes_per_patch)
-
-    def stream(self) -> Stream:
-        return ClockStream(self)
 
 
 @register("whitespace")

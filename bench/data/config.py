@@ -289,7 +289,7 @@ def _read(config: DataConfig) -> tuple[list[Document], int]:
             size += len(text.data)
         # What is read may be far more than what is wanted: forget what cannot be in the result.
         if config.max_bytes is not None and size > 4 * config.max_bytes + 2**20:
-            kept = dict(_until(_in_order(kept), config.max_bytes))
+            kept = dict(next(grouped(_in_order(kept), lambda item: len(item[1].data), config.max_bytes + 1)))
             size = sum(len(piece.data) for piece in kept.values())
     if not kept:
         raise config.no_text()
@@ -308,16 +308,6 @@ def _fraction(eight: bytes) -> float:
 def _in_order(texts: dict[bytes, Text]) -> list[tuple[bytes, Text]]:
     # Not by the digest's first bytes: those choose the split, and a limit would take test documents only.
     return sorted(texts.items(), key=lambda item: (item[0][8:], item[0]))
-
-
-def _until(texts: Sequence[tuple[bytes, Text]], limit: int) -> Iterator[tuple[bytes, Text]]:
-    """The first texts until `limit` is passed, the one that passes it included."""
-    size = 0
-    for item in texts:
-        yield item
-        size += len(item[1].data)
-        if size > limit:
-            return
 
 
 @dataclass(frozen=True)

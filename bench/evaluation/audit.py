@@ -128,9 +128,7 @@ def kraft_next(model: CutModel, documents: Sequence[bytes], prefixes: int, rng: 
     exact = model.patcher is None or model.patcher.causal
     sums: list[float] = []
     for _ in range(prefixes):
-        text = documents[int(rng.integers(len(documents)))]
-        prefix = text[: int(rng.integers(1, min(len(text), 64, model.window - 1) + 1))]
-        sums += _sums_after(model, prefix)
+        sums += _sums_after(model, some_prefix(documents, model.window, rng))
     low, high = float(np.min(sums)), float(np.max(sums))
     passed = high <= 1 + TOLERANCE and (not exact or low >= 1 - TOLERANCE)
     wanted = "exactly 1" if exact else "at most 1"
@@ -138,6 +136,12 @@ def kraft_next(model: CutModel, documents: Sequence[bytes], prefixes: int, rng: 
     if high > 1 + TOLERANCE:
         detail += ": the cut tells the model something of the byte that it is about to predict, unpaid"
     return Audit(passed, detail, {"low": low, "high": high, "prefixes": float(prefixes)})
+
+
+def some_prefix(documents: Sequence[bytes], window: int, rng: np.random.Generator) -> bytes:
+    """The beginning of a document, which leaves room for a byte in the window."""
+    text = documents[int(rng.integers(len(documents)))]
+    return text[: int(rng.integers(1, min(len(text), 64, window - 1) + 1))]
 
 
 def _sums_after(model: CutModel, prefix: bytes) -> list[float]:

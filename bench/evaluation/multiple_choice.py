@@ -76,13 +76,19 @@ def _six_lines(path: str) -> Iterator[Item]:
 
 def _json_lines(path: str) -> Iterator[Item]:
     with opened(path) as file:
-        for number, line in enumerate(file, 1):
-            where = f"{path}, line {number}"
+        for where, row in json_rows(file, path):
+            yield _item(row, where)
+
+
+def json_rows(lines: Iterable[bytes], name: object) -> Iterator[tuple[str, Any]]:
+    """Where each JSON value of a file's lines stands, and the value; empty lines are passed over."""
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            where = f"{name}, line {number}"
             try:
-                row = json.loads(line)
+                yield where, json.loads(line)
             except ValueError as error:
                 raise BenchError(f"{where} is not one JSON value in UTF-8: {error}") from error
-            yield _item(row, where)
 
 
 def _item(row: Any, where: str) -> Item:

@@ -6,7 +6,6 @@ and no templates: `"{{text}}"` would make a list of a document such as `[1, 2, 3
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any
 import yaml
 
 from bench.data.sources import opened
-from bench.evaluation.multiple_choice import ChoiceSource, Item
+from bench.evaluation.multiple_choice import ChoiceSource, Item, json_rows
 from patchers.errors import BenchError
 
 VERSION = 1
@@ -156,15 +155,10 @@ def task_of_file(path: Path) -> tuple[str, Exported]:
 
 
 def _json_rows(lines: Sequence[bytes], path: Path) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise BenchError(f"{path}, line {number} is not one JSON value in UTF-8: {error}") from error
-            if not isinstance(row, dict):
-                raise BenchError(f"{path}, line {number}: wanted an object, got {str(row)[:40]}")
-            yield row
+    for where, row in json_rows(lines, path):
+        if not isinstance(row, dict):
+            raise BenchError(f"{where}: wanted an object, got {str(row)[:40]}")
+        yield row
 
 
 def _text(data: bytes, where: str) -> str:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from html import escape
 from itertools import islice
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 from rich import filesize
@@ -113,9 +112,7 @@ class Display(AbstractContextManager["Display"]):
         self.bars.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.bars.stop()
 
     def beside(self) -> "Display":
@@ -204,10 +201,8 @@ class NotebookDisplay(Display):
         super().run_ends(record)
         self.cells.clear()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        super().__exit__(kind, error, trace)
+    def __exit__(self, *raised: object) -> None:
+        super().__exit__(*raised)
         self.table.close()
 
 

@@ -146,6 +146,23 @@ class ScorePatcher(ModelOptions, Patcher):
         return self._model.training_flops
 
 
+@dataclasses.dataclass(frozen=True)
+class ThresholdPatcher(ScorePatcher):
+    """A rule that compares one number a byte with one threshold: the score, or what a subclass makes of the scores."""
+
+    threshold: float = 0.0
+
+    def _compared(self, scores: Scores) -> Scores:
+        return scores
+
+    def _margin(self, scores: Scores, begin: int) -> Scores:
+        return self._compared(scores) - self.threshold
+
+    def _ladder(self, values: list[Scores]) -> tuple[Callable[[int], Self], int]:
+        at = levels([self._compared(v) for v in values], self._model.grid)
+        return lambda number: dataclasses.replace(self, threshold=float(at[number - 1])), len(at)
+
+
 class _Stream(Stream):
     def __init__(self, patcher: ScorePatcher) -> None:
         self._patcher, self._model, self._scores = patcher, patcher._model, patcher._model.stream()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bench.evaluation.audit import TOLERANCE, Audit, alone, drawn_seed
+from bench.evaluation.audit import TOLERANCE, Audit, alone, drawn_seed, some_prefix
 from bench.evaluation.pretrained.model import PretrainedModel
 
 DRIFT = 1e-3
@@ -54,9 +54,7 @@ def kraft_next(
     tokens given the tokens before the one that the next byte is in."""
     sums: list[float] = []
     for _ in range(prefixes):
-        text = documents[int(rng.integers(len(documents)))]
-        prefix = text[: int(rng.integers(1, min(len(text), 64, model.window - 1) + 1))]
-        sums += _sums_after(model, prefix)
+        sums += _sums_after(model, some_prefix(documents, model.window, rng))
     return _judged(model, sums, f"next bytes after {prefixes} prefix{'es' * (prefixes > 1)}")
 
 
