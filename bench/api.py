@@ -24,8 +24,7 @@ from bench.cli.check import check as check_patcher
 from bench.data.config import Data, DataConfig, load
 from bench.data.fitted_patchers import FITTED_ON, Asked, asked, fit_cached, wanted
 from bench.records.selection import select
-from bench.reporting.cut_viewer import view
-from bench.reporting.cut_viewer_page import Cut
+from bench.reporting.cut_viewer import Cut, view
 from bench.reporting.results import Results
 from bench.reporting.table import check_columns
 from bench.system.files import check_writable
@@ -191,8 +190,7 @@ def cuts(
                 check_writable(Path(results))
                 screen.say(f"reading {FITTED_ON}")
                 ready = fit_cached(ready, _corpus(), size, Path(results) / "cache", screen.say)
-            seen = view(one.label, ready, text)
-            found.append(Cut(**{field.name: getattr(seen, field.name) for field in dataclasses.fields(seen)}))
+            found.append(view(one.label, ready, text))
     return found
 
 

@@ -36,17 +36,27 @@ class Scoring(Protocol):
     def scores(self, data: bytes) -> Scores: ...
 
 
-@dataclasses.dataclass(frozen=True)
-class View:
-    """One text as one patcher cuts it."""
+@dataclasses.dataclass(frozen=True, repr=False)
+class Cut:
+    """A text as one patcher cuts it; a notebook shows it in colours."""
 
     label: str
     patcher: Patcher
     text: bytes
     starts: Starts
+    """(len(text),) bool: whether a patch starts at each byte."""
     scores: Scores | None
-    """(len(text),), where the patcher has any."""
+    """(len(text),): the patcher's score of each byte, where it has any (an entropy is in nats)."""
     statistics: CutStatistics
+    """What `patchbench segment` says."""
+
+    def __repr__(self) -> str:
+        return f"<{self.label}: {len(self.text):,} bytes in {len(self.patches):,} patches>"
+
+    def _repr_html_(self) -> str:
+        from bench.reporting.cut_viewer_page import fragment
+
+        return fragment(self)
 
     @property
     def patches(self) -> list[bytes]:
@@ -75,7 +85,7 @@ class View:
         return f"{name}, byte by byte, 0 to {self.top:.3g}"
 
 
-def view(label: str, patcher: Patcher, text: bytes) -> View:
+def view(label: str, patcher: Patcher, text: bytes) -> Cut:
     """Raises BenchError for a patcher that does not return a start a byte; its own exceptions are its own."""
     starts = patcher.segment(text)
     if not isinstance(starts, np.ndarray) or starts.dtype != np.bool_ or starts.shape != (len(text),):
@@ -90,7 +100,7 @@ def view(label: str, patcher: Patcher, text: bytes) -> View:
             f"see `patchbench check {patcher.name}`"
         )
     scores = patcher.scores(text) if isinstance(patcher, Scoring) else None
-    return View(label, patcher, text, starts, scores, cut_statistics([text], [starts]))
+    return Cut(label, patcher, text, starts, scores, cut_statistics([text], [starts]))
 
 
 # --- a text as what can be shown
@@ -180,7 +190,7 @@ def rows(text: Sequence[Cell], width: int, gap: int) -> Iterator[list[Cell]]:
 # --- on a terminal
 
 
-def show(views: Sequence[View], source: str, console: Console) -> None:
+def show(views: Sequence[Cut], source: str, console: Console) -> None:
     """Print every view, then all statistics in one table."""
     colour = console.is_terminal and console.color_system is not None and not console.no_color
     width = console.width if console.is_terminal else NARROW
@@ -198,7 +208,7 @@ def _print(console: Console, line: Text) -> None:
     console.print(line, soft_wrap=True)
 
 
-def describe(one: View) -> str:
+def describe(one: Cut) -> str:
     """What a patcher is, in a few words."""
     knob = one.patcher.knob
     value = one.patcher.options().get(knob) if knob else None
@@ -206,7 +216,7 @@ def describe(one: View) -> str:
     return f"{setting}{one.boundaries}; {one.patcher.source}"
 
 
-def _lines(one: View, width: int, colour: bool) -> Iterator[Text]:
+def _lines(one: Cut, width: int, colour: bool) -> Iterator[Text]:
     end = shown_bytes(one.text, one.starts)
     gap = 0 if colour else 1
     for row in rows(cells(one.text[:end], one.starts[:end]), width, gap):
@@ -224,13 +234,13 @@ def _lines(one: View, width: int, colour: bool) -> Iterator[Text]:
         yield Text(f"… and {len(one.text) - end:,} bytes more, which the numbers below count; --json has all", "dim")
 
 
-def height(one: View, cell: Cell) -> float:
+def height(one: Cut, cell: Cell) -> float:
     """The highest score of a cell's bytes, as a share of the highest of all."""
     assert one.scores is not None
     return float(np.clip(one.scores[cell.begin : cell.end].max() / one.top, 0, 1)) if one.top > 0 else 0.0
 
 
-def _bar(one: View, cell: Cell) -> str:
+def _bar(one: Cut, cell: Cell) -> str:
     return BARS[int(np.ceil(height(one, cell) * 8))]
 
 
@@ -256,7 +266,7 @@ def _number(value: Any, style: str) -> str:
     return "—" if value is None else f"{value:{style}}"
 
 
-def statistics_table(views: Sequence[View], source: str) -> Table:
+def statistics_table(views: Sequence[Cut], source: str) -> Table:
     size = len(views[0].text) if views else 0
     table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left", title_style="")
     table.title = Text(f"{size:,} bytes {source}; lengths in bytes")
@@ -268,7 +278,7 @@ def statistics_table(views: Sequence[View], source: str) -> Table:
     return table
 
 
-def as_json(one: View) -> dict[str, Any]:
+def as_json(one: Cut) -> dict[str, Any]:
     """All that is known of a view. `starts` are the positions of the first bytes, and exact; in `patches` bytes
     that are no UTF-8 are written as \\xNN."""
     places = np.flatnonzero(one.starts).tolist()

@@ -6,7 +6,7 @@ import html
 import itertools
 from collections.abc import Iterator, Sequence
 
-from bench.reporting.cut_viewer import TITLES, Cell, View, cells, describe, height, numbers, shown_bytes
+from bench.reporting.cut_viewer import TITLES, Cell, Cut, cells, describe, height, numbers, shown_bytes
 
 _STYLE = """
 :root { color-scheme: light dark; --page: #fbfaf7; --ink: #1d2329; --dim: #5f6770; --line: #d8d5cc;
@@ -31,24 +31,15 @@ th:first-child { text-align: left; } thead th { color: var(--dim); font-weight: 
 """
 
 
-class Cut(View):
-    """A text as one patcher cuts it; a notebook shows it in colours.
-
-    `starts` has a bool for each byte, `patches` the bytes of each patch, `lengths` their sizes in bytes, `scores` the
-    patcher's score of each byte where it has any (an entropy is in nats), `statistics` what `patchbench segment` says.
-    """
-
-    def __repr__(self) -> str:
-        return f"<{self.label}: {len(self.text):,} bytes in {len(self.patches):,} patches>"
-
-    def _repr_html_(self) -> str:
-        style = _STYLE[_STYLE.index(".text {") :]
-        colours = "--a: #cfe6fb; --b: #ffe4b3; --edge: #00000038; --bar: #b3372f; color: #1d2329"
-        inside = "\n".join([_table([self]), *_section(self)])
-        return f'<style>{style}</style>\n<div style="{colours}">{inside}</div>'
+def fragment(one: Cut) -> str:
+    """For a cell of a notebook."""
+    style = _STYLE[_STYLE.index(".text {") :]
+    colours = "--a: #cfe6fb; --b: #ffe4b3; --edge: #00000038; --bar: #b3372f; color: #1d2329"
+    inside = "\n".join([_table([one]), *_section(one)])
+    return f'<style>{style}</style>\n<div style="{colours}">{inside}</div>'
 
 
-def page(views: Sequence[View], source: str) -> str:
+def page(views: Sequence[Cut], source: str) -> str:
     """The whole document."""
     size = len(views[0].text) if views else 0
     return "\n".join(
@@ -67,7 +58,7 @@ def page(views: Sequence[View], source: str) -> str:
     )
 
 
-def _table(views: Sequence[View]) -> str:
+def _table(views: Sequence[Cut]) -> str:
     head = "".join(f'<th scope="col">{title}</th>' for title in ("patcher", *TITLES))
     body = (
         f'<tr><th scope="row">{html.escape(one.label)}</th>'
@@ -78,7 +69,7 @@ def _table(views: Sequence[View]) -> str:
     return f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>{"".join(body)}</tbody>\n</table></div>'
 
 
-def _section(one: View) -> Iterator[str]:
+def _section(one: Cut) -> Iterator[str]:
     yield f"<h2>{html.escape(one.label)}</h2>"
     yield f"<p>{html.escape(describe(one))}</p>"
     end = shown_bytes(one.text, one.starts)
@@ -92,13 +83,13 @@ def _section(one: View) -> Iterator[str]:
         yield f"<p>And {len(one.text) - end:,} bytes more, which the numbers count.</p>"
 
 
-def _patch(one: View, patch: Sequence[Cell]) -> str:
+def _patch(one: Cut, patch: Sequence[Cell]) -> str:
     begin, end = patch[0].begin, patch[-1].end
     inside = "".join(_cell(one, cell) for cell in patch)
     return f'<span title="byte {begin:,}, length {end - begin:,}">{inside}</span>'
 
 
-def _cell(one: View, cell: Cell) -> str:
+def _cell(one: Cut, cell: Cell) -> str:
     shown = html.escape(cell.shown)
     if cell.raw:
         shown = f"<u>{shown}</u>"

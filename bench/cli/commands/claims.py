@@ -9,18 +9,8 @@ import typer
 
 from bench.cli.commands.options import DEFAULT_RESULTS, Plugins, Results
 
-
-class Format(StrEnum):
-    """How verdicts are written; `yaml` is what --expect reads."""
-
-    terminal = "terminal"
-    md = "md"
-    latex = "latex"
-    html = "html"
-    json = "json"
-    yaml = "yaml"
-
-
+Format = StrEnum("Format", ["terminal", "md", "latex", "html", "json", "yaml"])
+"""How verdicts are written; `yaml` is what --expect reads."""
 CHANGED = 1
 """The exit code where a verdict is not the one that was expected."""
 

@@ -14,6 +14,9 @@ from patchers.errors import BenchError
 
 PATCHER = "NAME[:KEY=VALUE,...]"
 PATCHER_HELP = "A patcher with its options, or a folder that has one: results/SUITE/checkpoints/RUN_ID."
+PatchSize = Annotated[
+    float | None, typer.Option(metavar="X", help="Set the knob of each patcher for that mean size, unless given.")
+]
 
 
 def check(
@@ -48,9 +51,7 @@ def check(
 def segment(
     text: Annotated[str, typer.Argument(metavar="TEXT|FILE|-", help="A file of that name, else the text itself.")],
     patcher: Annotated[list[str], typer.Option("-p", "--patcher", metavar=PATCHER, help=PATCHER_HELP)],
-    bytes_per_patch: Annotated[
-        float | None, typer.Option(metavar="X", help="Set the knob of each patcher for that mean size, unless given.")
-    ] = None,
+    bytes_per_patch: PatchSize = None,
     as_json: AsJson = False,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page as well.")] = None,
     results: Results = DEFAULT_RESULTS,

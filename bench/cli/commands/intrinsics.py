@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.commands.cutting import PATCHER, PATCHER_HELP
+from bench.cli.commands.cutting import PATCHER, PATCHER_HELP, PatchSize
 from bench.cli.commands.options import DEFAULT_RESULTS, Overrides, Plugins, Results, load_plugins, names_of, write
 from bench.cli.commands.reports import Format
 from patchers.errors import BenchError
@@ -20,9 +20,7 @@ def intrinsics(
     patcher: Annotated[
         list[str] | None, typer.Option("-p", "--patcher", metavar=PATCHER, help=f"{PATCHER_HELP} Instead of all.")
     ] = None,
-    bytes_per_patch: Annotated[
-        float | None, typer.Option(metavar="X", help="Set the knob of each patcher for that mean size, unless given.")
-    ] = None,
+    bytes_per_patch: PatchSize = None,
     aligned: Annotated[
         Path | None,
         typer.Option(metavar="PATH", help="The same sentences in languages: a folder or tar of .txt, one a language."),

@@ -14,16 +14,8 @@ LONG = ("what", "options", "source")
 """Columns of `list` that are made narrower where the terminal is."""
 
 
-class Listed(StrEnum):
-    """What `list` knows."""
-
-    patchers = "patchers"
-    models = "models"
-    tasks = "tasks"
-    corpora = "corpora"
-    suites = "suites"
-    claims = "claims"
-    predicates = "predicates"
+Listed = StrEnum("Listed", ["patchers", "models", "tasks", "corpora", "suites", "claims", "predicates"])
+"""What `list` knows."""
 
 
 def list_(what: Listed, as_json: AsJson = False, plugin: Plugins = None) -> None:

@@ -16,15 +16,8 @@ Rows = Annotated[str, typer.Option(metavar="A,B", help="These rows, in this orde
 Reference = Annotated[str | None, typer.Option(metavar="ROW", help="The row to take differences to.")]
 
 
-class Format(StrEnum):
-    """How a table is written."""
-
-    terminal = "terminal"
-    md = "md"
-    latex = "latex"
-    csv = "csv"
-    html = "html"
-    json = "json"
+Format = StrEnum("Format", ["terminal", "md", "latex", "csv", "html", "json"])
+"""How a table is written."""
 
 
 def table(
