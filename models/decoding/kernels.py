@@ -133,6 +133,16 @@ def block(x, weights, eps, cos, sin, kv, layer, row, at, low):  # type: ignore[n
 
 
 @compiled
+def blocks(x, stacked, eps, cos, sin, kv, row, at, low):  # type: ignore[no-untyped-def]
+    """`block` for each of L layers whose weights are stacked, (L, ...) each -> (N, D)."""
+    for layer in range(len(stacked[0])):
+        norm1, qkv, out, norm2, up, down = stacked
+        weights = norm1[layer], qkv[layer], out[layer], norm2[layer], up[layer], down[layer]
+        x = block(x, weights, eps, cos, sin, kv, layer, row, at, low)
+    return x
+
+
+@compiled
 def read_slots(x, weights, eps, slots):  # type: ignore[no-untyped-def]
     """`PatchReader`, added to x (N, D): position n reads the keys and values slots[n], (K, 2, H, E)."""
     norm, query, out = weights

@@ -13,11 +13,12 @@ import torch
 from numba import njit
 
 from models.batch import BOS, Windows
+from models.decoding import kernels
 from models.decoding.caches import recorded
 from models.harness import Harness
 from models.hash_embeddings import _MASK, _MULTIPLIER
 from patchers.base import Starts, Stream
-from patchers.scores.stepping import Array, Blocks, advance, array, product
+from patchers.scores.stepping import Array, Blocks, Steps, array
 
 
 class Cutter(Protocol):
@@ -36,12 +37,11 @@ class Cutter(Protocol):
 
 
 class HNetStream(Stream):
-    """Float32 with a ring of keys and values; a probability within `doubt` of a half is worked out anew."""
+    """Float32 with the keys and values still in a window; a probability within `doubt` of a half is worked out anew."""
 
     def __init__(self, owner: Cutter, harness: Harness, weights: Weights, doubt: float) -> None:
         self._owner, self._harness, self._weights, self._doubt = owner, harness, weights, doubt
-        self._ring = self._weights.blocks.ring()
-        self._tail, self._position = b"", 0
+        self._steps, self._tail = Steps(weights.blocks), b""
         self._last = self._encode(BOS)
 
     def push(self, byte: int) -> bool:
@@ -57,22 +57,20 @@ class HNetStream(Stream):
         text = torch.tensor([*self._tail, 0])
         none, ends = torch.zeros(len(text), dtype=torch.bool), torch.tensor([0, len(text)])
         encoder = recorded({"last": self._harness.encoder[-1]})
-        with torch.inference_mode(), self._weights.blocks.recording() as rings, encoder as seen:
+        with torch.inference_mode(), self._weights.blocks.recording() as passed, encoder as seen:
             self._harness.encode(Windows(text, ends, none, none), torch.float32)
-        self._ring, self._position = rings.of(len(text)), len(text)
-        self._last = seen["last"][1][len(text) - 1].numpy()
+        self._steps = passed.steps(len(text))
+        self._last = seen["last"][1][len(text) - 1 : len(text)].numpy()
         return self._owner.segment(data + b"\0")
 
     def _encode(self, symbol: int) -> Array:
-        """The encoder's state of the position that holds this symbol (D,)."""
+        """The encoder's state of the position that holds this symbol (1, D)."""
         w = self._weights
-        x = w.byte[symbol]
+        x = w.byte[symbol : symbol + 1]
         if w.table is not None:
             newest = np.frombuffer(self._tail[-int(w.sizes[-1]) :][::-1], np.uint8)
             x = with_grams(x, newest, w.table, w.sizes, w.rows)
-        out: Array = advance(x, self._position, w.blocks.stacked, *self._ring)
-        self._position += 1
-        return out
+        return self._steps.step(x)
 
 
 class Weights:
@@ -91,7 +89,7 @@ class Weights:
 
 @njit(cache=True, nogil=True)
 def with_grams(x, newest, table, sizes, rows):  # type: ignore[no-untyped-def]
-    """x (D,) and the embedding of each gram that the newest bytes (N or fewer, the last one first) make."""
+    """x (1, D) and the embedding of each gram that the newest bytes (N or fewer, the last one first) make."""
     x = x.copy()
     value, power, done = np.uint64(0), np.uint64(1), 0
     for column in range(len(sizes)):
@@ -101,13 +99,12 @@ def with_grams(x, newest, table, sizes, rows):  # type: ignore[no-untyped-def]
             value += (np.uint64(newest[back]) + np.uint64(1)) * power
             power *= np.uint64(_MULTIPLIER)
         done = sizes[column]
-        x += table[np.int64((value & np.uint64(_MASK)) % np.uint64(rows)) + column * rows]
+        x[0] += table[np.int64((value & np.uint64(_MASK)) % np.uint64(rows)) + column * rows]
     return x
 
 
-@njit(cache=True, nogil=True)
-def fires(before, state, query, key):  # type: ignore[no-untyped-def]
-    """`CosineRouter`: the probability of a start, from the states of two positions (D,)."""
-    q, k = product(before, query), product(state, key)
+def fires(before: Array, state: Array, query: Array, key: Array) -> float:
+    """`CosineRouter`: the probability of a start, from the states of two positions (1, D)."""
+    q, k = kernels.product(before, query)[0], kernels.product(state, key)[0]
     lengths = np.sqrt(np.sum(q * q)) * np.sqrt(np.sum(k * k))
-    return min(max(0.5 * (1.0 - np.float64(np.sum(q * k)) / max(np.float64(lengths), 1e-8)), 0.0), 1.0)
+    return min(max(0.5 * (1.0 - float(np.sum(q * k)) / max(float(lengths), 1e-8)), 0.0), 1.0)

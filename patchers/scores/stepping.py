@@ -1,4 +1,4 @@
-"""Steps transformer blocks one position at a time, compiled, for the streams of learned patchers.
+"""Steps transformer blocks one position at a time, for the streams of learned patchers.
 
 A step costs tens of microseconds, where as many small torch operations take milliseconds.
 
@@ -11,28 +11,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from models.decoding import kernels
 from models.decoding.caches import recorded
 from models.layers import Block, RMSNorm
 
 EPSILON = RMSNorm(1).eps
 Array = NDArray[np.float32]
-Ring = tuple[Array, Array]
-"""Keys and values (L, W, H, E) of the last W positions; position p is in slot p modulo W."""
 
 
 class Blocks:
-    """The parameters of `models.layers.Block`s as `advance` takes them, those of all layers stacked."""
+    """The parameters of `models.layers.Block`s, those of all layers stacked."""
 
     def __init__(self, modules: nn.ModuleList, window: int) -> None:
-        self._blocks = [block for block in modules if isinstance(block, Block)]
-        self._window = window
-        assert len(self._blocks) == len(modules) > 0, "only a Block is known here"
+        self.blocks = [block for block in modules if isinstance(block, Block)]
+        self.window = window
+        assert len(self.blocks) == len(modules) > 0, "only a Block is known here"
         self.stacked = tuple(
-            np.stack([array(weight(block)) for block in self._blocks])
+            np.stack([array(weight(block)) for block in self.blocks])
             for weight in (
                 lambda block: block.attention_norm.weight,
                 lambda block: block.attention.qkv.weight,
@@ -43,32 +41,53 @@ class Blocks:
             )
         )
 
-    def ring(self) -> Ring:
-        """An empty one."""
-        heads = self._blocks[0].attention.heads
-        width = self._blocks[0].attention.qkv.in_features // heads
-        keys, values = (np.zeros((len(self._blocks), self._window, heads, width), np.float32) for _ in range(2))
-        return keys, values
-
     @contextmanager
     def recording(self) -> Iterator[Recorded]:
         """While a model runs over one sequence, in float32, what its blocks give of keys and values."""
-        with recorded({f"{i}": block.attention.qkv for i, block in enumerate(self._blocks)}) as seen:
+        with recorded({f"{i}": block.attention.qkv for i, block in enumerate(self.blocks)}) as seen:
             yield Recorded(self, seen)
 
-    def filled(self, projections: list[Array]) -> Ring:
-        """The ring after a sequence whose positions have these projections (T, 3 D), one a layer."""
-        keys, values = self.ring()
-        _, window, heads, width = keys.shape
-        places = np.arange(max(0, len(projections[0]) - window), len(projections[0]))
-        angles = places[:, None] * 10_000.0 ** (-np.arange(width // 2) / (width // 2))
-        cos, sin = (turn(angles)[:, None].astype(np.float32) for turn in (np.cos, np.sin))
-        for layer, projected in enumerate(projections):
-            _, k, v = projected[places].reshape(len(places), 3, heads, width).swapaxes(0, 1)
-            a, b = np.split(k, 2, -1)
-            keys[layer, places % window] = np.concatenate((a * cos - b * sin, b * cos + a * sin), -1)
-            values[layer, places % window] = v
-        return keys, values
+
+class Steps:
+    """One sequence, position by position: keys and values of its last W positions, behind one another in memory."""
+
+    def __init__(self, blocks: Blocks) -> None:
+        self._blocks, self._end = blocks, 0
+        self._position = 0
+        heads = blocks.blocks[0].attention.heads
+        width = blocks.blocks[0].attention.qkv.in_features // heads
+        self._kv = np.zeros((len(blocks.blocks), 1, 2 * heads, 2 * blocks.window, width), np.float32)
+
+    def step(self, x: Array) -> Array:
+        """The blocks for the next position x (1, D) -> (1, D)."""
+        kept, end = self._blocks.window - 1, self._end
+        if end == self._kv.shape[3]:
+            self._kv[:, :, :, :kept] = self._kv[:, :, :, end - kept : end].copy()
+            end = kept
+        cos, sin = turns(np.array([self._position]), self._kv.shape[4])
+        row, at, low = np.array([[0], [end], [max(0, end - kept)]])
+        eps = (EPSILON, EPSILON)
+        out: Array = kernels.blocks(x, self._blocks.stacked, eps, cos, sin, self._kv, row, at, low)
+        self._position, self._end = self._position + 1, end + 1
+        return out
+
+    def fill(self, layer: int, projected: Array) -> None:
+        """Take over a layer's queries, keys and values (T, 3 D) of a parallel pass."""
+        heads, width = self._kv.shape[2] // 2, self._kv.shape[4]
+        self._position, self._end = len(projected), min(len(projected), self._blocks.window)
+        places = np.arange(self._position - self._end, self._position)
+        _, k, v = projected[places].reshape(self._end, 3, heads, width).swapaxes(0, 1)
+        cos, sin = turns(places, width)
+        self._kv[layer, 0, :heads, : self._end] = (k * cos + np.roll(k, width // 2, -1) * sin).swapaxes(0, 1)
+        self._kv[layer, 0, heads:, : self._end] = v.swapaxes(0, 1)
+
+
+def turns(positions: NDArray[np.int64], width: int) -> tuple[Array, Array]:
+    """Cosines and signed sines of the rotary angles, (T, 1, E) each: reckoned in float64, since positions in a stream
+    grow without end."""
+    angles = positions[:, None, None] * 10_000.0 ** (-np.arange(width // 2) / (width // 2))
+    cos, sin = np.cos(angles), np.sin(angles)
+    return np.concatenate((cos, cos), -1).astype(np.float32), np.concatenate((-sin, sin), -1).astype(np.float32)
 
 
 class Recorded:
@@ -77,74 +96,15 @@ class Recorded:
     def __init__(self, blocks: Blocks, seen: dict[str, tuple[object, Tensor]]) -> None:
         self._blocks, self._seen = blocks, seen
 
-    def of(self, size: int) -> Ring:
-        """The ring after the first `size` positions of it; the others are padding."""
-        return self._blocks.filled([self._seen[f"{i}"][1][:size].numpy() for i in range(len(self._seen))])
+    def steps(self, size: int) -> Steps:
+        """To go on after the first `size` positions of it; the others are padding."""
+        steps = Steps(self._blocks)
+        for layer in range(len(self._seen)):
+            steps.fill(layer, self._seen[f"{layer}"][1][:size].numpy())
+        return steps
 
 
 def array(parameter: Tensor) -> Array:
-    """A parameter as an array, matrices turned to (inputs, outputs)."""
+    """A parameter as compiled code takes it."""
     plain: Array = parameter.detach().numpy()
-    return np.ascontiguousarray(plain.T)
-
-
-@njit(cache=True, nogil=True)
-def advance(x, position, stacked, keys, values):  # type: ignore[no-untyped-def]
-    """The blocks for one position x (D,), whose keys and values are written into the ring -> (D,).
-
-    Angles are reckoned in float64, since positions in a stream grow without end.
-    """
-    norm1, qkv, out, norm2, up, down = stacked
-    layers, window, heads, width = keys.shape
-    half = width // 2
-    x = x.copy()
-    slot, count = position % window, min(position + 1, window)
-    for layer in range(layers):
-        all_three = product(normed(x, norm1[layer]), qkv[layer]).reshape(3, heads, width)
-        q = np.empty((heads, width), dtype=np.float32)
-        for i in range(half):
-            angle = position * 10_000.0 ** (-i / half)
-            cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-            for h in range(heads):
-                for which, turned in ((0, q), (1, keys[layer, slot])):
-                    a, b = all_three[which, h, i], all_three[which, h, i + half]
-                    turned[h, i] = a * cos - b * sin
-                    turned[h, i + half] = b * cos + a * sin
-        values[layer, slot] = all_three[2]
-        mixed = np.zeros((heads, width), dtype=np.float32)
-        for h in range(heads):
-            weights = np.empty(count, dtype=np.float32)
-            for j in range(count):
-                total = np.float32(0.0)
-                for i in range(width):
-                    total += keys[layer, j, h, i] * q[h, i]
-                weights[j] = total / np.float32(np.sqrt(width))
-            weights = np.exp(weights - weights.max())
-            weights /= weights.sum()
-            for j in range(count):
-                for i in range(width):
-                    mixed[h, i] += weights[j] * values[layer, j, h, i]
-        x += product(mixed.reshape(heads * width), out[layer])
-        both = product(normed(x, norm2[layer]), up[layer])
-        gate, rest = both[: len(both) // 2], both[len(both) // 2 :]
-        x += product((gate / (np.float32(1.0) + np.exp(-gate)) * rest).astype(np.float32), down[layer])
-    return x
-
-
-@njit(cache=True, nogil=True)
-def product(x, matrix):  # type: ignore[no-untyped-def]
-    """x (n,) times matrix (n, m), row by row, so that the inner loop is one of whole vectors."""
-    out = np.zeros(matrix.shape[1], dtype=np.float32)
-    for i in range(len(x)):
-        for j in range(len(out)):
-            out[j] += x[i] * matrix[i, j]
-    return out
-
-
-@njit(cache=True, nogil=True)
-def normed(x, weight):  # type: ignore[no-untyped-def]
-    """`RMSNorm`."""
-    total = np.float32(0.0)
-    for value in x:
-        total += value * value
-    return (x * np.float32(1.0 / np.sqrt(total / len(x) + EPSILON)) * weight).astype(np.float32)
+    return np.ascontiguousarray(plain)

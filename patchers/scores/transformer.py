@@ -21,12 +21,13 @@ from torch import Tensor
 
 from models.batch import BOS
 from models.byte_lm import ByteLM, ByteLMConfig
+from models.decoding import kernels
 from models.flops import Shapes, byte_lm_flops
 from models.initialization import initialise
 from patchers.base import Starts, as_array
 from patchers.grouping import grouped
 from patchers.scores.byte_models import ModelOptions, Scores
-from patchers.scores.stepping import Blocks, Ring, advance, array, normed, product
+from patchers.scores.stepping import EPSILON, Blocks, Steps, array
 
 PIECE = 1024  # bytes that are scored or trained on in one run
 BATCH = 16384  # bytes that are scored together
@@ -89,12 +90,12 @@ class TransformerModel:
     def stream(self) -> TransformerStream:
         return TransformerStream(self, self._weights, self._by_line)
 
-    def ring(self, context: bytes) -> Ring:
-        """What a stream remembers of these last bytes, from one parallel pass over them."""
+    def steps(self, context: bytes) -> Steps:
+        """To go on after these last bytes, from one parallel pass over them."""
         data = torch.tensor([*context, 0], dtype=torch.uint8)
-        with torch.inference_mode(), self._weights.blocks.recording() as rings:
+        with torch.inference_mode(), self._weights.blocks.recording() as seen:
             self._model.logits(data, torch.tensor([0, len(data)]))
-        return rings.of(len(data))
+        return seen.steps(len(data))
 
     def _begins(self, doc: bytes) -> list[int]:
         """Where a context begins: byte 0, and after each newline with `reset: newline`."""
@@ -129,27 +130,24 @@ class TransformerModel:
 
 
 class TransformerStream:
-    """The same scores byte by byte, in float32, with a ring of the keys and values still in a window."""
+    """The same scores byte by byte, in float32, with the keys and values still in a window."""
 
     def __init__(self, owner: TransformerModel, weights: Weights, by_line: bool) -> None:
         self._owner, self._weights, self._by_line = owner, weights, by_line
         self._tail = b""
-        self._ring = weights.blocks.ring()
-        self._position = 0
+        self._steps = Steps(weights.blocks)
         self.first = self._step(BOS)
 
     def push(self, byte: int) -> float:
         self._tail = (self._tail + bytes([byte]))[-self._owner.reach - MEMORY :]
         if self._by_line and byte == 10:
-            self._position = 0
+            self._steps = Steps(self._weights.blocks)
             return self._step(BOS)
         return self._step(byte)
 
     def prime(self, data: bytes, count: int) -> Scores:
         self._tail = data[-self._owner.reach - MEMORY :]
-        context = self._context(len(self._tail))
-        self._ring = self._owner.ring(context)
-        self._position = len(context) + 1
+        self._steps = self._owner.steps(self._context(len(self._tail)))
         return self.exact(min(count, len(data) + 1))
 
     def exact(self, count: int) -> Scores:
@@ -163,10 +161,9 @@ class TransformerStream:
 
     def _step(self, symbol: int) -> float:
         w = self._weights
-        x = advance(w.byte[symbol], self._position, w.blocks.stacked, *self._ring)
-        self._position += 1
-        logits = product(normed(x, w.norm), w.head)
-        return float(score(torch.from_numpy(logits)[None])[0])
+        x = self._steps.step(w.byte[symbol : symbol + 1])
+        logits = kernels.product(kernels.normed(x, w.norm, EPSILON), w.head)
+        return float(score(torch.from_numpy(logits))[0])
 
 
 class Weights:
