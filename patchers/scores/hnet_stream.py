@@ -1,6 +1,6 @@
-"""Streams H-Net's cut byte by byte: the harness's local encoder and its router, compiled.
+"""Streams H-Net's cut byte by byte: the harness's local encoder and its router, for one position at a time.
 
-Legend: D local width, S gram sizes, N bytes of the longest gram.
+Legend: D local width.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from numba import njit
 
 from models.batch import BOS, Windows
 from models.decoding import kernels
 from models.decoding.caches import recorded
+from models.decoding.running_hashes import Grams
 from models.harness import Harness
-from models.hash_embeddings import _MASK, _MULTIPLIER
 from patchers.base import Starts, Stream
 from patchers.scores.stepping import Array, Blocks, Steps, array
 
@@ -42,7 +41,11 @@ class HNetStream(Stream):
     def __init__(self, owner: Cutter, harness: Harness, weights: Weights, doubt: float) -> None:
         self._owner, self._harness, self._weights, self._doubt = owner, harness, weights, doubt
         self._steps, self._tail = Steps(weights.blocks), b""
+        self._grams = self._grams_of(b"")
         self._last = self._encode(BOS)
+
+    def _grams_of(self, text: bytes) -> Grams | None:
+        return None if self._harness.ngrams is None else Grams(self._harness.ngrams, [text])
 
     def push(self, byte: int) -> bool:
         self._tail = (self._tail + bytes([byte]))[-self._owner.reach :]
@@ -59,17 +62,16 @@ class HNetStream(Stream):
         encoder = recorded({"last": self._harness.encoder[-1]})
         with torch.inference_mode(), self._weights.blocks.recording() as passed, encoder as seen:
             self._harness.encode(Windows(text, ends, none, none), torch.float32)
-        self._steps = passed.steps(len(text))
+        self._steps, self._grams = passed.steps(len(text)), self._grams_of(self._tail)
         self._last = seen["last"][1][len(text) - 1 : len(text)].numpy()
         return self._owner.segment(data + b"\0")
 
     def _encode(self, symbol: int) -> Array:
         """The encoder's state of the position that holds this symbol (1, D)."""
-        w = self._weights
-        x = w.byte[symbol : symbol + 1]
-        if w.table is not None:
-            newest = np.frombuffer(self._tail[-int(w.sizes[-1]) :][::-1], np.uint8)
-            x = with_grams(x, newest, w.table, w.sizes, w.rows)
+        x = self._weights.byte[symbol : symbol + 1]
+        if self._grams is not None and self._tail:
+            with torch.inference_mode():
+                x = x + self._grams.push(np.array([symbol]), np.array([len(self._tail)])).numpy()
         return self._steps.step(x)
 
 
@@ -81,26 +83,6 @@ class Weights:
         self.blocks = Blocks(harness.encoder, harness.config.local_window)
         self.byte = harness.byte.detach().numpy()
         self.query, self.key = array(harness.router.query), array(harness.router.key)
-        grams = harness.ngrams
-        self.table = None if grams is None else grams.table.detach().numpy()
-        self.sizes = np.array(() if grams is None else grams.sizes, np.int64)
-        self.rows = 0 if grams is None else grams.rows
-
-
-@njit(cache=True, nogil=True)
-def with_grams(x, newest, table, sizes, rows):  # type: ignore[no-untyped-def]
-    """x (1, D) and the embedding of each gram that the newest bytes (N or fewer, the last one first) make."""
-    x = x.copy()
-    value, power, done = np.uint64(0), np.uint64(1), 0
-    for column in range(len(sizes)):
-        if sizes[column] > len(newest):
-            break
-        for back in range(done, sizes[column]):
-            value += (np.uint64(newest[back]) + np.uint64(1)) * power
-            power *= np.uint64(_MULTIPLIER)
-        done = sizes[column]
-        x[0] += table[np.int64((value & np.uint64(_MASK)) % np.uint64(rows)) + column * rows]
-    return x
 
 
 def fires(before: Array, state: Array, query: Array, key: Array) -> float:
