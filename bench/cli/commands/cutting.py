@@ -68,9 +68,7 @@ def segment(
     data, source = _text(text)
     views = api.cuts(patcher, data, bytes_per_patch=bytes_per_patch, results=results, progress=True)
     if html is not None:
-        from bench.reporting.cut_viewer_page import page
-
-        write(html, page(views, source))
+        write(html, cut_viewer.page(views, source))
     if as_json:
         shown = {"source": source, "bytes": len(data), "views": [cut_viewer.as_json(one) for one in views]}
         print(json.dumps(shown, indent=1))

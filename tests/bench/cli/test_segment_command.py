@@ -19,8 +19,7 @@ import patchers
 from bench.cli.main import main
 from bench.data.cut_statistics import cut_statistics
 from bench.data.fitted_patchers import asked
-from bench.reporting.cut_viewer import BARS, SHOWN, Cell, as_json, cells, rows, show, view
-from bench.reporting.cut_viewer_page import page
+from bench.reporting.cut_viewer import BARS, SHOWN, Cell, as_json, cells, page, rows, show, view
 from patchers import Patcher, Starts, register
 
 ROOT = Path(__file__).resolve().parents[3]
