@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
 from patchers.base import Kind, Patcher, Starts, Stream, state
 from patchers.errors import BenchError
+from patchers.grouping import grouped
 from patchers.registry import register
 
 if TYPE_CHECKING:  # imported where it is used: torch takes seconds to load, which a list of patchers need not wait for
@@ -18,7 +19,6 @@ if TYPE_CHECKING:  # imported where it is used: torch takes seconds to load, whi
     from models.router import CosineRouter
     from patchers.scores.hnet_stream import Weights
 
-T = TypeVar("T")
 PIECE = 1024
 """Bytes of a document that are cut as one window, with what an encoder state sees before them."""
 BATCH = 32
@@ -95,14 +95,14 @@ class HNet(Patcher):
             end = min(at + PIECE, len(data))
             wanted.setdefault(data[max(0, at - reach) : end], []).append((at, end))
         probability = np.empty(len(data))
-        for some in _batched(list(wanted), BATCH):
+        for some in grouped(wanted, lambda piece: 1, BATCH):
             for piece, found in zip(some, self._probabilities(some, exact=False), strict=True):
                 for at, end in wanted[piece]:
                     probability[at:end] = found[len(piece) - (end - at) :]
         near = np.flatnonzero(np.abs(probability - 0.5) < DOUBT)
         contexts = [data[max(0, t - reach) : t] for t in near.tolist()]
         exact: dict[bytes, float] = {}
-        for some in _batched(list(dict.fromkeys(contexts)), 4 * BATCH):
+        for some in grouped(dict.fromkeys(contexts), lambda context: 1, 4 * BATCH):
             exact |= zip(some, self.exact(some), strict=True)
         probability[near] = [exact[context] for context in contexts]
         starts = probability > 0.5
@@ -144,7 +144,3 @@ class HNet(Patcher):
             routing = self._harness.encode(Windows(text, ends, none, none), dtype).routing
         assert routing is not None
         return [p.numpy() for p in routing.probability.double().split([len(piece) for piece in pieces])]
-
-
-def _batched(items: list[T], size: int) -> list[list[T]]:
-    return [items[at : at + size] for at in range(0, len(items), size)]

@@ -213,8 +213,9 @@ def label_points(
     to_pixels: Any = axes.transData.transform
     height = figure.dpi * FONT / 72
     centres, around = to_pixels([(x, y) for x, y, _, _ in points]), height * 0.35
-    bars = np.reshape(to_pixels(np.reshape(avoid, (-1, 2))), (-1, 4)) + np.array([-1, 0, 1, 0])
-    taken = np.concatenate((np.hstack((centres - around, centres + around)), bars))
+    markers = np.hstack((centres - around, centres + around))
+    bars = to_pixels(np.reshape(avoid, (-1, 2))).reshape(-1, 4) + np.array([-1, 0, 1, 0])  # a pixel wide on each side
+    taken = np.concatenate((markers, bars))
     frame = axes.get_window_extent()
     room = np.array([frame.x0, frame.y0, figure.bbox.x1 - 2, frame.y1 + height])
     for x, y, text, colour in sorted(points, key=lambda p: -p[1]):
