@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 
@@ -18,12 +17,8 @@ STRIDE = 2**16
 """Bytes between two places where the number of starts so far is known."""
 
 
-class Flags(Protocol):
-    """(N,) bool, in memory or not: `flags[a:b]` is an array."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: slice) -> np.ndarray: ...
+Flags = Flat
+"""(N,) bool, in memory or not: `flags[a:b]` is an array."""
 
 
 @dataclass(frozen=True)
