@@ -270,7 +270,7 @@ def test_a_model_that_reads_the_future_is_caught() -> None:
 
 def test_a_patcher_that_reads_the_future_is_caught_with_its_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Declared causal and not met by a probe, it is believed, and what its cuts move shows in the predictions."""
-    monkeypatch.setattr(cut_corpus, "PROBES", 0)
+    monkeypatch.setattr(cut_corpus, "_probes", lambda docs, rng: [])
 
     class Lies(AtSpaces):
         causal: ClassVar[bool] = True
