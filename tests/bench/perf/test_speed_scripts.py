@@ -79,9 +79,13 @@ def test_a_visit_to_a_gpu_has_a_dry_run(
     rows: dict[str, dict[str, object]] = {
         "stride": {"patcher": "stride"},
         "token_lm": {"model": "token_lm", "patcher": {"name": "bpe", "vocab": 300}, "calibrate": False},
+        "byte_lm": {"model": "byte_lm"},
+        "none": {"patcher": "none"},
+        "hnet": {"patcher": "hnet"},
     }
     small = {"local_width": 16, "latent_width": 32, "latent_heads": 2, "latent_layers": 1, "local_heads": 2}
-    monkeypatch.setattr(gpu, "SMALL", {"harness": small, "token_lm": {"width": 16, "heads": 2, "layers": 1}})
+    plain = {"width": 16, "heads": 2, "layers": 1}
+    monkeypatch.setattr(gpu, "SMALL", {"harness": small, "token_lm": plain, "byte_lm": plain})
     suite = write_suite(tmp_path, rows, launch={"micro_bytes": 500})
     written = tmp_path / "found.json"
     arguments = ["--suite", str(suite), "--turns", "1", "--side", "64", "--minutes", "60"]
