@@ -21,6 +21,7 @@ from bench.cli.main import main
 from bench.execution import workers
 from bench.execution.run import run_suite
 from bench.execution.workers import Job, run_on_workers
+from bench.suites.config import load_suite
 from bench.system.processes import threads_each
 from bench.system.signals import Stopped
 from patchers.errors import BenchError
@@ -39,6 +40,16 @@ class Dies(Patcher):
     def segment(self, data):
         print("about to die", flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+EVERY = """
+import numpy as np
+from patchers import Patcher, register
+
+@register("every-meanwhile")
+class Every(Patcher):
+    def segment(self, data):
+        return np.arange(len(data)) % {every} == 0
 """
 
 
@@ -92,6 +103,20 @@ def test_what_concerns_all_runs_is_one_error(tmp_path: Path) -> None:
     suite = tiny_suite(tmp_path, rows=THREE)
     with pytest.raises(BenchError, match="no field 'nothing'"):
         run_on_workers(Job(str(path), ("data.field=nothing",), (), tmp_path / "r"), suite, 2, Hears(), Hears)
+
+
+def test_workers_refuse_a_plug_in_that_was_edited_meanwhile(tmp_path: Path) -> None:
+    """They read it anew, and would train what the one who asked did not mean."""
+    plugin = tmp_path / "meanwhile.py"
+    plugin.write_text(EVERY.format(every=8))
+    path = write_suite(tmp_path, {"mine": {"patcher": "every-meanwhile"}}, plugins=[str(plugin)])
+    suite = load_suite(str(path))
+    plugin.write_text(EVERY.format(every=3))
+    with pytest.raises(
+        BenchError, match=r"a plug-in was edited while mine-.* waited: run the same command"
+    ):
+        run_on_workers(job(path, tmp_path / "r"), suite, 1, Hears(), Hears)
+    assert not list((tmp_path / "r").glob("*/runs/*.json"))
 
 
 def test_runs_of_others_are_waited_for(tmp_path: Path) -> None:
