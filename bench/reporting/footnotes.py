@@ -195,15 +195,17 @@ def pretrained(rows: Iterable[Runs]) -> list[str]:
     return notes
 
 
-def worth(control: Runs, labels: list[str], equal: Equal) -> str:
-    """How a column of worth came about."""
-    record = control.any_record
-    grown = ", ".join(f"{k} {v}" for k, v in (dig(record, "matched.set") or {}).items())
-    grown = f", its local model grown ({grown})" if dig(record, "config.grow_to") is not None else ""
+def worth(controls: Iterable[tuple[Runs, list[str]]], equal: Equal) -> str:
+    """How a column of worth came about: which control is whose."""
     at = "the same bytes" if equal == "bytes" else "training FLOPs at least as many"
+    whose = []
+    for control, labels in controls:
+        sizes = ", ".join(f"{k} {v}" for k, v in (dig(control.any_record, "matched.set") or {}).items())
+        grown = f" (its local model grown: {sizes})" if dig(control.any_record, "config.grow_to") is not None else ""
+        whose.append(f"{control.label}{grown} for {', '.join(labels)}")
     return (
-        f"Worth at equal {'bytes' if equal == 'bytes' else 'training FLOPs'}: {control.label} (a trained model without "
-        f"patches{grown}; {at}) minus the row, paired by document and by seed; of {', '.join(labels)}."
+        f"Worth at equal {'bytes' if equal == 'bytes' else 'training FLOPs'}: the control (a trained model without "
+        f"patches; {at}) minus the row, paired by document and by seed; {'; '.join(whose)}."
     )
 
 

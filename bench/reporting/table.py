@@ -407,7 +407,8 @@ class Comparison:
             control = control_of(label, self.runs, equal)
             if control is not None and control != label:
                 by.setdefault(control, []).append(label)
-        return [footnotes.worth(self.runs[control], labels, equal) for control, labels in by.items()]
+        controls = [(self.runs[control], labels) for control, labels in by.items()]
+        return [footnotes.worth(controls, equal)] if controls else []
 
 
 # --- cells

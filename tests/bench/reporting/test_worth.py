@@ -52,8 +52,8 @@ def test_worth_is_the_difference_to_the_right_control() -> None:
     assert shown("whitespace", "worth_at_flops") == 0.01, "the control has spent as much at least"
     assert shown("none", "worth_at_flops") == "control"
     notes = " ".join(table.notes)
-    assert "Worth at equal bytes: none (a trained model without patches; the same bytes) minus the row" in notes
-    assert "Worth at equal training FLOPs: none-grown (a trained model without patches, its local model grown" in notes
+    assert "Worth at equal bytes: the control (a trained model without patches; the same bytes) minus the row" in notes
+    assert "none-grown (its local model grown: " in notes
     assert [c.title for c in table.columns if c.id == "worth"] == ["worth at equal bytes"]
 
 
