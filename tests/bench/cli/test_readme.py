@@ -55,7 +55,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         first = re.match(r"# (\S+\.py)\n", code)
         assert first is not None, "a file begins with its name"
         (folder / first[1]).write_text(code, encoding="utf-8")
-    for name in {words[1] for words in [*named("patchbench"), *table_commands()] if words[0] == "table"}:
+    said = [*named("patchbench"), *table_commands()]
+    shown = {name for words in said if words[0] in ("table", "agree") for name in words[1 : 2 + (words[0] == "agree")]}
+    for name in {name.partition("@")[0] for name in shown}:
         shutil.copytree(ROOT / "results" / name / "runs", folder / "results" / name / "runs")
     small = ["model.latent_layers=1", "model.ngram_rows=97", "model.patch_rows=97"]
     suite = load_suite("quick", small)
