@@ -133,9 +133,10 @@ SMALL = {
 
 
 def made_small(row: Row) -> Row:
-    """A row with the sizes of a dry run."""
+    """A row with the sizes of a dry run, in batches of two windows."""
     sizes: Any = row.sizes  # what fields they have goes with the kind of model
-    return dataclasses.replace(row, sizes=dataclasses.replace(sizes, **SMALL[row.model]))
+    train = dataclasses.replace(row.train, batch_bytes=min(row.train.batch_bytes, 2 * row.train.window))
+    return dataclasses.replace(row, sizes=dataclasses.replace(sizes, **SMALL[row.model]), train=train)
 
 
 ENOUGH_BYTES = 8_000_000
@@ -143,23 +144,39 @@ ENOUGH_BYTES = 8_000_000
 
 
 class Visit:
-    """What is found out, part by part, while there is time."""
+    """What is found out, part by part, while there is time; written after each, so that nothing is lost."""
 
-    def __init__(self, minutes: float) -> None:
+    def __init__(self, minutes: float, output: Path | None) -> None:
         self.until = time.perf_counter() + 60 * minutes
+        self.output = output
         self.found: dict[str, Any] = {"left out": []}
 
-    def part(self, name: str, seconds: float, work: Callable[[], Any]) -> None:
-        """Do a part that takes about so long; its failure is written down, and the others go on."""
+    def part(self, name: str, seconds: float, work: Callable[[], Any]) -> bool:
+        """Do a part that takes about so long -> whether it was done; a failure is written down, and others go on."""
         if time.perf_counter() + seconds > self.until:
             self.found["left out"].append(name)
-            return
+            return False
+        say(name)
         began = time.perf_counter()
         try:
             self.found[name] = work()
         except Exception as error:  # noqa: BLE001 - whatever a device that nobody has tried comes up with
             self.found[name] = {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"}
         self.found.setdefault("seconds", {})[name] = round(time.perf_counter() - began, 1)
+        if self.output is not None:
+            self.output.write_text(json.dumps(self.found, indent=1) + "\n", encoding="utf-8")
+        return not (isinstance(self.found[name], dict) and "failed" in self.found[name])
+
+
+def say(message: str) -> None:
+    """To the terminal, beside what is written."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def with_mfu(rate: Callable[[], float], peak: Any) -> float | dict[str, float]:
+    """A rate of a part and its share of the products', where those have been measured."""
+    found = rate()
+    return {"flops_per_second": found, "mfu": found / peak} if isinstance(peak, float) else found
 
 
 def cuda_tests() -> dict[str, Any]:
@@ -240,8 +257,16 @@ def stopped_twice(suite: Suite, row: Row, prepared: Prepared) -> dict[str, Any]:
     return {"same bits": whole[0] == stopped[0], "undisturbed": whole[0], "stopped": stopped[0]}
 
 
-def everything(suite_name: str, overrides: Sequence[str], minutes: float, turns: int, side: int, dry: bool) -> Any:
-    visit, device = Visit(minutes), best_device()
+def everything(
+    suite_name: str,
+    overrides: Sequence[str],
+    minutes: float,
+    turns: int,
+    side: int,
+    dry: bool,
+    output: Path | None = None,
+) -> Any:
+    visit, device = Visit(minutes, output), best_device()
     suite = load_suite(suite_name, overrides)
     if suite.data.max_bytes is None:
         suite = load_suite(suite_name, [*overrides, f"data.max_bytes={ENOUGH_BYTES}"])
@@ -257,17 +282,25 @@ def everything(suite_name: str, overrides: Sequence[str], minutes: float, turns:
     visit.part("products_flops_per_second", 5, products)
     with tempfile.TemporaryDirectory() as cache:
         for number, row in enumerate(suite.rows):
-            prepared = prepare(suite, row, data, Path(cache), lambda message: None)
+            made: list[Prepared] = []
+
+            def ready(row: Row = row, made: list[Prepared] = made) -> str:
+                made.append(prepare(suite, row, data, Path(cache), say))
+                return "done"
+
+            if not visit.part(f"{row.label}: fitted and cut", 60, ready):
+                visit.found["left out"] += [f"{row.label}: {mode}" for mode in MODES]
+                visit.found["left out"] += ["stopped twice"] if number == 0 else []
+                continue
+            (prepared,) = made
             if dry:
                 visit.part(f"{row.label}: on meta tensors", 20, functools.partial(on_meta, row, prepared, suite))
                 row = made_small(row)
                 prepared = dataclasses.replace(prepared, row=row)
+            peak = visit.found.get("products_flops_per_second")
             for mode, how in MODES.items():
-                name = f"{row.label}: {mode}"
-                visit.part(name, 40, functools.partial(rate_of, suite, row, prepared, how, turns, dry))
-                rate, peak = visit.found.get(name), visit.found.get("products_flops_per_second")
-                if isinstance(rate, float) and isinstance(peak, float):
-                    visit.found[name] = {"flops_per_second": rate, "mfu": rate / peak}
+                rate = functools.partial(rate_of, suite, row, prepared, how, turns, dry)
+                visit.part(f"{row.label}: {mode}", 40, functools.partial(with_mfu, rate, peak))
             if number == 0:
                 visit.part("stopped twice", 60, functools.partial(stopped_twice, suite, row, prepared))
     return visit.found
@@ -289,10 +322,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.all:
         given = arguments.suite, arguments.set, arguments.minutes, arguments.turns, arguments.side, arguments.dry_run
-        text = json.dumps(everything(*given), indent=1)
-        if arguments.output is not None:
-            arguments.output.write_text(text + "\n", encoding="utf-8")
-        print(text)
+        print(json.dumps(everything(*given, arguments.output), indent=1))
         return
     print(json.dumps(measure(arguments.suite, arguments.row, arguments.turns, arguments.side, arguments.set), indent=1))
 

@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +21,8 @@ from tiny_suite import write_suite
 import bench.perf
 from bench.evaluation.byte_model import CutModel
 from bench.perf import bootstrap, decode, gpu, large, lm_eval, segment, step
+from bench.suites.config import Row, Suite
+from bench.training.prepare import Prepared
 from patchers import create
 from patchers.errors import BenchError
 
@@ -104,6 +107,30 @@ def test_a_visit_to_a_gpu_has_a_dry_run(
     gpu.main()
     left = json.loads(capsys.readouterr().out)["left out"]
     assert {"stopped twice", "stride: compiled"} <= set(left), "what there is no time for is named"
+
+
+def test_a_row_that_cannot_be_fitted_costs_a_visit_its_own_numbers_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = gpu.prepare
+
+    def breaks(suite: Suite, row: Row, *others: Any) -> Prepared:
+        if row.label == "stride":
+            raise BenchError("no room")
+        return whole(suite, row, *others)
+
+    monkeypatch.setattr(gpu, "prepare", breaks)
+    monkeypatch.setattr(gpu, "SMALL", {"byte_lm": {"width": 16, "heads": 2, "layers": 1}})
+    rows: dict[str, dict[str, object]] = {"stride": {"patcher": "stride"}, "bytes": {"model": "byte_lm"}}
+    suite = write_suite(tmp_path, rows, launch={"micro_bytes": 500})
+    arguments = ["--suite", str(suite), "--turns", "1", "--side", "64", "-o", str(tmp_path / "found.json")]
+    monkeypatch.setattr(sys, "argv", ["gpu", "--all", "--dry-run", *arguments])
+    gpu.main()
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["stride: fitted and cut"]["failed"] == "BenchError: no room"
+    assert found["left out"] == [*(f"stride: {mode}" for mode in gpu.MODES), "stopped twice"]
+    assert all(found[f"bytes: {mode}"]["mfu"] > 0 for mode in gpu.MODES)
+    assert "bytes: compiled\n" in capsys.readouterr().err, "one sees how far it is"
 
 
 def test_the_rate_of_a_device(
