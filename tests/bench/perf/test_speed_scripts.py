@@ -22,7 +22,7 @@ import bench.perf
 from bench.evaluation.byte_model import CutModel
 from bench.perf import bootstrap, decode, gpu, large, lm_eval, segment, step
 from bench.suites.config import Row, Suite
-from bench.training.prepare import Prepared
+from bench.training.prepare import Prepared, prepare
 from patchers import create
 from patchers.errors import BenchError
 
@@ -112,12 +112,11 @@ def test_a_visit_to_a_gpu_has_a_dry_run(
 def test_a_row_that_cannot_be_fitted_costs_a_visit_its_own_numbers_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = gpu.prepare
 
     def breaks(suite: Suite, row: Row, *others: Any) -> Prepared:
         if row.label == "stride":
             raise BenchError("no room")
-        return whole(suite, row, *others)
+        return prepare(suite, row, *others)
 
     monkeypatch.setattr(gpu, "prepare", breaks)
     monkeypatch.setattr(gpu, "SMALL", {"byte_lm": {"width": 16, "heads": 2, "layers": 1}})
