@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 
 from models.byte_lm import ByteLM
-from models.decoding.caches import RotaryTable, WindowCache, recorded
+from models.decoding.caches import KVCache, RotaryTable, recorded
 from models.decoding.modules import Lookup, NormedLinear
-from models.decoding.prefill import LatentCache, fill_windows, layers_of, lengthened
+from models.decoding.prefill import LatentCache, layers_of, lengthened
 from models.decoding.running_hashes import Grams
 from models.plan import Sequences
 from models.token_lm import TokenLM
@@ -35,9 +35,9 @@ class ByteLMDecoder:
         with recorded({f"{i}": block.projection for i, block in enumerate(blocks)}) as seen:
             logits = model.logits(batch.data, batch.offsets)
         self._table = RotaryTable(c.width // c.heads, self._device)
-        self._cache = WindowCache(len(blocks), len(prompts), c.heads, c.width // c.heads, c.window, self._device)
+        self._cache = KVCache(len(blocks), len(prompts), c.heads, c.width // c.heads, c.window, self._device)
         for i in range(len(blocks)):
-            fill_windows(self._cache, i, seen[f"{i}"][1], batch.offsets, self._table)
+            self._cache.fill(i, seen[f"{i}"][1], batch.offsets, self._table)
         self._byte = Lookup(model.byte)
         self._blocks, self._head = blocks, NormedLinear(model.norm, model.head)
         self._grams = Grams(model.ngrams, prompts) if model.ngrams is not None else None
@@ -51,7 +51,7 @@ class ByteLMDecoder:
         x = self._byte(data)
         if self._grams is not None:
             x = x + self._grams.push(data, self.positions)
-        turn, place = self._table.at(self.positions), self._cache.enter()
+        turn, place = self._table.at(self.positions), self._cache.enter(np.arange(len(data)))
         for i, block in enumerate(self._blocks):
             x = block.step(i, x, turn, place)
         self.logits = self._head(x)

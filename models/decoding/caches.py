@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from models.layers import Rope
 
 SPARE = 64
-"""How many positions may be added at once to what is remembered of a window."""
+"""Positions that there is room for beside a window's, or at first."""
 
 
 class RotaryTable:
@@ -121,81 +121,63 @@ class CachePlace:
         return F.scaled_dot_product_attention(q[:, :, None], seen[:, :h], seen[:, h:], attn_mask=self._bias).flatten(1)
 
 
-class WindowCache:
-    """Keys and values of the last `window` positions of local layers.
+class KVCache:
+    """Keys and values of the last `window` positions of layers, or of all (None), for rows written side by side.
 
     A window is a stretch of memory that the newest positions are written behind; what it still needs is moved to the
     front when the memory is full, once in a window, so a step costs the same wherever it is, and neighbours in time
-    stay neighbours in memory.
+    stay neighbours in memory. Rows of windows end at the same place, and grow together.
     """
 
-    def __init__(self, layers: int, rows: int, heads: int, width: int, window: int, device: torch.device) -> None:
-        self.window, self.heads = window, heads
-        self.kv = torch.zeros(layers, rows, 2 * heads, 2 * window + SPARE, width, device=device)
-        self.end = 0
-        self.begin = np.zeros(rows, np.int64)
+    def __init__(
+        self, layers: int, rows: int, heads: int, width: int, window: int | None, device: torch.device
+    ) -> None:
+        self.heads, self.window = heads, window
+        room = SPARE if window is None else 2 * window + SPARE
+        self.kv = torch.zeros(layers, rows, 2 * heads, room, width, device=device)
+        self.begin, self.end = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
+        """(B,): the places from the first that is remembered up to the next new one."""
 
-    def fill(self, layer: int, row: int, k: Tensor, v: Tensor, end: int) -> None:
-        """Positions that a parallel pass has computed, k and v (S, H, E), the newest of them at `end` - 1."""
-        self.end = end
-        self.begin[row] = end - len(k)
-        self.kv[layer, row, : self.heads, end - len(k) : end] = k.transpose(0, 1)
-        self.kv[layer, row, self.heads :, end - len(v) : end] = v.transpose(0, 1)
+    def fill(self, layer: int, qkv: Tensor, offsets: Tensor, table: RotaryTable) -> None:
+        """Remember all rows' positions from a layer's projections (T or more, 3 H E) of a parallel pass.
 
-    def enter(self, count: int = 1) -> CachePlace:
-        """Room for `count` new positions in every row."""
-        assert count <= SPARE
-        if self.end + count > self.kv.shape[3]:
-            kept = self.window - 1
-            shift = self.end - kept
-            self.kv[:, :, :, :kept] = self.kv[:, :, :, shift : self.end].clone()
-            self.begin = np.maximum(self.begin - shift, 0)
-            self.end = kept
-        self.end += count
-        return self.place(self.end - count, count)
-
-    def place(self, at: int, count: int) -> CachePlace:
-        """The positions from `at` on, which may have been entered before."""
-        row, places = np.divmod(np.arange(len(self.begin) * count), count)
-        places += at
-        return CachePlace(self.kv, row, places, np.maximum(places - self.window + 1, self.begin[row]))
-
-    def keep(self, rows: Tensor) -> None:
-        self.kv = self.kv.index_select(1, rows)
-        self.begin = self.begin[rows.cpu().numpy()]
-
-
-class GrowingCache:
-    """Keys and values of all positions of layers with full attention; rows grow one by one."""
-
-    def __init__(self, layers: int, rows: int, heads: int, width: int, device: torch.device) -> None:
-        self.heads = heads
-        self.kv = torch.zeros(layers, rows, 2 * heads, 64, width, device=device)
-        self.counts = np.zeros(rows, np.int64)
-
-    def fill(self, layer: int, row: int, k: Tensor, v: Tensor) -> None:
-        """All positions so far of a row, from a parallel pass: k and v (S, H, E)."""
-        self._reserve(len(k))
-        self.counts[row] = len(k)
-        self.kv[layer, row, : self.heads, : len(k)] = k.transpose(0, 1)
-        self.kv[layer, row, self.heads :, : len(v)] = v.transpose(0, 1)
+        Row b has those from `offsets[b]` to `offsets[b + 1]`.
+        """
+        h, ends, lengths = self.heads, offsets[1:].tolist(), offsets.diff().tolist()
+        qkv = qkv.view(len(qkv), 3 * h, -1)
+        together = None if self.window is None else min(max(lengths), self.window)
+        self._reserve(together or max(lengths))
+        for row, (end, length) in enumerate(zip(ends, lengths, strict=True)):
+            size = length if self.window is None else min(length, self.window)
+            last = together or size
+            own = qkv[end - size : end]
+            turn = table.at(np.arange(length - size, length))
+            self.kv[layer, row, :h, last - size : last] = turn(own[:, h : 2 * h]).transpose(0, 1)
+            self.kv[layer, row, h:, last - size : last] = own[:, 2 * h :].transpose(0, 1)
+            self.begin[row], self.end[row] = last - size, last
 
     def _reserve(self, size: int) -> None:
         have = self.kv.shape[3]
-        if size > have:
+        if size <= have:
+            return
+        if self.window is None:
             self.kv = F.pad(self.kv, (0, 0, 0, max(size, 2 * have) - have))
+            return
+        kept, end = self.window - 1, int(self.end[0])
+        self.kv[:, :, :, :kept] = self.kv[:, :, :, end - kept : end].clone()
+        self.begin = np.maximum(self.begin - (end - kept), 0)
+        self.end[:] = kept
 
-    def enter(self, rows: np.ndarray, count: int = 1) -> CachePlace:
-        """Room for `count` new positions in each of N rows."""
-        row = rows.repeat(count)
-        at = self.counts[row] + np.arange(len(row)) % count
-        self._reserve(int(at.max()) + 1)
-        self.counts[rows] += count
-        return CachePlace(self.kv, row, at, np.zeros_like(at))
+    def enter(self, rows: np.ndarray) -> CachePlace:
+        """Room for a new position in each of N rows."""
+        self._reserve(int(self.end[rows].max()) + 1)
+        at, low = self.end[rows], self.begin[rows]
+        self.end[rows] += 1
+        return CachePlace(self.kv, rows, at, low if self.window is None else np.maximum(at - self.window + 1, low))
 
     def keep(self, rows: Tensor) -> None:
-        self.kv = self.kv.index_select(1, rows)
-        self.counts = self.counts[rows.cpu().numpy()]
+        host = rows.cpu().numpy()
+        self.kv, self.begin, self.end = self.kv.index_select(1, rows), self.begin[host], self.end[host]
 
 
 @contextmanager

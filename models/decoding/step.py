@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.decoding.caches import CachePlace, RotaryTable, Turn, WindowCache, recorded
+from models.decoding.caches import CachePlace, KVCache, RotaryTable, Turn, recorded
 from models.decoding.modules import BareLinear, Lookup, NormedLinear, Pooler, Reader, members_of
-from models.decoding.prefill import LatentCache, fill_windows, layers_of, lengthened
+from models.decoding.prefill import LatentCache, layers_of, lengthened
 from models.decoding.running_hashes import Grams, OpenPatches
 from models.harness import Harness
 from models.hash_embeddings import PatchStateEmbedding
@@ -80,9 +80,9 @@ class HarnessDecoder:
 
         width = c.local_width // c.local_heads
         self.table = RotaryTable(width, device)
-        self.local = WindowCache(len(local), len(prompts), c.local_heads, width, c.local_window, device)
+        self.local = KVCache(len(local), len(prompts), c.local_heads, width, c.local_window, device)
         for i in range(len(local)):
-            fill_windows(self.local, i, seen[f"{i}"][1], batch.offsets, self.table)
+            self.local.fill(i, seen[f"{i}"][1], batch.offsets, self.table)
 
         cut = decoded.starts
         self.newest = decoded.latent[decoded.read[last]]
@@ -108,7 +108,7 @@ class HarnessDecoder:
             complete = not prompt or bool(self._begun[row])
             end = int(batch.offsets[row + 1])
             self.members.append([] if complete else [encoded[end - (len(prompt) - begin) : end]])
-        self.patches = self.latent.cache.counts.copy()
+        self.patches = self.latent.cache.end.copy()
         """(B,): latent steps so far, BOS's included."""
 
     @torch.inference_mode()
@@ -141,7 +141,7 @@ class HarnessDecoder:
         if model.router is None:
             assert flags is not None
             x = self._tell(x, rows, flags)
-        self.here = self.table.at(self.positions), self.local.enter()
+        self.here = self.table.at(self.positions), self.local.enter(np.arange(len(data)))
         for i, block in enumerate(self._encoder):
             x = block.step(i, x, *self.here)
         if model.router is not None:

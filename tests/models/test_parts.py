@@ -11,7 +11,7 @@ from tiny import shaken
 from torch import Tensor
 
 from models.decoding import modules
-from models.decoding.caches import GrowingCache, RotaryTable, WindowCache
+from models.decoding.caches import KVCache, RotaryTable
 from models.decoding.modules import Layer, Lookup, NormedLinear, Pooler, Reader, rms
 from models.layers import Block, Linear, RMSNorm
 from models.plan import Cut
@@ -79,30 +79,23 @@ def test_pooling_of_patches_of_any_length() -> None:
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("count", [3, modules.FEW + 1])
-def test_layers_in_a_window_that_is_moved(count: int) -> None:
+@pytest.mark.parametrize("rows", [2, modules.FEW + 1])
+def test_layers_in_a_window_that_is_moved(rows: int) -> None:
     """Rows that differ in where they begin, against each row's own last positions."""
     module = shaken(Block(WIDTH, HEADS))
     assert isinstance(module, Block)
     layer, width = Layer(module), WIDTH // HEADS
-    rows, table = 2, RotaryTable(width, torch.device("cpu"))
-    cache = WindowCache(1, rows, HEADS, width, window=5, device=torch.device("cpu"))
-    cache.begin[1] = cache.end = 2
-    whole = GrowingCache(1, rows, HEADS, width, torch.device("cpu"))
+    table, every = RotaryTable(width, torch.device("cpu")), np.arange(rows)
+    cache = KVCache(1, rows, HEADS, width, 5, torch.device("cpu"))
+    cache.begin[1] = 2
+    cache.end[:] = 2
+    whole = KVCache(1, rows, HEADS, width, None, torch.device("cpu"))
     for step in range(100):
         x = normal(rows, 1, WIDTH)[:, 0] + step / 50
-        turn = table.at(np.array([step + 2, step]))
-        have = layer.step(0, x, turn, cache.enter())
-        place = whole.enter(np.arange(rows))
+        turn = table.at(np.array([step + 2, *[step] * (rows - 1)]))
+        have = layer.step(0, x, turn, cache.enter(every))
+        place = whole.enter(every)
         seen = np.maximum(place.at - 4, 0)
         want = layer.advance(0, x, turn, type(place)(place.kv, place.row, place.at, seen))
         if step >= 5:
             assert same(have, want), step
-    later = normal(count, WIDTH)
-    turn = table.at(np.arange(count))
-    have = layer.step(0, later, turn, whole.enter(np.array([1]), count))
-    whole.counts[1] -= count
-    one_by_one = [
-        layer.step(0, row, table.at(np.array([i])), whole.enter(np.array([1]))) for i, row in enumerate(later.split(1))
-    ]
-    assert same(have, torch.cat(one_by_one)), "several positions of a row, as one after the other"
