@@ -67,6 +67,9 @@ Values = dict[str, Any]
 LOOKED_AT = 300
 """Draws for one trial before the search gives up: with so few that cost what they should, something else is wrong."""
 
+WAIT_SECONDS = 0.2
+"""Between two looks at whether other processes have done their trials."""
+
 
 @dataclass(frozen=True)
 class Round:
@@ -235,14 +238,17 @@ class Tuning:
                 known = list(self.search.rows)
                 raise BenchError(f"no row {row!r} in this search{nearest(row, known)}; it has: {', '.join(known)}")
         for index, one in enumerate(self.search.rounds):
-            by_row = [self.trials_of(row, index, one) for row in rows or self.search.rows]
-            for together in zip_longest(*by_row):  # so that no row is ahead of the others where a search is stopped
-                for trial in together:
-                    if trial is not None:
-                        self.attempt(trial)
-        for row in rows or self.search.rows:
-            for trial in self.sensitivity_of(row):
+            by_row = [list(self.trials_of(row, index, one)) for row in rows or self.search.rows]
+            # so that no row is ahead of the others where a search is stopped
+            self._complete([trial for together in zip_longest(*by_row) for trial in together if trial is not None])
+        self._complete([trial for row in rows or self.search.rows for trial in self.sensitivity_of(row)])
+
+    def _complete(self, trials: Sequence[Trial]) -> None:
+        """Do what is missing, and wait for what other processes are at: the next round begins with the best."""
+        while missing := [trial for trial in trials if trial.name not in self.done()]:
+            for trial in missing:
                 self.attempt(trial)
+            time.sleep(WAIT_SECONDS)
 
     def trials_of(self, row: str, index: int, one: Round) -> Iterator[Trial]:
         if index == 0:

@@ -112,9 +112,7 @@ def test_workers_refuse_a_plug_in_that_was_edited_meanwhile(tmp_path: Path) -> N
     path = write_suite(tmp_path, {"mine": {"patcher": "every-meanwhile"}}, plugins=[str(plugin)])
     suite = load_suite(str(path))
     plugin.write_text(EVERY.format(every=3))
-    with pytest.raises(
-        BenchError, match=r"a plug-in was edited while mine-.* waited: run the same command"
-    ):
+    with pytest.raises(BenchError, match=r"a plug-in was edited while mine-.* waited: run the same command"):
         run_on_workers(job(path, tmp_path / "r"), suite, 1, Hears(), Hears)
     assert not list((tmp_path / "r").glob("*/runs/*.json"))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from bench.cli.main import main
 from bench.evaluation.byte_model import CutModel
 from bench.execution.tuning import Trial, Tuning, as_yaml, best_values, draws, load_search
 from bench.suites.config import load_suite
+from bench.system.files import locked
 from patchers import BenchError
 
 SPACE = {"train.lr": {"low": 1e-3, "high": 2e-2}, "local": [{"options.local_width": 16}, {"options.local_width": 32}]}
@@ -70,6 +73,34 @@ def test_a_search_goes_on_where_it_stopped(tmp_path: Path) -> None:
     mine = {(t["stage"], t["number"]): t["bpb"] for t in again if t["row"] == "stride"}
     assert mine == {(t["stage"], t["number"]): t["bpb"] for t in trials}, "the same trials, the same numbers"
     assert len(heard) == 4 + 5, "what was missing of the first row, and the second"
+
+
+def test_a_round_waits_for_the_trials_of_other_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that another is at is the best of the round; the next round must begin with it."""
+
+    def tried(self: Tuning, trial: Trial) -> Trial:
+        return replace(trial, bpb=3.0)
+
+    monkeypatch.setattr(Tuning, "tried", tried)
+    tuning = Tuning(write_search(tmp_path, sensitivity=[]), tmp_path / "results", lambda said: None)
+    theirs = list(tuning.trials_of("stride", 0, tuning.search.rounds[0]))[1]
+    held, let_go = threading.Event(), threading.Event()
+
+    def another() -> None:
+        with locked(tuning.locks / "stride-0-1.lock", -1.0):
+            held.set()
+            let_go.wait(60)
+            with tuning.log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(vars(replace(theirs, bpb=2.0))) + "\n")
+
+    thread = threading.Thread(target=another)
+    thread.start()
+    assert held.wait(60)
+    threading.Timer(0.5, let_go.set).start()
+    tuning.run(["stride"])
+    thread.join()
+    (verified,) = [t for t in tuning.done().values() if t.stage == "1"]
+    assert verified.values == theirs.values
 
 
 def test_every_trial_costs_what_it_should(tmp_path: Path) -> None:
