@@ -130,6 +130,18 @@ def test_what_seeds_do_to_single_documents_is_counted_once() -> None:
     assert np.mean(widths) == pytest.approx(expected, rel=0.06)
 
 
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_seeds_that_agree_by_chance_do_not_make_documents_certain(seeds: int) -> None:
+    """What seeds do to single documents is large here and cancels in the seeds' means to the last digit."""
+    rng = np.random.default_rng(31)
+    documents, size = 120, 500.0
+    bpb = 2.3 + rng.normal(0, 0.2, (seeds, documents))
+    bpb -= bpb.mean(axis=1, keepdims=True) - 2.3
+    got = Bootstrap({"a": row(np.full(documents, size), bpb)}).estimate("a")
+    of_documents = bpb.mean(axis=0).std(ddof=1) / np.sqrt(documents)
+    assert got.high - got.low == pytest.approx(2 * 1.98 * of_documents, rel=0.05)
+
+
 def test_differences_are_paired_by_document() -> None:
     rng = np.random.default_rng(5)
     sizes = sizes_of(rng, 300)
@@ -380,7 +392,9 @@ def share_held(world: World, trials: int = 2000, together: int = 250) -> float:
 def test_intervals_hold_the_truth_in_95_percent_of_simulations(world: str) -> None:
     held = share_held(WORLDS[world])
     print(f"{world}: {held:.1%}")
-    assert 0.93 <= held <= 0.97
+    # where a seed moves single documents as much as texts do, no interval is narrower than documents make it
+    of_both = WORLDS[world].paired and WORLDS[world].of_both >= WORLDS[world].of_document / 2
+    assert 0.93 <= held <= (0.99 if of_both else 0.97)
 
 
 @pytest.mark.parametrize("planted", [0.0, 0.01])
