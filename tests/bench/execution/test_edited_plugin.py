@@ -65,7 +65,7 @@ def test_an_edited_plug_in_runs_anew_and_both_results_are_kept(tmp_path: Path) -
     assert len(found) == 2, "both are kept"
     assert sorted(round(size) for size in found.values()) == [3, 8]
     after = patchbench(tmp_path, "table", "tiny.yaml").stdout
-    assert "edited" not in after
+    assert "was edited" not in after
     assert "1 record of another configuration is left out" in after
 
 
