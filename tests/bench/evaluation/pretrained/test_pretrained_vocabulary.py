@@ -31,7 +31,7 @@ TOKENIZERS: dict[str, Callable[[], Any]] = {
 CORNERS = [
     *(b"", b"a", b" a", b"  two  spaces ", b"The\r\nEnd\0", "naïve nai\u0308ve".encode(), "👩‍👩‍👧‍👦".encode(), b"\xff"),
     *(b"fox\xfe\xffdog \xe6\x9d", f"a {tiny.END}<s><unk>[UNK][CLS] b".encode(), "▁low ▁".encode()),
-    *(b"\n\n", "東京".encode()),
+    *(b"\n\n", "東京".encode(), b"\x80 "),
 ]
 
 
@@ -46,14 +46,14 @@ def read_back(found: TokenVocabulary, doc: bytes, units: Units) -> bytes:
     """What can be known of a document from its tokens, the flags, and the bytes that are spelled."""
     if not len(units.ids):
         return doc  # spelled as it is
-    (flags,) = (read.says for read in found._read([doc]))
-    ends = np.append(units.starts[1:], len(doc))
+    (read,) = found._read([doc])  # not `units.starts`, which are places of bytes: the last token may say none
+    ends = np.append(read.starts[1:], len(doc))
     out = b""
-    for at, (i, says) in enumerate(zip(units.ids.tolist(), flags, strict=True)):
+    for at, (i, says) in enumerate(zip(units.ids.tolist(), read.says, strict=True)):
         text = found.says[i]
         if at == 0 and found.spaced and text[:1] == b" ":
             text = text[1:]
-        out += text if says else doc[units.starts[at] : ends[at]]
+        out += text if says else doc[read.starts[at] : ends[at]]
     return out
 
 
