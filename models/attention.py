@@ -20,7 +20,6 @@ import torch
 import torch.nn.functional as F
 from numba import njit
 from torch import Tensor
-from torch.nn.attention.varlen import varlen_attn
 
 Window = tuple[int, int]
 """How many keys a query sees before and after its own place, as torch has it; -1 is all of the segment."""
@@ -54,6 +53,8 @@ def attend(
     `CAUSAL`, or (W - 1, 0) for the last W keys; the last two want cu_q and cu_k to be equal.
     """
     if q.device.type != "cpu" and q.dtype in HALF and q.shape[-1] % 8 == 0:
+        from torch.nn.attention.varlen import varlen_attn  # here: it loads torch's compiler, which takes 1.5 s
+
         flash = varlen_attn(q, k, v, cu_q, cu_k, max_q, max_k, window_size=window)
         assert isinstance(flash, Tensor)
         return flash

@@ -184,10 +184,14 @@ class Harness(nn.Module):
         placed = self.placed(starts, plan.offsets)
         return replace(plan, told=told, cut=Cut.of(placed, plan.offsets, room, c.n_slots, late=self.price == "start"))
 
-    @torch.compiler.disable
     def _routed(self, plan: HarnessPlan, starts: Tensor) -> HarnessPlan:
         """`_after` where the cut is known in the midst of the model: the host must wait for it."""
         return self._after(plan.to(torch.device("cpu")), starts.cpu()).to(starts.device)
+
+    @classmethod
+    def leave_host_out_of_graphs(cls) -> None:
+        """Let `torch.compile` break its graph where a router's cut is read; for all models of this process."""
+        cls._routed = torch.compiler.disable(cls._routed)  # type: ignore[method-assign]  # no decorator: it takes 1.5 s
 
     def embed(self, plan: HarnessPlan, dtype: torch.dtype) -> Tensor:
         """(T, D): the byte before each position, the grams that end there, and what is known of the cut, if it is."""
