@@ -144,7 +144,7 @@ found = bench.run(suite, workers={workers})
 frame = found.frame(intervals=False).set_index("row")
 size = frame["patcher.bytes_per_patch.test"]["mine"]
 print("ran", "\\t".join([*frame["run_id"], *map(str, frame["bpb.bpb"]), str(size)]))
-assert "check" not in sys.argv or bench.check(Stepping, quick=True).sound
+assert bench.check(Stepping, quick=True).sound
 """
 
 
@@ -154,13 +154,13 @@ def test_a_class_of_a_script_runs_in_worker_processes(tmp_path: Path) -> None:
     tree["data"]["files"] = ["texts.jsonl"]
     (tmp_path / "suite.json").write_text(json.dumps(tree))
 
-    def ran(step: int, workers: int, *arguments: str) -> tuple[list[str], str]:
+    def ran(step: int, workers: int) -> tuple[list[str], str]:
         (tmp_path / "mine.py").write_text(SCRIPT.format(step=step, workers=workers))
-        done = subprocess.run([sys.executable, "mine.py", *arguments], cwd=tmp_path, capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "mine.py"], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return next(line for line in done.stdout.splitlines() if line.startswith("ran"))[4:].split("\t"), done.stderr
 
-    first, said = ran(5, 2, "check")
+    first, said = ran(5, workers=2)
     assert said.count("done: bpb") == 2
     again, said = ran(5, workers=1)
     assert again == first, "the same runs, which are there"

@@ -57,7 +57,7 @@ def test_contract_over_arbitrary_bytes(case: int) -> None:
 
 @cases
 def test_audit_on_real_text(case: int) -> None:
-    findings = audit(fitted(case), texts()[1][:6], sizes=(4.0,), quick=True)
+    findings = audit(fitted(case), texts()[1][:10], sizes=(4.0,), quick=True)
     assert [finding for finding in findings if not finding.passed] == []
     assert [f.name for f in findings] == [
         *("input", "shape", "determinism", "batch", "threads", "causality", "stream"),

@@ -114,7 +114,7 @@ def test_where_documents_and_seeds_vary_the_tails_are_between_those_of_both(luck
     got = Bootstrap({"a": row(np.full(documents, 500.0), hard + seeds[:, None])}).estimate("a")
     of_documents, of_seeds = hard.var(ddof=1) / documents, luck**2 / 3
     share = of_seeds / (of_documents + of_seeds)
-    tail = 1.962 + share**1.5 * (4.30265 - 1.962)  # Student's t with 999 and with 2 degrees of freedom
+    tail = 1.962 + share**1.25 * (4.30265 - 1.962)  # Student's t with 999 and with 2 degrees of freedom
     assert (got.high - got.low) / 2 == pytest.approx(tail * np.sqrt(of_documents + of_seeds), rel=0.03)
 
 
@@ -368,7 +368,7 @@ def skewed(rng: np.random.Generator, spread: float, count: int) -> np.ndarray:
     return rng.gamma(4, spread / 2, count) - 2 * spread if spread else np.zeros(count)
 
 
-def share_held(world: World, trials: int = 2000, together: int = 250) -> float:
+def share_held(world: World, trials: int = 6000, together: int = 250) -> float:
     """Of the trials, those whose interval holds the truth; many trials are rows of one bootstrap, which is fast."""
     rng = np.random.default_rng(10)
     population = Population(world, rng)
@@ -392,9 +392,7 @@ def share_held(world: World, trials: int = 2000, together: int = 250) -> float:
 def test_intervals_hold_the_truth_in_95_percent_of_simulations(world: str) -> None:
     held = share_held(WORLDS[world])
     print(f"{world}: {held:.1%}")
-    # where a seed moves single documents as much as texts do, no interval is narrower than documents make it
-    of_both = WORLDS[world].paired and WORLDS[world].of_both >= WORLDS[world].of_document / 2
-    assert 0.93 <= held <= (0.99 if of_both else 0.97)
+    assert 0.93 <= held <= 0.97
 
 
 @pytest.mark.parametrize("planted", [0.0, 0.01])
