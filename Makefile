@@ -11,9 +11,8 @@ BIN := $(VENV)/bin
 # Named after the constraints, so that other constraints mean another install.
 BASE := $(VENV)/installed-with-$(or $(subst /,_,$(CONSTRAINTS)),nothing)
 PIP := $(BIN)/python -m pip install $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
-# One thread a worker: two workers with two threads each would fight over two cores. Each begins with half of the tests, so
-# that what a module prepares is mostly prepared once.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+# Each worker begins with half of the tests, so that what a module prepares is mostly prepared once.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .PHONY: bench test test-all lint docs install clean
 
