@@ -34,8 +34,8 @@ class PretrainedConfig:
     """Whether a name that is not in the cache may be fetched; nothing is, unless this is true."""
 
     bos: str = "auto"
-    """The token that stands before each window: `auto` (the tokenizer's BOS, else its EOS, else none), `none`, or a
-    token."""
+    """The token that stands before each window: `auto` (the tokenizer's or the model's BOS, else its EOS, else none),
+    `none`, or a token."""
 
     byte_offset: Annotated[int, Field(ge=0)] | None = None
     """The id of byte 0, for a model over bytes that has no tokenizer."""

@@ -84,7 +84,7 @@ def _vocabulary(files: PretrainedFiles, config: Any) -> Vocabulary:
     if wanted.byte_offset is not None:
         if wanted.bos not in ("auto", "none"):
             raise BenchError(f"{wanted.hf}: with byte_offset there is no tokenizer that knows the token {wanted.bos!r}")
-        bos = None if wanted.bos == "none" else config.bos_token_id
+        bos = None if wanted.bos == "none" else _before_a_text(config)
         return ByteVocabulary(np.arange(256) + wanted.byte_offset, bos)
     try:
         tokenizer = library.from_pretrained(files.folder, **ON_THIS_MACHINE)
@@ -115,14 +115,20 @@ def _bos(tokenizer: Any, wanted: PretrainedConfig) -> int | None:
     if wanted.bos == "none":
         return None
     if wanted.bos == "auto":
-        # As lm-evaluation-harness does: where there is no BOS, what ends a document stands before the next.
-        found = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-        return None if found is None else int(found)
+        return _before_a_text(tokenizer)
     found = tokenizer.convert_tokens_to_ids(wanted.bos)
     # The library answers with the unknown token's id for a token that it does not know.
     if found is None or (found == tokenizer.unk_token_id and wanted.bos != tokenizer.unk_token):
         raise BenchError(f"{wanted.hf}: its tokenizer knows no token {wanted.bos!r}; wanted auto, none or a token")
     return int(found)
+
+
+def _before_a_text(of: Any) -> int | None:
+    """BOS of a tokenizer or of a model's config; else EOS, as in lm-evaluation-harness: it ends the text before."""
+    found = of.bos_token_id if of.bos_token_id is not None else of.eos_token_id
+    if isinstance(found, list):  # several may end what a model writes
+        found = found[0]
+    return None if found is None else int(found)
 
 
 def _ids_of_bytes(tokenizer: Any, wanted: PretrainedConfig) -> np.ndarray:

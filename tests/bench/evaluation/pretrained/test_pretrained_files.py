@@ -168,6 +168,19 @@ def test_a_bos_that_a_tokenizer_would_take_for_its_unknown_token(folder: Path) -
     assert named.vocabulary.bos == load(locate(PretrainedConfig(str(folder))), 64, CPU).vocabulary.bos
 
 
+@pytest.mark.parametrize(
+    ("bos", "eos", "before"), [(3, 4, 3), (None, 4, 4), (None, [5, 4], 5), (None, None, None)]
+)
+def test_what_stands_before_a_text_of_a_model_without_a_tokenizer(
+    folder: Path, bos: int | None, eos: int | list[int] | None, before: int | None
+) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"bos_token_id": bos, "eos_token_id": eos}))
+    found = load(locate(PretrainedConfig(str(folder), byte_offset=3)), 64, CPU).vocabulary
+    assert found.bos == before
+    assert load(locate(PretrainedConfig(str(folder), bos="none", byte_offset=3)), 64, CPU).vocabulary.bos is None
+
+
 def test_a_tokenizer_that_is_cut_off_or_padded_by_its_file(folder: Path) -> None:
     """A tokenizer.json may say that texts are truncated to a length: documents are not."""
     tokenizer = tiny.bpe()
