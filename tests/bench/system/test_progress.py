@@ -68,7 +68,7 @@ import sys
 from bench.cli.main import main
 from bench.system import progress
 progress.LINE_EVERY = 0.0
-sys.exit(main(["run", sys.argv[1], "train.bytes=40_000", "--results", "results", "--workers", sys.argv[2]]))
+sys.exit(main(["run", sys.argv[1], "train.bytes=400_000", "--results", "results", "--workers", sys.argv[2]]))
 """
 
 
