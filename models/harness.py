@@ -6,6 +6,7 @@ of padding, D local width, K slots a patch, L latent width, V head width.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
@@ -189,6 +190,7 @@ class Harness(nn.Module):
         return self._after(plan.to(torch.device("cpu")), starts.cpu()).to(starts.device)
 
     @classmethod
+    @functools.cache  # once: what is disabled already would be wrapped again
     def leave_host_out_of_graphs(cls) -> None:
         """Let `torch.compile` break its graph where a router's cut is read; for all models of this process."""
         cls._routed = torch.compiler.disable(cls._routed)  # type: ignore[method-assign]  # no decorator: it takes 1.5 s

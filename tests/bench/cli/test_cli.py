@@ -220,6 +220,13 @@ def test_neither_help_nor_a_list_nor_a_rule_waits_for_torch(tmp_path: Path) -> N
         assert done.returncode == 0, done.stderr
 
 
+def test_a_suite_is_read_without_torchs_compiler() -> None:
+    """It takes as long to load as all the rest, and tables, plots and verdicts have no use for it."""
+    code = "import sys, bench.suites.config, bench.execution.run; sys.exit('torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_run_that_another_process_failed_at_is_no_success(call: Called, monkeypatch: pytest.MonkeyPatch) -> None:
     outcome = Outcome([make_record("random"), make_failed("stride")])
     monkeypatch.setattr("bench.execution.run.run_suite", lambda *_: outcome)

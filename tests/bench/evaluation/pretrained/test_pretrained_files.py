@@ -168,9 +168,7 @@ def test_a_bos_that_a_tokenizer_would_take_for_its_unknown_token(folder: Path) -
     assert named.vocabulary.bos == load(locate(PretrainedConfig(str(folder))), 64, CPU).vocabulary.bos
 
 
-@pytest.mark.parametrize(
-    ("bos", "eos", "before"), [(3, 4, 3), (None, 4, 4), (None, [5, 4], 5), (None, None, None)]
-)
+@pytest.mark.parametrize(("bos", "eos", "before"), [(3, 4, 3), (None, 4, 4), (None, [5, 4], 5), (None, None, None)])
 def test_what_stands_before_a_text_of_a_model_without_a_tokenizer(
     folder: Path, bos: int | None, eos: int | list[int] | None, before: int | None
 ) -> None:
