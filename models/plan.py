@@ -37,6 +37,13 @@ class Tensors:
     def pinned(self) -> Self:
         return self._each(lambda x: x.pin_memory() if isinstance(x, Tensor) else x.pinned())
 
+    def even(self) -> Self:
+        """With sizes and numbers that are the same for nearly all batches, so that few CUDA graphs are recorded.
+
+        Padding is then predicted too, behind the n bytes that are meant.
+        """
+        return self._each(lambda x: x if isinstance(x, Tensor) else x.even())
+
 
 @dataclass(frozen=True)
 class Segments(Tensors):
@@ -50,6 +57,13 @@ class Segments(Tensors):
     @staticmethod
     def of(cu: Tensor) -> Segments:
         return Segments(cu.int(), max(1, int(cu.diff().max())))
+
+    def even(self) -> Segments:
+        """With more empty ones at the end, up to a quarter, and `longest` a power of two; a flash kernel's blocks for
+        them end as they begin, and it takes 128 queries at once however few there are."""
+        step = max(64, 1 << (len(self.cu).bit_length() - 2))
+        cu = F.pad(self.cu, (0, -len(self.cu) % step), value=int(self.cu[-1]))
+        return Segments(cu, max(128, 1 << (self.longest - 1).bit_length()))
 
 
 @dataclass(frozen=True)
@@ -175,6 +189,10 @@ class BytePlan(Tensors):
     grams: Tensor | None
     """(T, G): rows of the table of n-grams."""
 
+    def even(self) -> Self:
+        spare = len(self.previous) - len(self.data)
+        return replace(super().even(), data=F.pad(self.data, (0, spare)))
+
 
 @dataclass(frozen=True)
 class HarnessPlan(BytePlan):
@@ -188,6 +206,11 @@ class HarnessPlan(BytePlan):
     """None where nothing is told, or a router will have to cut first; so with `cut`."""
 
     cut: Cut | None
+
+    def even(self) -> Self:
+        spare = len(self.previous) - len(self.data)
+        flag = None if self.flag is None else F.pad(self.flag, (0, spare))
+        return replace(super().even(), starts=F.pad(self.starts, (0, spare)), flag=flag)
 
 
 @dataclass(frozen=True)
@@ -205,6 +228,12 @@ class TokenPlan(Tensors):
     """(P,): the token before each place, BOS at the beginning of a window."""
 
     tokens: Sequences
+
+    def even(self) -> Self:
+        """Tokens of padding stand at the last byte of padding."""
+        spare, size = len(self.previous) - len(self.ids), padded(self.size + 1)
+        at = F.pad(self.at, (0, spare), value=size - 1)
+        return replace(super().even(), size=size, ids=F.pad(self.ids, (0, spare)), at=at)
 
 
 def byte_plan(batch: Windows, grams: Any) -> dict[str, Any]:

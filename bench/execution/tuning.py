@@ -10,7 +10,8 @@ A file of its own says what is tried:
       - {trials: 12, bytes: 4_000_000}
       - {exchange: [train, options.ngram_rows], bytes: 4_000_000}
       - {best: 3, bytes: 16_000_000}     # of the rounds before
-    sensitivity: [0.5, 2]         # of train.lr, around the best of the last round
+    sensitivity: [0.5, 2]         # of train.lr, around the best of the last round,
+    sensitivity_bytes: 4_000_000  # or of the rounds on so many bytes
     space:
       train.lr: {low: 1e-3, high: 16e-3}                     # log-uniform
       train.batch_bytes: [4096, 8192]                        # one of these
@@ -93,6 +94,7 @@ class Search:
     flops_per_byte: Annotated[float, Field(gt=0)] | None = None
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 0.1
     sensitivity: tuple[float, ...] = ()
+    sensitivity_bytes: int | None = None
     calibration_bytes: Annotated[int, Field(gt=0)] = 500_000
     only: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By row: what it has in place of parts of `space`; null for a part that it has not."""
@@ -119,6 +121,8 @@ def load_search(path: Path) -> Search:
                 )
     if not search.rounds:
         raise tree.at("rounds").error("wanted one round at least, as {trials: 8, bytes: 4_000_000}")
+    if search.sensitivity_bytes not in (None, *(one.bytes for one in search.rounds)):
+        raise tree.at("sensitivity_bytes").error(f"no round trains on {search.sensitivity_bytes} bytes")
     for row in search.only:
         if row not in search.rows:
             raise tree.at("only", row).error(f"no row of this search{nearest(row, list(search.rows))}")
@@ -273,7 +277,7 @@ class Tuning:
                         self.say(f"{row} {index} #{number}: left out, as {other}'s values do not fit it")
 
     def sensitivity_of(self, row: str) -> Iterator[Trial]:
-        ranked = self.ranking(row, self.search.rounds[-1].bytes)
+        ranked = self.ranking(row, self.search.sensitivity_bytes or self.search.rounds[-1].bytes)
         for factor in self.search.sensitivity if ranked else ():
             best = ranked[0]
             rate = float(f"{best.values['train.lr'] * factor:.3g}")

@@ -7,10 +7,10 @@ latent: the latent transformer forward and backward, on the patches of one part 
 step: whole training steps, with the time in which their windows are gathered
 
 --all writes one JSON: the tests for CUDA; of each row of the suite the FLOPs a second, and their share of the products'
-(`mfu`), with our own operator for attention, with torch's variable-length attention, and compiled; and whether a
-training that is stopped twice ends with the same bits. What there is no time for is named. --dry-run goes the same way
-on the CPU with models made small, and runs each row at its full size on meta tensors, which have no values, so that
-time on a GPU is not spent on typing errors.
+(`mfu`), with our own operator for attention, with torch's variable-length attention, compiled, and as CUDA graphs; and
+whether a training that is stopped twice ends with the same bits. What there is no time for is named. --dry-run goes the
+same way on the CPU with models made small, and runs each row at its full size on meta tensors, which have no values, so
+that time on a GPU is not spent on typing errors.
 
 FLOPs are those that a record counts: padding, softmax and pointwise work are none. The device is the GPU where there is
 one. Medians over turns, after a turn that is not counted.
@@ -39,7 +39,7 @@ import torch
 from bench.data.config import load
 from bench.data.cut_corpus import batches, training_spans
 from bench.execution.run import best_device, engine_of
-from bench.suites.config import Row, Suite, load_suite
+from bench.suites.config import Compile, Row, Suite, load_suite
 from bench.training import prepare as prepare_module
 from bench.training.loop import DTYPES, Progress, train
 from bench.training.parallel import shares
@@ -118,11 +118,13 @@ def measure(
 # --- all at once
 
 
-MODES: dict[str, dict[str, bool]] = {
-    "own operator": {"varlen": False, "compile": False},
-    "varlen": {"varlen": True, "compile": False},
-    "compiled": {"varlen": True, "compile": True},
+MODES: dict[str, tuple[bool, Compile]] = {
+    "own operator": (False, False),
+    "varlen": (True, False),
+    "compiled": (True, True),
+    "CUDA graphs": (True, "cuda_graphs"),
 }
+"""Whether attention is torch's, and what `train.compile` is."""
 
 SMALL = {
     "harness": {"local_width": 32, "latent_width": 64, "latent_heads": 2, "latent_layers": 2, "local_heads": 2},
@@ -186,16 +188,17 @@ def cuda_tests() -> dict[str, Any]:
     return {"exit code": done.returncode, "said": done.stdout[-1500:]}
 
 
-def rate_of(suite: Suite, row: Row, prepared: Prepared, mode: dict[str, bool], turns: int, small: bool) -> float:
+def rate_of(suite: Suite, row: Row, prepared: Prepared, mode: tuple[bool, Compile], turns: int, small: bool) -> float:
     """Training FLOPs a second."""
     device = best_device()
-    config = dataclasses.replace(row.train, compile=mode["compile"] and not small)
+    varlen, how = mode
+    config = dataclasses.replace(row.train, compile=False if small else how)
     corpus = prepared.train
     picked = next(batches(training_spans(corpus.offsets, config.window), config.batch_bytes, 1 << 60, seed=0))
     model = make_model(row, prepared.patcher, 0).train().to(device)
     engine = engine_of(suite)(model, config, device)
     made = engine.make(corpus, picked)
-    with patch.object(attention, "HALF", attention.HALF if mode["varlen"] else ()):
+    with patch.object(attention, "HALF", attention.HALF if varlen else ()):
         took = seconds(lambda: engine.step(made, 1e-4).item(), turns, device)
     per_byte = flops(prepared)
     return 3 * (per_byte["total"] - per_byte["patcher"]) * float((picked[:, 1] - picked[:, 0]).sum()) / took

@@ -37,6 +37,7 @@ from patchers.named import nearest, unknown
 ModelKind = Literal["harness", "token_lm", "byte_lm"]
 Sizes = HarnessConfig | TokenLMConfig | ByteLMConfig
 Match = Literal["placement", "train_flops", "inference_flops", "bytes"]
+Compile = Literal["auto", "cuda_graphs"] | bool
 
 MODELS: dict[ModelKind, type[Sizes]] = {
     "harness": HarnessConfig,
@@ -81,7 +82,8 @@ class TrainConfig:
     # Of activations. What `auto` comes to on this machine stands in a run's name and in its record.
     dtype: Literal["auto", Dtype] = "auto"
     # torch.compile: one graph instead of many operations. What `auto` (yes on a GPU) comes to stands as dtype's does.
-    compile: Literal["auto"] | bool = "auto"
+    # `cuda_graphs` replays its kernels without launching them one by one, which is what takes time in small models.
+    compile: Compile = "auto"
     # Sums on a GPU in one order, so that a run that was killed ends with the same bits; a CPU's always are.
     deterministic: bool | None = field(default=None, metadata={"identity": "when set"})
     log_every: AtLeast1 = 10  # steps
@@ -354,6 +356,7 @@ def suite_from_tree(tree: Tree, stem: str, overrides: Sequence[str], plugins: Se
     _check_matching(config, tree)
     _check_sweep(config, tree)
     rows = _rows(config, tree)
+    _check_graphs(config.launch, rows, tree)
     if len(set(config.seeds)) < len(config.seeds):
         raise tree.at("seeds").error(f"each seed counts once, got {list(config.seeds)}")
     return Suite(
@@ -500,6 +503,18 @@ def _check_sizes(config: SuiteConfig, rows: Sequence[Row], tree: Tree) -> None:
                     f"rows take their sizes in a circle, {around}; give one of them a number"
                 )
             chain.append(size)
+
+
+def _check_graphs(launch: LaunchConfig, rows: Sequence[Row], tree: Tree) -> None:
+    """CUDA graphs write gradients where they wrote those of the part before, and hold no exchange between ranks."""
+    for row in rows:
+        parts = launch.micro_bytes is not None and launch.micro_bytes < row.train.batch_bytes
+        if row.train.compile == "cuda_graphs" and (launch.devices > 1 or parts):
+            key = "devices" if launch.devices > 1 else "micro_bytes"
+            raise tree.at("launch", key).error(
+                f"row {row.label!r} has compile: cuda_graphs, which wants one rank and each batch in one part; leave "
+                "one of the two out"
+            )
 
 
 def _check_growth(rows: Mapping[str, Row], tree: Tree) -> None:

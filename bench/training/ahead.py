@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -37,11 +38,21 @@ def ahead(make: Callable[[A], B], items: Iterable[A]) -> Iterator[tuple[A, B]]:
         worker.shutdown(wait=True, cancel_futures=True)
 
 
-def planned(model: nn.Module, corpus: CutDocuments, spans: object, device: torch.device) -> object:
+@dataclass(frozen=True)
+class Even(Tensors):
+    """A plan of even sizes (`Tensors.even`), and how many bytes are meant."""
+
+    plan: Tensors
+    size: int
+
+
+def planned(model: nn.Module, corpus: CutDocuments, spans: object, device: torch.device, even: bool = False) -> object:
     """What the model is given of some windows (W, 2): its plan, where it has one, in memory that a GPU copies from."""
     batch = corpus.windows(spans)  # type: ignore[arg-type]
     plan = getattr(model, "plan", None)
     if plan is None:
         return batch
     made: Tensors = plan(batch)
+    if even:
+        made = Even(made.even(), len(batch.data))
     return made.pinned() if device.type == "cuda" else made

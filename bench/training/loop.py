@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch.fx.experimental import _config as symbolic_sizes
 
 from bench.data.cut_corpus import CutDocuments, batches, training_spans
-from bench.suites.config import TrainConfig
+from bench.suites.config import Compile, TrainConfig
 from bench.system import signals
 from bench.system.files import Damaged, remove, warn
 from bench.system.tensors import load_tensors, save_tensors
-from bench.training.ahead import ahead, planned
+from bench.training.ahead import Even, ahead, planned
 from bench.training.sharded_checkpoint import Progress as Progress
 from bench.training.sharded_checkpoint import found_beside, load_shards
 from models.harness import Harness, Prediction
@@ -117,13 +117,28 @@ def of_all_sizes() -> dict[str, Any]:
     return {"dynamic": True}
 
 
-def compiled(model: nn.Module, backend: str = "inductor") -> Trainable:
-    """One graph; two around the place where a router's cut is read."""
+def compiled(model: nn.Module, how: Compile = True, backend: str = "inductor") -> Trainable:
+    """One graph; two around the place where a router's cut is read, whose sizes no CUDA graph can be recorded for."""
     routed = isinstance(model, Harness) and model.router is not None
     if routed:
         Harness.leave_host_out_of_graphs()
-    forward: Trainable = torch.compile(model, fullgraph=not routed, backend=backend, **of_all_sizes())
-    return forward
+    recorded = how == "cuda_graphs" and not routed
+    mode = "reduce-overhead" if recorded and backend == "inductor" else None  # torch's name for CUDA graphs
+    forward: Trainable = torch.compile(model, fullgraph=not routed, backend=backend, mode=mode, **of_all_sizes())
+    return Recorded(forward) if recorded else forward
+
+
+class Recorded:
+    """A compiled model that takes `Even` plans: for each of the few sizes that they have, one CUDA graph is recorded
+    and then replayed, without launching kernels one by one."""
+
+    def __init__(self, forward: Trainable) -> None:
+        self.forward = forward
+
+    def __call__(self, batch: Even, dtype: torch.dtype) -> Prediction:
+        torch.compiler.cudagraph_mark_step_begin()  # the memory of the last step's graphs may be used again
+        prediction = self.forward(batch.plan, dtype)
+        return replace(prediction, nats=prediction.nats[: batch.size])
 
 
 class Alone:
@@ -132,11 +147,11 @@ class Alone:
     def __init__(self, model: nn.Module, config: TrainConfig, device: torch.device) -> None:
         self.model, self.config, self.device = model, config, device
         self.optimizer = make_optimizer(model, config)
-        self.forward: Trainable = compiled(model) if config.compile else model
+        self.forward: Trainable = compiled(model, config.compile) if config.compile else model
         self.kept = None if config.compile or device.type != "cpu" else KeptGradients(model)
 
     def make(self, corpus: CutDocuments, picked: np.ndarray) -> Any:
-        return planned(self.model, corpus, picked, self.device)
+        return planned(self.model, corpus, picked, self.device, even=isinstance(self.forward, Recorded))
 
     def step(self, made: Any, rate: float) -> Tensor:
         return train_step(self.forward, self.model, self.optimizer, made.to(self.device), rate, self.config, self.kept)

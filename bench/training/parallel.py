@@ -30,6 +30,7 @@ from bench.training.ahead import planned
 from bench.training.loop import (
     DTYPES,
     Engine,
+    Recorded,
     Trainable,
     compiled,
     load_checkpoint,
@@ -97,7 +98,7 @@ class RankEngine:
             for block in blocks:  # a graph cannot hold the exchange of gradients
                 block.compile(fullgraph=True, **of_all_sizes())
         elif config.compile:
-            self.run = compiled(self.model)
+            self.run = compiled(self.model, config.compile)
         self.optimizer = make_optimizer(self.model, config)
 
     def _shard(self, blocks: list[Block]) -> None:
@@ -124,7 +125,8 @@ class RankEngine:
         parts = shares(picked, distributed.count(), self.how.micro_bytes)
         own, most = parts[distributed.rank()], max(len(part) for part in parts)
         filled = [*own, *[picked[:1]] * (most - len(own))]
-        plans = [planned(self.model, corpus, spans, self.device) for spans in filled]
+        even = isinstance(self.run, Recorded)
+        plans = [planned(self.model, corpus, spans, self.device, even) for spans in filled]
         return _Part(plans, len(own), total, [int((spans[:, 1] - spans[:, 0]).sum()) for spans in filled])
 
     def step(self, made: _Part, rate: float) -> Tensor:

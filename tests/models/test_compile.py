@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import logging
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -15,9 +17,14 @@ from torch import nn
 from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench.suites.config import TrainConfig
-from bench.training.loop import compiled, make_optimizer, train_step
+from bench.data.config import Data, DataConfig, load
+from bench.data.cut_corpus import CutDocuments, Cuts, batches, cut, training_spans
+from bench.suites.config import Compile, TrainConfig
+from bench.training.ahead import Even
+from bench.training.loop import Recorded, compiled, make_optimizer, train_step
+from models.plan import Tensors, TokenPlan
 from models.token_lm import LARGE, TokenLM
+from patchers import create
 
 POOLS = ["cross_attention", "max", "mean", "last"]
 VOCAB = 300
@@ -57,22 +64,31 @@ def plan(model: nn.Module, seed: int) -> Any:
     return model.plan(dataclasses.replace(batch, ids=ids))  # type: ignore[operator]
 
 
-def trained(model: nn.Module, steps: int, backend: str | None = None) -> list[float]:
+def evenly(made: Any) -> Even:
+    """A plan as CUDA graphs want it."""
+    return Even(made.even(), made.size if isinstance(made, TokenPlan) else len(made.data))
+
+
+def trained(model: nn.Module, steps: int, backend: str | None = None, how: Compile = True) -> list[float]:
     optimizer = make_optimizer(model.train(), CONFIG)
-    forward: Any = model if backend is None else compiled(model, backend)
-    return [train_step(forward, model, optimizer, plan(model, n), 1e-3, CONFIG).item() for n in range(steps)]
+    forward: Any = model if backend is None else compiled(model, how, backend)
+    plans = (plan(model, n) for n in range(steps))
+    given = (evenly(made) if how == "cuda_graphs" else made for made in plans)
+    return [train_step(forward, model, optimizer, made, 1e-3, CONFIG).item() for made in given]
 
 
-def one_graph(kind: str, steps: int, backend: str) -> None:
-    losses = trained(MODELS[kind](), steps, backend)
+def one_graph(kind: str, steps: int, backend: str, how: Compile = True) -> None:
+    losses = trained(MODELS[kind](), steps, backend, how)
     assert counters["stats"]["unique_graphs"] == 1, "compiled once for all sizes"
     assert not counters["graph_break"]
     assert losses == pytest.approx(trained(MODELS[kind](), steps), rel=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore")  # of torch by torch
+@pytest.mark.parametrize("how", [True, "cuda_graphs"])
 @pytest.mark.parametrize("kind", QUICK)
-def test_one_graph_for_a_few_steps(kind: str) -> None:
-    one_graph(kind, 6, "eager")
+def test_one_graph_for_a_few_steps(kind: str, how: Compile) -> None:
+    one_graph(kind, 6, "eager", how)
 
 
 @pytest.mark.slow
@@ -83,9 +99,56 @@ def test_one_graph_for_fifty_steps(kind: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of torch by torch
+@pytest.mark.parametrize("how", [True, "cuda_graphs"])
 @pytest.mark.parametrize("kind", ["cross_attention cross_attention", "token_lm"])
-def test_machine_code_says_the_same(kind: str) -> None:
-    one_graph(kind, 50, "inductor")
+def test_machine_code_says_the_same(kind: str, how: Compile) -> None:
+    one_graph(kind, 50, "inductor", how)
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch by torch
+@pytest.mark.parametrize("kind", MODELS)
+def test_padding_of_even_plans_costs_and_teaches_nothing(kind: str) -> None:
+    ends = []
+    for forward_of in (lambda model: model, Recorded):
+        model = MODELS[kind]().train()
+        made = plan(model, 5)
+        given = made if forward_of is not Recorded else evenly(made)
+        nats = forward_of(model)(given, torch.float32).nats
+        nats.mean().backward()
+        ends.append((nats.detach(), [p.grad for p in model.parameters()]))
+    (plain, gradients), (even, others) = ends
+    torch.testing.assert_close(even, plain, rtol=1e-5, atol=1e-5)
+    for gradient, other in zip(gradients, others, strict=True):
+        torch.testing.assert_close(other, gradient, rtol=1e-4, atol=1e-6)
+
+
+def sizes(made: Any) -> tuple[Any, ...]:
+    """All sizes and numbers that a graph is recorded for."""
+    if isinstance(made, torch.Tensor):
+        return tuple(made.shape)
+    if not isinstance(made, Tensors):
+        return (made,)
+    # offsets are for scoring and for routers
+    return tuple(sizes(value) for name, value in vars(made).items() if name != "offsets")
+
+
+@functools.cache
+def wiki() -> Data:
+    return load(DataConfig(corpus="wiki-en"))
+
+
+@pytest.mark.parametrize("kind", QUICK)
+def test_even_plans_have_few_sizes(kind: str) -> None:
+    """Of fifty batches of real text, cut at words: graphs are recorded for a few of them and replayed for the rest."""
+    model, docs = MODELS[kind](), wiki().train.texts[:500]
+    cuts = cut(create("whitespace"), docs)
+    corpus = CutDocuments.of(docs, Cuts(cuts.starts, np.zeros(len(cuts.starts), np.int32)))
+    plain, even = set(), set()
+    for picked in itertools.islice(batches(training_spans(corpus.offsets, 1024), 16384, 1 << 60, seed=0), 50):
+        made = model.plan(corpus.windows(picked))
+        plain.add(sizes(made))
+        even.add(sizes(made.even()))
+    assert len(even) <= len(plain) / 4
 
 
 def test_a_plan_that_is_moved_is_the_same_plan() -> None:

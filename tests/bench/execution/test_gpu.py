@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from tiny_suite import write_texts
 from bench.evaluation.byte_model import CutModel
 from bench.execution import plan
 from bench.execution.plan import Pace, plan_rows
-from bench.suites.config import TrainConfig, load_suite
+from bench.suites.config import Compile, TrainConfig, load_suite
 from bench.training import prepare
 from bench.training.loop import Alone, MakeEngine, train
 from bench.training.parallel import Parallel
@@ -43,15 +44,21 @@ def test_forward_on_cuda_is_that_of_the_cpu(kind: str) -> None:
 
 @on_cuda
 @pytest.mark.filterwarnings("ignore")  # of torch by torch, while it compiles
-@pytest.mark.parametrize("compiled", [False, True])
-@pytest.mark.parametrize("make", [Alone, Parallel(micro_bytes=70, recompute=True)])
+@pytest.mark.parametrize(
+    ("make", "compiled"),
+    [
+        *itertools.product([Alone, Parallel(micro_bytes=70, recompute=True)], [False, True]),
+        (Alone, "cuda_graphs"),
+        (Parallel(), "cuda_graphs"),
+    ],
+)
 @pytest.mark.parametrize("kind", MODELS)
 def test_training_in_bfloat16_on_cuda(
-    kind: str, make: MakeEngine, compiled: bool, monkeypatch: pytest.MonkeyPatch
+    kind: str, make: MakeEngine, compiled: Compile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger("torch.__trace"), "propagate", False)  # pytest keeps every line of it
     ends = []
-    settings: list[tuple[torch.device, Literal["float32", "bfloat16"], bool, MakeEngine]] = [
+    settings: list[tuple[torch.device, Literal["float32", "bfloat16"], Compile, MakeEngine]] = [
         (CPU, "float32", False, Alone),
         (CUDA, "bfloat16", compiled, make),
     ]

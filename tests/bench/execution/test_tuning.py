@@ -103,6 +103,22 @@ def test_a_round_waits_for_the_trials_of_other_processes(tmp_path: Path, monkeyp
     assert verified.values == theirs.values
 
 
+def test_sensitivity_of_an_earlier_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Around the best of that round, whatever is the best of a later one."""
+
+    def tried(self: Tuning, trial: Trial) -> Trial:
+        return replace(trial, bpb=trial.number + 2.0 if trial.bytes == 4000 else 9.0 - trial.number)
+
+    monkeypatch.setattr(Tuning, "tried", tried)
+    rounds = [{"trials": 2, "bytes": 4000}, {"best": 2, "bytes": 6000}]
+    tuning = Tuning(write_search(tmp_path, rounds=rounds, sensitivity_bytes=4000), tmp_path / "results", print)
+    tuning.run(["stride"])
+    done = tuning.done()
+    best, around = done["stride", "0", 0].values, done["stride", "sensitivity x2", 0]
+    assert around.bytes == 4000
+    assert around.values == {**best, "train.lr": pytest.approx(2 * best["train.lr"], rel=0.01)}
+
+
 def test_every_trial_costs_what_it_should(tmp_path: Path) -> None:
     cheap = Tuning(write_search(tmp_path, flops_per_byte=1e3), tmp_path / "results", print)
     with pytest.raises(BenchError, match="0 cost 1000 FLOPs a byte, within 10%, and 2 trials are wanted"):
@@ -130,6 +146,8 @@ def test_the_test_split_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_what_is_no_search_is_said(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match=r"rounds\[?.?0.*the first rounds say `trials`"):
         load_search(write_search(tmp_path, rounds=[{"best": 1, "bytes": 4000}]))
+    with pytest.raises(BenchError, match="sensitivity_bytes: no round trains on 5000 bytes"):
+        load_search(write_search(tmp_path, sensitivity_bytes=5000))
     with pytest.raises(BenchError, match="no row of this search"):
         load_search(write_search(tmp_path, only={"strid": {}}))
 

@@ -385,6 +385,16 @@ def test_a_size_taken_from_a_row_is_part_of_what_a_run_is() -> None:
         ("{patcher: stride}", "{patcher: stride, options: {slots: 0}}", "rows.stride.options.slots: wanted at le"),
         ("4.5", "4.5\nplugins: ['~nobody-there/x.py']", "line 7: plugins.0: no plug-in file at ~nobody-there/x.py"),
         ("4.5", f"4.5\nplugins: [{'x' * 300}]", "line 7: plugins.0: no plug-in file at xxx"),
+        (
+            "4.5\nrows:\n  stride: {patcher: stride}",
+            "4.5\nlaunch: {micro_bytes: 2048}\nrows:\n  stride: {patcher: stride, train: {compile: cuda_graphs}}",
+            "line 7: launch.micro_bytes: row 'stride' has compile: cuda_graphs, which wants one rank and each batch in",
+        ),
+        (
+            "4.5\nrows:\n  stride: {patcher: stride}",
+            "4.5\nlaunch: {devices: 2}\nrows:\n  stride: {patcher: stride, train: {compile: cuda_graphs}}",
+            "line 7: launch.devices: row 'stride' has compile: cuda_graphs, which wants one rank and each batch in one",
+        ),
     ],
 )
 def test_errors_name_the_line_the_path_and_the_nearest(old: str, new: str, expected: str) -> None:
