@@ -7,10 +7,10 @@ latent: the latent transformer forward and backward, on the patches of one part 
 step: whole training steps, with the time in which their windows are gathered
 
 --all writes one JSON: the tests for CUDA; of each row of the suite the FLOPs a second, and their share of the products'
-(`mfu`), with our own operator for attention, with torch's variable-length attention, compiled, and as CUDA graphs; and
-whether a training that is stopped twice ends with the same bits. What there is no time for is named. --dry-run goes the
-same way on the CPU with models made small, and runs each row at its full size on meta tensors, which have no values, so
-that time on a GPU is not spent on typing errors.
+(`mfu`), with our own operator for attention, with torch's variable-length attention, compiled, and as CUDA graphs (of
+the first row also with `train.deterministic`); and whether a training that is stopped twice ends with the same bits.
+What there is no time for is named. --dry-run goes the same way on the CPU with models made small, and runs each row at
+its full size on meta tensors, which have no values, so that time on a GPU is not spent on typing errors.
 
 FLOPs are those that a record counts: padding, softmax and pointwise work are none. The device is the GPU where there is
 one. Medians over turns, after a turn that is not counted.
@@ -29,6 +29,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -41,7 +42,7 @@ from bench.data.cut_corpus import batches, training_spans
 from bench.execution.run import best_device, engine_of
 from bench.suites.config import Compile, Row, Suite, load_suite
 from bench.training import prepare as prepare_module
-from bench.training.loop import DTYPES, Progress, train
+from bench.training.loop import DTYPES, Progress, deterministic, train
 from bench.training.parallel import shares
 from bench.training.prepare import Prepared, flops, make_model, prepare
 from models import attention
@@ -118,13 +119,25 @@ def measure(
 # --- all at once
 
 
-MODES: dict[str, tuple[bool, Compile]] = {
-    "own operator": (False, False),
-    "varlen": (True, False),
-    "compiled": (True, True),
-    "CUDA graphs": (True, "cuda_graphs"),
+@dataclass(frozen=True)
+class Mode:
+    """A way to train."""
+
+    varlen: bool = True
+    """Whether attention is torch's."""
+
+    compile: Compile = False
+    deterministic: bool = False
+
+
+MODES = {
+    "own operator": Mode(varlen=False),
+    "varlen": Mode(),
+    "compiled": Mode(compile=True),
+    "CUDA graphs": Mode(compile="cuda_graphs"),
 }
-"""Whether attention is torch's, and what `train.compile` is."""
+OF_FIRST = {"varlen, deterministic": Mode(deterministic=True)}
+"""What is asked of the first row alone."""
 
 SMALL = {
     "harness": {"local_width": 32, "latent_width": 64, "latent_heads": 2, "latent_layers": 2, "local_heads": 2},
@@ -188,17 +201,17 @@ def cuda_tests() -> dict[str, Any]:
     return {"exit code": done.returncode, "said": done.stdout[-1500:]}
 
 
-def rate_of(suite: Suite, row: Row, prepared: Prepared, mode: tuple[bool, Compile], turns: int, small: bool) -> float:
+def rate_of(suite: Suite, row: Row, prepared: Prepared, mode: Mode, turns: int, small: bool) -> float:
     """Training FLOPs a second."""
     device = best_device()
-    varlen, how = mode
-    config = dataclasses.replace(row.train, compile=False if small else how)
+    config = dataclasses.replace(row.train, compile=False if small else mode.compile)
     corpus = prepared.train
     picked = next(batches(training_spans(corpus.offsets, config.window), config.batch_bytes, 1 << 60, seed=0))
     model = make_model(row, prepared.patcher, 0).train().to(device)
     engine = engine_of(suite)(model, config, device)
     made = engine.make(corpus, picked)
-    with patch.object(attention, "HALF", attention.HALF if varlen else ()):
+    half = attention.HALF if mode.varlen else ()
+    with patch.object(attention, "HALF", half), deterministic(device, mode.deterministic):
         took = seconds(lambda: engine.step(made, 1e-4).item(), turns, device)
     per_byte = flops(prepared)
     return 3 * (per_byte["total"] - per_byte["patcher"]) * float((picked[:, 1] - picked[:, 0]).sum()) / took
@@ -286,14 +299,15 @@ def everything(
     with tempfile.TemporaryDirectory() as cache:
         for number, row in enumerate(suite.rows):
             made: list[Prepared] = []
+            asked = MODES | OF_FIRST if number == 0 else MODES
 
             def ready(row: Row = row, made: list[Prepared] = made) -> str:
                 made.append(prepare(suite, row, data, Path(cache), say))
                 return "done"
 
             if not visit.part(f"{row.label}: fitted and cut", 60, ready):
-                visit.found["left out"] += [f"{row.label}: {mode}" for mode in MODES]
-                visit.found["left out"] += ["stopped twice"] if number == 0 else []
+                missing = [f"{row.label}: {mode}" for mode in asked]
+                visit.found["left out"] += [*missing, "stopped twice"] if number == 0 else missing
                 continue
             (prepared,) = made
             if dry:
@@ -301,7 +315,7 @@ def everything(
                 row = made_small(row)
                 prepared = dataclasses.replace(prepared, row=row)
             peak = visit.found.get("products_flops_per_second")
-            for mode, how in MODES.items():
+            for mode, how in asked.items():
                 rate = functools.partial(rate_of, suite, row, prepared, how, turns, dry)
                 visit.part(f"{row.label}: {mode}", 40, functools.partial(with_mfu, rate, peak))
             if number == 0:

@@ -102,6 +102,7 @@ def test_a_visit_to_a_gpu_has_a_dry_run(
         assert found[f"{row}: on meta tensors"]["gradients"] > 5
         for mode in gpu.MODES:
             assert found[f"{row}: {mode}"]["mfu"] > 0
+    assert found["stride: varlen, deterministic"]["mfu"] > 0
     assert found["stopped twice"]["same bits"]
     monkeypatch.setattr(sys, "argv", ["gpu", "--all", "--dry-run", *arguments[:-1], "0"])
     gpu.main()
@@ -127,7 +128,7 @@ def test_a_row_that_cannot_be_fitted_costs_a_visit_its_own_numbers_alone(
     gpu.main()
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["stride: fitted and cut"]["failed"] == "BenchError: no room"
-    assert found["left out"] == [*(f"stride: {mode}" for mode in gpu.MODES), "stopped twice"]
+    assert found["left out"] == [*(f"stride: {mode}" for mode in gpu.MODES | gpu.OF_FIRST), "stopped twice"]
     assert all(found[f"bytes: {mode}"]["mfu"] > 0 for mode in gpu.MODES)
     assert "bytes: compiled\n" in capsys.readouterr().err, "one sees how far it is"
 
