@@ -196,7 +196,7 @@ def test_without_boundary_inputs_the_cut_reaches_local_states_by_pooling_and_rea
         assert torch.equal(model.encode(one, torch.float32).x, model.encode(other, torch.float32).x)
         # muted, every position reads the same patch, BOS's, whatever the cut
         held = [model.states(batch, torch.float32, mute_latent=True).x[:60] for batch in (one, other)]
-        assert torch.allclose(held[0], held[1], atol=1e-6)
+        assert torch.allclose(held[0], held[1], atol=1e-5)  # sums of other sizes, in an order that depends on the CPU
         free = [model.states(batch, torch.float32).x[:60] for batch in (one, other)]
         assert not torch.allclose(free[0], free[1], atol=1e-3), "what is read depends on the cut"
     told = harness(config=dataclasses.replace(SMALL, boundary_inputs="flag"))

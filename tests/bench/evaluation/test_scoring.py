@@ -174,7 +174,8 @@ def test_a_document_scores_the_same_alone_batched_and_reordered(kind: str) -> No
     for i, text in enumerate(texts):
         assert together[i].shape == (len(text),)
         for other in (model.nats([text])[0], reordered[i], small[i]):
-            assert other == pytest.approx(together[i], abs=1e-5)
+            # float32 in sums of another order, which depend on the CPU: up to 1.1e-5 of 8 nats where it has AMX
+            assert other == pytest.approx(together[i], abs=3e-5)
 
 
 # --- tokens
