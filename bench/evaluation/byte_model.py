@@ -25,6 +25,7 @@ from models.decoding.sampling import Sampling
 from models.harness import Harness
 from models.states import HasStates, Place
 from patchers import Patcher, Starts
+from patchers.rules import NoPatches
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,10 @@ class CutModel:
 
     @property
     def has_features(self) -> tuple[Place, ...]:
-        return cast(HasStates, self.module).state_places
+        places = cast(HasStates, self.module).state_places
+        if isinstance(self.patcher, NoPatches):  # no patch of a document ever ends, so none has a state
+            return tuple(place for place in places if place != "patch")
+        return places
 
     def features(self, docs: Sequence[bytes], places: Sequence[Place]) -> dict[Place, list[Features]]:
         module = cast(HasStates, self.module)

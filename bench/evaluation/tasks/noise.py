@@ -12,9 +12,8 @@ from bench.data.config import Data, Document
 from bench.evaluation.byte_model import ByteModel
 from bench.evaluation.multiple_choice import ChoiceSource, Item, corpus_items
 from bench.evaluation.noise import OPERATORS, PAPER, Operator
-from bench.evaluation.noise.boundaries import encoded
 from bench.evaluation.tasks.base import Material, Task, TaskNotPossible, TaskResult
-from bench.evaluation.tasks.noise_measures import LEAST, Parted, Score, after, choice, cut, on, parted
+from bench.evaluation.tasks.noise_measures import LEAST, Parted, Score, after, choice, cut, has_boundaries, on, parted
 from bench.evaluation.tasks.registry import register_task
 from patchers.errors import BenchError
 from patchers.named import unknown
@@ -70,7 +69,7 @@ class Noise(Task):
     def run(self, model: ByteModel, material: Material) -> TaskResult:
         items, texts = self._asked_of(material.test)
         asked = list(dict.fromkeys(self.measures))
-        if "cut" in asked and model.cuts([encoded(texts[0].text)]) is None:
+        if "cut" in asked and not has_boundaries(model, texts):
             asked.remove("cut")
         if not asked:
             raise TaskNotPossible("this model cuts nothing, so there is no cut to be stable")

@@ -205,6 +205,12 @@ class Chooser:
 # --- (d)
 
 
+def has_boundaries(model: ByteModel, texts: Sequence[Parted]) -> bool:
+    """Whether the model cuts any of the texts behind its beginning: without a boundary F1 is nought over nought."""
+    starts = model.cuts([encoded(t.text) for t in texts])
+    return starts is not None and any(s[1:].any() for s in starts)
+
+
 def cut(model: ByteModel, texts: Sequence[Parted], operators: Sequence[Operator], seed: int) -> TaskResult:
     """Boundary F1 between the cuts of clean and noisy text."""
     starts = model.cuts([encoded(t.text) for t in texts])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from test_scoring import model_of
 from tiny import SMALL, TEXT, documents, shaken
 from torch import nn
 
+import patchers
 from bench.evaluation.byte_model import CutModel
 from models.harness import Harness, HarnessConfig
 from models.router import CosineRouter
@@ -33,6 +36,11 @@ def model(kind: str, window: int = 1024) -> CutModel:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_model_says_what_it_has(kind: str) -> None:
     assert {where for k, where in ASKED if k == kind} == set(model(kind).has_features)
+
+
+def test_a_model_without_patches_has_states_of_bytes_alone() -> None:
+    uncut = dataclasses.replace(model("stride"), patcher=patchers.create("none"))
+    assert uncut.has_features == ("byte",), "its only patch is still open at the end of a document"
 
 
 @pytest.mark.parametrize(("kind", "where"), ASKED)

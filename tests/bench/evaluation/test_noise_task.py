@@ -199,6 +199,12 @@ def test_what_cannot_be_done_is_one_sentence(tmp_path: Any) -> None:
         Noise(choices=ChoiceSource(file=str(tmp_path / "missing.txt"))).run(Told(), material(documents()))
 
 
+def test_a_cut_without_a_boundary_has_no_stability() -> None:
+    found = Noise(**SMALL).run(Told(every=10**6), material(documents()))
+    assert not [name for name in (*found.metrics, *found.values) if name.startswith("cut")]
+    assert found.metrics["after"].documents
+
+
 def test_the_record_says_what_the_noise_was() -> None:
     notes = Noise(**SMALL).run(Told(every=3), material(documents())).notes
     assert set(notes["operators"]) == set(OPERATORS)

@@ -166,6 +166,21 @@ def test_suites_that_ship_load_by_name() -> None:
         assert json.loads(json.dumps(read.resolved())) == read.resolved()
 
 
+WITHOUT_CONTROLS = {
+    **dict.fromkeys(("decoder_injection", "entropy_models", "hash_ngrams"), "one option of the harness, at one cut"),
+    **dict.fromkeys(("patch_scaling", "latent_steps", "one_byte"), "one cut, whose patches grow or are bytes"),
+    **dict.fromkeys(("study_robustness", "study_characters"), "eight megabytes a row; robustness and characters have"),
+    "instrument": "controls of each of its sizes, none of them grown: at equal bytes",
+    "tune": "settings of one cut",
+}
+
+
+@pytest.mark.parametrize("name", sorted(shipped_suites().keys() - WITHOUT_CONTROLS.keys()))
+def test_a_suite_that_compares_cuts_has_both_controls(name: str) -> None:
+    uncut = [row for row in load_suite(name).rows if row.patcher is not None and row.patcher.name == "none"]
+    assert {row.grow_to is not None for row in uncut} == {False, True}
+
+
 def test_suites_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "quick"  # a file of that name goes before the suite that ships
     path.write_text(SUITE)
