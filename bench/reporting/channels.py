@@ -7,7 +7,8 @@ Of each patcher a suite like `channels` has three rows, which differ in their mo
     both     both
 
 A gain is the bits per byte of the reference, the stride that is placed, minus those of the row, paired by document and
-seed: above zero the row is better. `none` has neither: what it loses is what plain patches are worth.
+seed: above zero the row is better. A row without patches has neither: what it loses is what plain patches are
+worth.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def channels_table(compared: Comparison) -> Table:
         size = compared.runs[labels["placed"]].values("patcher.bytes_per_patch.test")
         cells = [_gain(compared, labels[channel], reference) for channel in CHANNELS]
         rows.append(Row(name, (Cell(name), Cell(size[0] if size else None), *cells)))
-    for label in controls[:1]:
+    for label in controls:
         rows.append(Row(label, (Cell(f"{label} (neither)"), Cell(), _gain(compared, label, reference), Cell(), Cell())))
     priced = [name for name, labels in whole.items() if compared.runs[labels["placed"]].values("patcher.priced")]
     notes = [

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 LOOKS = {"placed": (style.BLUE, "o"), "told": (style.ORANGE, "D"), "both": (style.GREEN, "s")}
 """Of each channel its colour and marker."""
+NEITHER = (style.DIM, "X")
+"""Those of models without patches."""
 APART = 0.22
 """Of a row's height, between two channels."""
 
@@ -31,11 +33,13 @@ def channels(compared: Comparison, title: str) -> Figure | None:
     axes.axvspan(-MARGIN, MARGIN, color=style.LINE, alpha=0.5, lw=0, zorder=0)
     axes.axvline(0, color=style.DIM, lw=0.9, zorder=1)
     for at, row in enumerate(table.rows):
-        for number, channel in enumerate(CHANNELS):
-            cell, (colour, marker) = table.cell(row.label, channel), LOOKS[channel]
+        cells = [table.cell(row.label, channel) for channel in CHANNELS]
+        neither = sum(cell.value is not None for cell in cells) == 1
+        for number, (cell, look) in enumerate(zip(cells, LOOKS.values(), strict=True)):
             if not isinstance(cell.value, int | float):
                 continue
-            y = at + (number - 1) * APART
+            colour, marker = NEITHER if neither else look
+            y = at if neither else at + (number - 1) * APART
             if cell.low is not None and cell.high is not None:
                 axes.plot([cell.low, cell.high], [y, y], color=colour, lw=2, alpha=0.6, solid_capstyle="butt", zorder=2)
             axes.plot([cell.value], [y], marker, color=colour, ms=5.5, zorder=3)
@@ -43,8 +47,9 @@ def channels(compared: Comparison, title: str) -> Figure | None:
     axes.tick_params(axis="y", labelcolor=style.INK)
     axes.set_ylim(len(table.rows) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel(f"bits per byte gained over plain stride (right is better; the band is the margin of {MARGIN:g})")
+    axes.set_xlabel(f"bits per byte gained over plain stride; right is better (band: {MARGIN:g})")
     axes.set_title(title)
-    handles = [Line2D([], [], color=c, marker=m, ls="", ms=5, label=name) for name, (c, m) in LOOKS.items()]
-    figure.legend(handles=handles, loc="outside lower left", ncols=3, fontsize=8, handletextpad=0.3)
+    looks = {**LOOKS, "neither": NEITHER}
+    handles = [Line2D([], [], color=c, marker=m, ls="", ms=5, label=name) for name, (c, m) in looks.items()]
+    figure.legend(handles=handles, loc="outside lower left", ncols=4, fontsize=8, handletextpad=0.3)
     return figure

@@ -28,7 +28,7 @@ def row(
 
 def suite() -> list[Record]:
     """By hand: over plain stride (2.30) whitespace gains 0.05 placed, 0.02 told and 0.08 with both; the control loses
-    0.10."""
+    0.10, the grown one gains 0.02."""
     rows = [
         row("stride-placed", "stride", 2.30),
         row("none", "none", 2.40),
@@ -41,6 +41,7 @@ def suite() -> list[Record]:
         row("bpe-told", "bpe", 2.36, "prefix", "document", price="start"),
         row("bpe-both", "bpe", 2.31, "prefix", price="start"),
         row("lone", "entropy", 2.2),
+        row("none-grown", "none", 2.28),
     ]
     return [{**record, "row_index": i} for i, record in enumerate(rows)]
 
@@ -57,7 +58,7 @@ def test_channels_of_rows() -> None:
 
 def test_gains_by_hand() -> None:
     table = channels_table(Comparison(suite(), resamples=FEW))
-    assert [r.label for r in table.rows] == ["stride", "whitespace", "bpe", "none"], "entropy lacks two channels"
+    assert [r.label for r in table.rows] == ["stride", "whitespace", "bpe", "none", "none-grown"], "entropy lacks two"
 
     def gains(label: str) -> list[float]:
         cells = [table.cell(label, name) for name in ("placed", "told", "both")]
@@ -68,6 +69,7 @@ def test_gains_by_hand() -> None:
     assert gains("stride") == pytest.approx([0.0, -0.08, 0.01], abs=chance)
     assert gains("bpe") == pytest.approx([-0.05, -0.06, -0.01], abs=chance)
     assert gains("none") == pytest.approx([-0.1], abs=chance)
+    assert gains("none-grown") == pytest.approx([0.02], abs=chance)
     cell = table.cell("whitespace", "placed")
     assert cell.low is not None
     assert cell.high is not None
@@ -79,8 +81,9 @@ def test_gains_by_hand() -> None:
 def test_the_picture_has_a_point_a_channel() -> None:
     figure = plot(Comparison(suite(), resamples=FEW), "channels")
     points = [line for line in figure.axes[0].get_lines() if line.get_marker() in ("o", "D", "s")]
-    assert len(points) == 3 * 3 + 1
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()][-1] == "none (neither)"
+    assert len(points) == 3 * 3
+    assert len([line for line in figure.axes[0].get_lines() if line.get_marker() == "X"]) == 2, "of neither channel"
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()][-1] == "none-grown (neither)"
 
 
 def test_records_of_another_kind_of_suite_say_what_is_missing() -> None:
