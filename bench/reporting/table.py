@@ -84,8 +84,8 @@ METRICS: dict[str, tuple[str, Against]] = {
     "worth_at_flops": ("bpb.bpb", "worth_at_flops"),
 }
 DEFAULT = (
-    *("row", "bytes_per_patch", "bpb", "bpc", "difference", "parameters", "non_embedding", "flops_per_byte"),
-    *("train_flops", "train_bytes_per_second", "seeds", "flags"),
+    *("row", "bytes_per_patch", "bpb", "bpc", "worth", "worth_at_flops", "difference", "parameters", "non_embedding"),
+    *("flops_per_byte", "train_flops", "train_bytes_per_second", "seeds", "flags"),
 )
 COLUMNS = tuple(dict.fromkeys((*DEFAULT, *METRICS, *NUMBERS, *WORDS)))
 MARGINS = {"bits/byte": MARGIN}  # by unit; elsewhere nothing was fixed beforehand, and ties are the interval's
@@ -104,10 +104,10 @@ def build(
 ) -> Table:
     """The table of these records.
 
-    `rows` and `columns` choose and order (by default all rows in the suite's order, and DEFAULT). Columns are
-    those of COLUMNS, `TASK.METRIC` with or without one of SUFFIXES, and the dotted path of any number in a record,
-    such as `flops.per_byte.latent`. `reference` is the row that differences are taken to, by default
-    the first with a number that does not leak. `sort` is a column, with `-` before it for the largest first.
+    `rows` and `columns` choose and order (by default all rows in the suite's order, and of DEFAULT what they have).
+    Columns are those of COLUMNS, `TASK.METRIC` with or without one of SUFFIXES, and the dotted path of any number in a
+    record, such as `flops.per_byte.latent`. `reference` is the row that differences are taken to, by default the first
+    with a number that does not leak. `sort` is a column, with `-` before it for the largest first.
     `group` puts together the rows that have the same words in a column (`model`, `patcher`, `match`, ...).
 
     `preferred` are the columns that a suite wants instead of DEFAULT; those that no row has a number for are left out.
@@ -240,13 +240,21 @@ class Comparison:
     # --- columns
 
     def columns(self, names: Sequence[str] | None) -> list[_Maker]:
-        has = {name for name, (metric, _) in METRICS.items() if metric in self.metrics}
+        has = {
+            name
+            for name, (metric, against) in METRICS.items()
+            if metric in self.metrics and (against not in WORTH or self._has_controls(WORTH[against]))
+        }
         default = [name for name in DEFAULT if name not in METRICS or name in has]
         chosen = list(dict.fromkeys(["row", *names] if names and "row" not in names else names or default))
         runs = [self.runs[label] for label in self.shown]
         if "flags" not in chosen and any(one.mark or task_failures(one) for one in runs):
             chosen.append("flags")  # who leaks and what failed cannot be chosen away
         return [self.column(name) for name in chosen]
+
+    def _has_controls(self, equal: Equal) -> bool:
+        """Whether a row has another without patches that says what its patches are worth."""
+        return any(control_of(label, self.runs, equal) not in (None, label) for label in self.shown)
 
     def column(self, name: str) -> _Maker:
         metric, against = METRICS.get(name, (name, "value"))

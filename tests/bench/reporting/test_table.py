@@ -56,7 +56,9 @@ def note(table: Table, start: str) -> str:
 def test_a_table_has_the_rows_in_the_order_of_the_suite_and_the_default_columns() -> None:
     table = build(suite(zebra=2.3, ant=2.4))
     assert labels(table) == ["zebra", "ant"]
-    assert [column.id for column in table.columns] == [name for name in DEFAULT if name != "bpc"]
+    assert [column.id for column in table.columns] == [
+        name for name in DEFAULT if name not in ("bpc", "worth", "worth_at_flops")
+    ]
     assert table.cell("zebra", "row") == Cell("zebra")
     assert table.cell("zebra", "bytes_per_patch").value == pytest.approx(4.49)  # mean over seeds
     assert table.cell("zebra", "parameters").value == 1_523_456

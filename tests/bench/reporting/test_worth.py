@@ -57,6 +57,16 @@ def test_worth_is_the_difference_to_the_right_control() -> None:
     assert [c.title for c in table.columns if c.id == "worth"] == ["worth at equal bytes"]
 
 
+def test_a_table_of_rows_with_a_control_says_their_worth_unasked() -> None:
+    def worths(labels: list[str]) -> list[str]:
+        records = [one for one in suite() if one["row"] in labels]
+        return [column.id for column in build(records, resamples=FEW).columns if "worth" in column.id]
+
+    assert worths(["entropy", "none-grown", "none"]) == ["worth", "worth_at_flops"]
+    assert worths(["entropy", "none"]) == ["worth"]
+    assert worths(["none", "byte_lm"]) == [], "a control alone says nothing"
+
+
 def test_the_worth_of_a_control_against_itself_is_zero() -> None:
     """A second control, of the very same numbers."""
     twin = {**record("none", 2.30, 1.0e12), "row": "twin"}
