@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bench.records.comparison import is_control
 from bench.records.statistics import MARGIN
 from bench.reporting.channels import CHANNELS, channels_table
 from bench.reporting.plots import style
@@ -34,7 +35,8 @@ def channels(compared: Comparison, title: str) -> Figure | None:
     axes.axvline(0, color=style.DIM, lw=0.9, zorder=1)
     for at, row in enumerate(table.rows):
         cells = [table.cell(row.label, channel) for channel in CHANNELS]
-        neither = sum(cell.value is not None for cell in cells) == 1
+        run = compared.runs.get(row.label)  # a cut's row has the name of its patcher
+        neither = run is not None and bool(run.records) and is_control(run.any_record)
         for number, (cell, look) in enumerate(zip(cells, LOOKS.values(), strict=True)):
             if not isinstance(cell.value, int | float):
                 continue
