@@ -86,6 +86,14 @@ def test_the_picture_has_a_point_a_channel() -> None:
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()][-1] == "none-grown (neither)"
 
 
+def test_a_cut_with_one_number_is_no_control() -> None:
+    alone = {"ws-told", "ws-both"}
+    records = [{**r, "tasks": {}, "columns": {}} if r["row"] in alone else r for r in suite()]
+    figure = plot(Comparison(records, resamples=FEW), "channels")
+    assert len([line for line in figure.axes[0].get_lines() if line.get_marker() == "X"]) == 2
+    assert len([line for line in figure.axes[0].get_lines() if line.get_marker() == "o"]) == 3
+
+
 def test_records_of_another_kind_of_suite_say_what_is_missing() -> None:
     with pytest.raises(BenchError, match="a stride that is placed and, of a patcher, rows that are placed, told"):
         channels_table(Comparison([make_record("stride"), make_record("entropy")], resamples=FEW))
